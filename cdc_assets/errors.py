@@ -1,0 +1,133 @@
+"""Every error that the package raises on purpose.
+
+An error says what was expected and what was found; `hint` says the way out. Neither ever holds a
+row's value or a connection string. `retryable` marks what may be gone at the next try without
+anybody's doing.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CdcError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What happened, in lower case, names quoted, LSNs as `16/B374D848`.
+        hint: What the reader can do about it.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class ConfigError(CdcError):
+    """The config can't be read or does not fit together; `problems` lists all of them."""
+
+    def __init__(self, message: str, *, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class PreflightError(CdcError):
+    """The source is not set up for replication: wal_level, privileges, publication, identity."""
+
+
+class ProtocolError(CdcError):
+    """A pgoutput message that can't be what Postgres documents.
+
+    Args:
+        message: What is wrong with it.
+        kind: The message's kind byte as a character, empty when there is none.
+        offset: Byte offset of the fault in the batch that was read.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", offset: int = 0) -> None:
+        super().__init__(
+            f"malformed pgoutput message {kind!r} at byte {offset}: {message}",
+            hint="report this with the server's version: nothing of this window was applied",
+        )
+        self.kind = kind
+        self.offset = offset
+
+
+class ReplicationError(CdcError):
+    """The slot or the connection can't be used; nothing was lost."""
+
+
+class SlotNotFoundError(ReplicationError):
+    """The slot does not exist on the source."""
+
+
+class SlotInvalidatedError(ReplicationError):
+    """The server has thrown away WAL that the slot needed."""
+
+
+class SlotAheadOfCheckpointError(ReplicationError):
+    """The slot was moved past the warehouse's checkpoint: changes in between are gone."""
+
+
+class SourceChangedError(ReplicationError):
+    """The server, timeline or database is not the one that the warehouse's checkpoint is of."""
+
+
+class SlotInUseError(ReplicationError):
+    """Another session reads the slot or runs this pipeline."""
+
+    retryable = True
+
+
+class ConnectionLostError(ReplicationError):
+    """The source can't be reached, or the connection broke."""
+
+    retryable = True
+
+
+class TableError(CdcError):
+    """One table can't be replicated any further; the others can.
+
+    Args:
+        message: What is wrong.
+        table: The source table as the config names it.
+        lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, table: str, lsn: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.table = table
+        self.lsn = lsn
+
+
+class SchemaChangeError(TableError):
+    """The source table's columns are no longer those of its mirror."""
+
+
+class ReplicaIdentityError(TableError):
+    """A change does not say which row it is about."""
+
+
+class ValueConversionError(TableError):
+    """A value does not fit the warehouse column's type."""
+
+
+class WarehouseError(CdcError):
+    """The warehouse refused something, or its state is not what it must be."""
+
+
+class WarehouseBusyError(WarehouseError):
+    """Another process holds the warehouse."""
+
+    retryable = True
+
+
+class CheckpointConflictError(WarehouseError):
+    """The warehouse belongs to another pipeline, or another run moved its checkpoint."""

@@ -1,0 +1,43 @@
+"""Positions in the write-ahead log."""
+
+from __future__ import annotations
+
+import re
+
+_TEXT = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+
+WAL_BLOCK_BYTES = 8192
+_PAGE_HEADER_BYTES = (24, 40)  # SizeOfXLogShortPHD, SizeOfXLogLongPHD (xlog_internal.h)
+
+
+class LSN(int):
+    """A byte position in the WAL, ordered as Postgres orders `pg_lsn`; prints as `16/B374D848`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> LSN:
+        """Read `16/B374D848`.
+
+        Raises:
+            ValueError: `text` is not an LSN.
+        """
+        if not _TEXT.fullmatch(text):
+            raise ValueError(f"expected an LSN like 16/B374D848, got {text!r}")
+        high, low = text.split("/")
+        return cls(int(high, 16) << 32 | int(low, 16))
+
+    def __str__(self) -> str:
+        return f"{self >> 32:X}/{self & 0xFFFFFFFF:X}"
+
+    def __repr__(self) -> str:
+        return f"LSN({str(self)!r})"
+
+    def before_page_header(self) -> LSN:
+        """Give the end of the WAL before this position when only a page header lies between.
+
+        `pg_current_wal_insert_lsn()` counts the header of a page that nothing was written to yet;
+        `pg_current_wal_flush_lsn()` does not, and would never reach it on an idle server.
+        """
+        offset = self % WAL_BLOCK_BYTES
+        return LSN(self - offset) if offset in _PAGE_HEADER_BYTES else self

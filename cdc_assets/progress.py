@@ -1,0 +1,132 @@
+"""What a run says while it goes and when it ends; the command line and Dagster both show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cdc_assets.errors import CdcError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeCounts:
+    """How many changes of each kind; `copied` are rows of a snapshot, `truncated` truncations."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    truncated: int = 0
+    copied: int = 0
+
+    def __add__(self, other: ChangeCounts) -> ChangeCounts:
+        return ChangeCounts(
+            inserted=self.inserted + other.inserted,
+            updated=self.updated + other.updated,
+            deleted=self.deleted + other.deleted,
+            truncated=self.truncated + other.truncated,
+            copied=self.copied + other.copied,
+        )
+
+    @property
+    def total(self) -> int:
+        """All changes, without copied rows."""
+        return self.inserted + self.updated + self.deleted + self.truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a mirror, in the source's type and the warehouse's."""
+
+    name: str
+    source_type: str
+    warehouse_type: str
+    nullable: bool
+    is_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCopied:
+    """A chunk of a snapshot is durable in the warehouse."""
+
+    table: TableName
+    chunk: int  # from 1
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowApplied:
+    """A window is durable in the warehouse and confirmed on the slot."""
+
+    start_lsn: LSN
+    end_lsn: LSN
+    tables: Mapping[TableName, ChangeCounts]  # tables with changes only
+    transactions: int
+    remaining_bytes: int  # of WAL up to where the run stops
+    seconds: float
+
+    @property
+    def changes(self) -> int:
+        """Changes of all tables."""
+        return sum(counts.total for counts in self.tables.values())
+
+
+@dataclass(frozen=True, slots=True)
+class TableFailed:
+    """A table was left behind at its checkpoint; the others go on."""
+
+    table: TableName
+    error: CdcError
+
+
+@dataclass(frozen=True, slots=True)
+class TableResult:
+    """What a run did to one table."""
+
+    table: TableName
+    start_lsn: LSN  # the checkpoint before the run
+    confirmed_lsn: LSN  # the checkpoint after it
+    counts: ChangeCounts
+    lag_bytes: int  # WAL between the checkpoint and the source's end when the run stopped
+    row_count: int  # of the mirror
+    columns: tuple[Column, ...]
+    warehouse_table: str  # "schema.table"
+    first_commit: datetime | None = None  # of the changes that this run applied, UTC
+    last_commit: datetime | None = None
+    error: CdcError | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run wrote any row of the table."""
+        return bool(self.counts.total or self.counts.copied)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFinished:
+    """The last event of a run: everything that was asked for is durable, or a table failed."""
+
+    pipeline: str
+    start_lsn: LSN  # the slot's confirmed_flush_lsn before the run
+    confirmed_lsn: LSN  # and after it
+    target_lsn: LSN  # everything committed up to here was to be read
+    lag_bytes: int
+    windows: int
+    seconds: float
+    tables: tuple[TableResult, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def counts(self) -> ChangeCounts:
+        """Changes of all tables."""
+        return sum((table.counts for table in self.tables), ChangeCounts())
+
+    @property
+    def failed(self) -> tuple[TableResult, ...]:
+        """The tables that were left behind."""
+        return tuple(table for table in self.tables if table.error is not None)
+
+
+SyncEvent = ChunkCopied | WindowApplied | TableFailed | SyncFinished
