@@ -1,0 +1,1 @@
+"""The demo: an embedded Postgres, a small shop and a live workload; the tests use its server."""
