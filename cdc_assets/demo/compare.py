@@ -1,0 +1,151 @@
+"""Source and warehouse, row by row, with Postgres as the oracle.
+
+Independent of the code that replicates, on purpose: each value of the source is the text that the
+type's own output function gives, each value of a mirror is DuckDB's text or list of texts, and
+both are brought to one form by the mirror column's type. Rows are compared as multisets, so a row
+that is there twice is a difference too. Both tables are held in memory: this is for the demo and
+the tests, on a source that stands still.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import psycopg
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.demo.normal import Value, from_source, from_warehouse, warehouse_expression
+from cdc_assets.identifiers import TableName, quote
+
+Row = tuple[Value, ...]
+
+_SESSION = """
+    SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
+    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C'
+"""
+_COLUMNS = """
+    SELECT attname, coalesce(attnum = ANY (indkey), false) AS is_key
+    FROM pg_attribute LEFT JOIN pg_index ON indrelid = attrelid AND indisprimary
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    ORDER BY attnum
+"""
+_MIRROR_COLUMNS = """
+    SELECT column_name, data_type FROM duckdb_columns()
+    WHERE database_name = current_database() AND schema_name = ? AND table_name = ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How one mirror differs from its table.
+
+    Attributes:
+        keys: Keys of rows that are missing, too many or different, sorted; whole rows when the
+            table has no primary key.
+        problem: Why the rows could not be compared, else empty.
+    """
+
+    table: TableName
+    source_rows: int
+    warehouse_rows: int
+    keys: tuple[Row, ...] = ()
+    problem: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether the mirror holds exactly the table's rows."""
+        return not self.keys and not self.problem
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"{self.table}: equal, {self.source_rows} rows"
+        why = self.problem or f"{len(self.keys)} differ, first keys {list(self.keys[:5])}"
+        return f"{self.table}: source {self.source_rows}, warehouse {self.warehouse_rows}: {why}"
+
+
+def compare(config: PipelineConfig, *, dsn: str = "") -> list[Comparison]:
+    """Compare every table of a pipeline; the source is read in one snapshot.
+
+    Args:
+        config: The pipeline.
+        dsn: Connects as a role that may read the tables, when the pipeline's own may not.
+    """
+    with (
+        psycopg.connect(dsn or config.source.conninfo(), client_encoding="utf8") as source,
+        duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse,
+    ):
+        source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        source.execute(_SESSION)
+        warehouse.execute("SET TimeZone = 'UTC'")
+        return [_compare_table(source, warehouse, table) for table in config.table_names]
+
+
+def _compare_table(
+    source: psycopg.Connection, warehouse: duckdb.DuckDBPyConnection, table: TableName
+) -> Comparison:
+    columns: dict[str, bool] = dict(source.execute(_COLUMNS, [table.sql]).fetchall())
+    types = dict(warehouse.execute(_MIRROR_COLUMNS, [table.schema, table.name]).fetchall())
+    types = {name: kind for name, kind in types.items() if not name.startswith("_cdc_")}
+    if set(types) != set(columns):
+        odd = sorted(set(types) ^ set(columns))
+        problem = f"only one side has the columns {odd}" if types else "there is no mirror"
+        return Comparison(table, _count(source, table), 0, problem=problem)
+    kinds = [types[name] for name in columns]
+    ours = _source_rows(source, table, list(columns), kinds)
+    theirs = _warehouse_rows(warehouse, table, list(columns), kinds)
+    key = [place for place, name in enumerate(columns) if columns[name]]
+    odd_rows = (ours - theirs) + (theirs - ours)
+    keys = {tuple(row[place] for place in key or range(len(row))) for row in odd_rows}
+    return Comparison(table, ours.total(), theirs.total(), tuple(sorted(keys, key=repr)))
+
+
+def _source_rows(
+    source: psycopg.Connection, table: TableName, columns: Sequence[str], kinds: Sequence[str]
+) -> Counter[Row]:
+    names = ", ".join(quote(name) for name in columns)
+    cursor = source.execute(f"SELECT {names} FROM {table.sql}")
+    result = cursor.pgresult
+    assert result is not None
+    readers = [from_source(kind) for kind in kinds]
+    rows: Counter[Row] = Counter()
+    for number in range(result.ntuples):
+        # The raw bytes, not a cast to text: that would strip the padding of char(n), for one
+        raw = (result.get_value(number, place) for place in range(len(columns)))
+        rows[
+            tuple(
+                None if value is None else read(value.decode())
+                for value, read in zip(raw, readers, strict=True)
+            )
+        ] += 1
+    return rows
+
+
+def _warehouse_rows(
+    warehouse: duckdb.DuckDBPyConnection,
+    table: TableName,
+    columns: Sequence[str],
+    kinds: Sequence[str],
+) -> Counter[Row]:
+    names = ", ".join(
+        warehouse_expression(quote(name), kind) for name, kind in zip(columns, kinds, strict=True)
+    )
+    readers = [from_warehouse(kind) for kind in kinds]
+    rows: Counter[Row] = Counter()
+    cursor = warehouse.execute(f"SELECT {names} FROM {table.sql}")
+    while batch := cursor.fetchmany(10_000):
+        for row in batch:
+            rows[
+                tuple(
+                    None if value is None else read(value)
+                    for value, read in zip(row, readers, strict=True)
+                )
+            ] += 1
+    return rows
+
+
+def _count(source: psycopg.Connection, table: TableName) -> int:
+    row = source.execute(f"SELECT count(*) FROM {table.sql}").fetchone()
+    return int(row[0]) if row else 0

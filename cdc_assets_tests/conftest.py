@@ -1,0 +1,137 @@
+"""Real servers, a database per test and a pipeline on it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+from cdc_assets.config import COMPONENT_TYPE, PipelineConfig, load_config
+from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets.identifiers import TableName, quote
+from cdc_assets_tests.database import ScratchDatabase
+
+SERVER_SETTINGS = {
+    "fsync": "off",
+    "max_replication_slots": "50",
+    "max_wal_senders": "50",
+    "max_connections": "100",
+}
+OLDER_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
+
+MakePipeline = Callable[..., PipelineConfig]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server of the newest version for all tests."""
+    yield from _server(EmbeddedPostgres(_directory(tmp_path_factory), settings=SERVER_SETTINGS))
+
+
+@pytest.fixture(scope="session")
+def older_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server of version 15; a machine without its programs fails the test."""
+    directory = _directory(tmp_path_factory)
+    server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=OLDER_BIN_DIR)
+    yield from _server(server)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
+    """A fresh database on the newest server."""
+    yield from _database(postgres)
+
+
+@pytest.fixture
+def older_database(older_postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
+    """A fresh database on the server of version 15."""
+    yield from _database(older_postgres)
+
+
+@pytest.fixture
+def pipeline(database: ScratchDatabase, tmp_path: Path) -> MakePipeline:
+    """Make pipelines on `database`: `config = pipeline("public.orders")`."""
+
+    def make(*tables: str, **options: object) -> PipelineConfig:
+        return make_pipeline(database, tmp_path, *tables, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+def make_pipeline(
+    database: ScratchDatabase,
+    directory: Path,
+    *tables: str,
+    name: str = "shop",
+    dsn_env: str | None = None,
+    max_wal_bytes: int | None = None,
+    create: bool = True,
+) -> PipelineConfig:
+    """Write `<name>/defs.yaml` and create the publication and the slot.
+
+    Args:
+        database: The source.
+        directory: Where the config and the warehouse (`<name>.duckdb`) lie.
+        tables: Source tables as the config names them.
+        name: The pipeline's name; the slot's and the publication's are made of it.
+        dsn_env: Environment variable that the config names instead of the literal DSN.
+        max_wal_bytes: The window's size.
+        create: False leaves the source without publication and slot.
+    """
+    slot = f"{name}_{database.name}"
+    attributes = {
+        "name": name,
+        "source": {
+            "dsn": {"env": dsn_env} if dsn_env else database.dsn,
+            "slot": slot,
+            "publication": slot,
+        },
+        "warehouse": {"duckdb": {"path": str(directory / f"{name}.duckdb")}},
+        "tables": [{"source": table} for table in tables],
+    }
+    if max_wal_bytes is not None:
+        attributes["window"] = {"max_wal_bytes": max_wal_bytes}
+    if create:
+        create_slot(database, slot, *tables)
+    path = directory / name / "defs.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump({"type": COMPONENT_TYPE, "attributes": attributes}))
+    return load_config(path)
+
+
+def create_slot(database: ScratchDatabase, name: str, *tables: str) -> None:
+    """Create a publication of the tables and a slot, both called `name`."""
+    listed = ", ".join(TableName.parse(table).sql for table in tables)
+    database.execute(
+        f"CREATE PUBLICATION {quote(name)} FOR TABLE {listed} "
+        "WITH (publish_via_partition_root = true)"
+    )
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+
+
+def _directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("postgres")
+
+
+def _server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+def _database(server: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
+    scratch = ScratchDatabase(server, f"test_{secrets.token_hex(6)}")
+    scratch.create()
+    try:
+        yield scratch
+    finally:
+        try:
+            scratch.drop()
+        except psycopg.OperationalError:  # the test crashed the server and left it so
+            server.start()
+            scratch.drop()
