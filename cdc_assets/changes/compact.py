@@ -1,0 +1,223 @@
+"""From changes in order to one outcome per key.
+
+A change becomes one or two events on a key: a delete of the old key, an upsert of the new one. The
+last event of a key decides: the row is written or it is not. Whatever the outcome, every key that
+was touched is deleted first, so applying a batch twice, or over rows that are already there, ends
+the same.
+
+A row that is written may lack values that its change did not carry (unchanged TOAST). They are
+those that the row had before: in the last earlier image of the same row within the batch, under its
+old key if the key changed, or else in the warehouse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_assets.changes.batch import ChangeBatch, Mask, TableShape
+from cdc_assets.pgoutput.messages import INSERT, TRUNCATE, UPDATE, Ints
+
+_UNKNOWN = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What happens to keys, in order; n events.
+
+    Attributes:
+        keys: One array of n per key column.
+        rows: The change behind each event.
+        is_upsert: Whether the key gets the change's new row; else it loses its row.
+        xid: Of the change's transaction.
+    """
+
+    keys: list[pa.Array]
+    rows: Ints
+    is_upsert: Mask
+    xid: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def keep(self, mask: Mask) -> Events:
+        """Leave out events."""
+        chosen = pa.array(mask)
+        return Events(
+            [key.filter(chosen) for key in self.keys],
+            self.rows[mask],
+            self.is_upsert[mask],
+            self.xid[mask],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Values of one column that written rows take from elsewhere.
+
+    Attributes:
+        column: Index of the column.
+        rows: Changes whose row lacks the value.
+        sources: For each the change that has it, or -1 - k: the warehouse's row under the key of
+            event k.
+    """
+
+    column: int
+    rows: Ints
+    sources: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """The outcome per key.
+
+    Attributes:
+        keys: Every key that was touched, once each; one array per key column.
+        rows: Changes whose new row is written, one per key that has a row in the end.
+        fills: What those rows lack.
+    """
+
+    keys: list[pa.Array]
+    rows: Ints
+    fills: list[Fill]
+
+
+def behind_last_truncate(batch: ChangeBatch) -> tuple[ChangeBatch, int | None]:
+    """Drop what a truncation made void.
+
+    Returns:
+        The changes behind the last one, and its transaction's end_lsn; None when there is none.
+    """
+    truncations = np.flatnonzero(batch.ops == TRUNCATE)
+    if not len(truncations):
+        return batch, None
+    last = int(truncations[-1])
+    return batch.slice(last + 1, len(batch)), int(batch.end_lsn[last])
+
+
+def events_of(batch: ChangeBatch, shape: TableShape) -> Events:
+    """Turn changes without truncations into events on keys."""
+    upserts = np.flatnonzero((batch.ops == INSERT) | (batch.ops == UPDATE))
+    new_keys = [batch.columns[at] for at in shape.key]
+    if not len(batch.old_rows):
+        return Events(new_keys, upserts, np.ones(len(upserts), dtype=bool), batch.xid)
+    rows = np.concatenate([batch.old_rows, upserts])
+    # an old key goes before the new one of the same change: stable, and the old ones stand first
+    order = np.argsort(rows, kind="stable")
+    upsert_index, order_index = pa.array(upserts), pa.array(order)
+    keys = [
+        pa.concat_arrays([old, new.take(upsert_index)]).take(order_index)
+        for old, new in zip(batch.old_key, new_keys, strict=True)
+    ]
+    is_upsert = np.repeat([False, True], [len(batch.old_rows), len(upserts)])[order]
+    return Events(keys, rows[order], is_upsert, batch.xid[rows[order]])
+
+
+def compact(batch: ChangeBatch, events: Events) -> Compacted:
+    """Find the outcome of each key.
+
+    Args:
+        batch: Changes without truncations.
+        events: Their events, perhaps without some.
+    """
+    keys, last = _last_event_per_key(events)
+    written = last[events.is_upsert[last]]
+    rows = np.sort(events.rows[written])
+    return Compacted(keys, rows, _fills(batch, events, rows) if batch.unchanged else [])
+
+
+def _last_event_per_key(events: Events) -> tuple[list[pa.Array], Ints]:
+    if _strictly_growing(events.keys):
+        return events.keys, np.arange(len(events))
+    names = [str(at) for at in range(len(events.keys))]
+    table = pa.table([*map(_groupable, events.keys), np.arange(len(events))], [*names, "event"])
+    last = table.group_by(names).aggregate([("event", "max")])["event_max"].combine_chunks()
+    return [key.take(last) for key in events.keys], last.to_numpy()
+
+
+def _strictly_growing(keys: list[pa.Array]) -> bool:
+    """See the common case, inserts with growing numbers, where every key is its own group."""
+    if len(keys) != 1 or not pa.types.is_integer(keys[0].type):
+        return False
+    numbers = keys[0].to_numpy()
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
+def _groupable(key: pa.Array) -> pa.Array:
+    return key.storage if isinstance(key, pa.ExtensionArray) else key
+
+
+def _fills(batch: ChangeBatch, events: Events, rows: Ints) -> list[Fill]:
+    return [
+        Fill(column, lacking, _sources(mask, events)[lacking])
+        for column, mask in sorted(batch.unchanged.items())
+        if len(lacking := rows[mask[rows]])
+    ]
+
+
+def _sources(unchanged: Mask, events: Events) -> Ints:
+    """Find for every change where its value of one column stands; see `Fill.sources`.
+
+    Events of one key are brought together, in order. Within a key an upsert that lacks the value
+    takes the source of the event before it, and the first one takes the warehouse's row. A change
+    of key is different: its value comes from the events of the old key, so those few are resolved
+    one by one, earliest first, before the rest is filled in one sweep.
+    """
+    groups = _group_numbers(events.keys)
+    order = np.lexsort((np.arange(len(events)), groups))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    head = np.ones(len(order), dtype=bool)
+    head[1:] = groups[order][1:] != groups[order][:-1]
+
+    source = np.full(len(unchanged), _UNKNOWN)
+    has_value = events.is_upsert & ~unchanged[events.rows]
+    source[events.rows[has_value]] = events.rows[has_value]
+    moved = _moves(events, groups) if len(events) else np.empty(0, dtype=np.int64)
+    for event in moved[unchanged[events.rows[moved]]]:
+        source[events.rows[event]] = _before(event - 1, events, order, place, head, source)
+    return _sweep(events, order, head, source)
+
+
+def _group_numbers(keys: list[pa.Array]) -> Ints:
+    number = np.zeros(len(keys[0]), dtype=np.int64)
+    for key in keys:
+        codes = pc.dictionary_encode(_groupable(key)).indices.to_numpy().astype(np.int64)
+        number = number * (int(codes.max(initial=0)) + 1) + codes
+        _, number = np.unique(number, return_inverse=True)
+    return number
+
+
+def _moves(events: Events, groups: Ints) -> Ints:
+    """Find upserts that follow the delete of another key by the same change."""
+    follows = (events.rows[1:] == events.rows[:-1]) & (groups[1:] != groups[:-1])
+    return np.flatnonzero(follows) + 1
+
+
+def _before(event: int, events: Events, order: Ints, place: Ints, head: Mask, source: Ints) -> int:
+    """Find the source of the row that `event` deletes: the state just before it."""
+    at = int(place[event])
+    while not head[at]:
+        at -= 1
+        earlier = int(order[at])
+        found = int(source[events.rows[earlier]]) if events.is_upsert[earlier] else _UNKNOWN
+        if found != _UNKNOWN:
+            return found
+    return -1 - int(order[at])
+
+
+def _sweep(events: Events, order: Ints, head: Mask, source: Ints) -> Ints:
+    """Fill every key's upserts from the nearest earlier one whose source is known."""
+    rows = events.rows[order]
+    known = events.is_upsert[order] & (source[rows] != _UNKNOWN)
+    at = np.arange(len(order))
+    nearest = np.maximum.accumulate(np.where(known | head, at, 0))
+    from_warehouse = ~known[nearest]
+    found = np.where(from_warehouse, -1 - order[nearest], source[rows[nearest]])
+    upserts = events.is_upsert[order]
+    filled = source.copy()
+    filled[rows[upserts]] = found[upserts]
+    return filled

@@ -1,0 +1,182 @@
+"""The changes of a piece of the stream, grouped by relation and still undecoded text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdc_assets.errors import ProtocolError
+from cdc_assets.pgoutput.messages import (
+    BEGIN,
+    DELETE,
+    INSERT,
+    RELATION,
+    TRUNCATE,
+    UPDATE,
+    Bytes,
+    Ints,
+    Messages,
+)
+from cdc_assets.pgoutput.relations import Relation, parse_relation, parse_truncate
+from cdc_assets.pgoutput.tuples import Field, gather, walk_tuples
+
+_NEW, _KEY, _OLD = ord("N"), ord("K"), ord("O")
+
+
+@dataclass(frozen=True, slots=True)
+class RawChanges:
+    """Changes of one relation in stream order, n rows; the text still lies in `messages.buffer`.
+
+    Attributes:
+        ops: I, U, D or T (truncate, a row without any field).
+        transactions: Index of each row's transaction among those with messages in the piece.
+        new: A field per column; rows without a new tuple (D, T) have kind 0.
+        old: A field per column, for the rows `old_rows` alone.
+        old_rows: Rows that carry an old tuple: every D, an U whose key changed or with identity
+            full.
+        old_is_full: Whether each old tuple is a whole row (O) and not the key alone (K).
+        nbytes: Size of these messages.
+    """
+
+    relation: Relation
+    messages: Messages
+    ops: Bytes
+    transactions: Ints
+    new: list[Field]
+    old: list[Field]
+    old_rows: Ints
+    old_is_full: NDArray[np.bool_]
+    nbytes: int
+
+
+@dataclass(slots=True)
+class StreamDecoder:
+    """Decodes one read of a slot, piece by piece.
+
+    Relations are announced once per read, so one decoder belongs to one read and no other.
+    """
+
+    relations: dict[int, Relation] = field(default_factory=dict)
+
+    def decode(self, messages: Messages) -> Iterator[RawChanges]:
+        """Group a piece's changes by relation; order is kept within a relation.
+
+        A relation that is announced anew with another shape inside the piece gives one group per
+        shape, in order.
+
+        Raises:
+            ProtocolError: A message is malformed or its relation was never announced.
+        """
+        transactions = np.cumsum(messages.kinds == BEGIN)
+        if len(messages) and messages.kinds[0] == BEGIN:
+            transactions -= 1
+        for part, offset in self._split_at_new_shapes(messages):
+            yield from self._groups(part, transactions[offset : offset + len(part)])
+
+    def _split_at_new_shapes(self, messages: Messages) -> Iterator[tuple[Messages, int]]:
+        start = 0
+        for at in np.flatnonzero(messages.kinds == RELATION):
+            offset = int(messages.starts[at])
+            relation = parse_relation(_message(messages, at), offset=offset)
+            known = self.relations.get(relation.oid)
+            if known is not None and known != relation:
+                yield messages.slice(start, at), start
+                start = at
+            self.relations[relation.oid] = relation
+        yield messages.slice(start, len(messages)), start
+
+    def _groups(self, messages: Messages, transactions: Ints) -> Iterator[RawChanges]:
+        is_row = np.isin(messages.kinds, (INSERT, UPDATE, DELETE))
+        rows = np.flatnonzero(is_row)
+        oids = messages.unsigned(messages.starts[rows] + 1, width=4)
+        truncated = _truncations(messages)
+        for oid in sorted({*np.unique(oids).tolist(), *truncated}):
+            relation = self._relation(oid, messages)
+            chosen = rows[oids == oid]
+            if oid in truncated:
+                chosen = np.sort(np.concatenate([chosen, truncated[oid]]))
+            yield _read_changes(relation, messages, chosen, transactions[chosen])
+
+    def _relation(self, oid: int, messages: Messages) -> Relation:
+        if oid not in self.relations:
+            raise ProtocolError(f"relation {oid} was not announced", offset=int(messages.starts[0]))
+        return self.relations[oid]
+
+
+def _message(messages: Messages, index: int) -> bytes:
+    return messages.buffer[messages.starts[index] : messages.ends[index]].tobytes()
+
+
+def _truncations(messages: Messages) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for at in np.flatnonzero(messages.kinds == TRUNCATE):
+        offset = int(messages.starts[at])
+        for oid in parse_truncate(_message(messages, at), offset=offset):
+            found.setdefault(oid, []).append(int(at))
+    return found
+
+
+def _read_changes(
+    relation: Relation, messages: Messages, rows: Ints, transactions: Ints
+) -> RawChanges:
+    ops = messages.kinds[rows]
+    at = messages.starts[rows] + 5  # behind kind and relation
+    ends = np.where(ops == TRUNCATE, at, messages.ends[rows])
+    marks = np.where(ops == TRUNCATE, 0, gather(messages, np.minimum(at, ends.max() - 1)))
+    _check_marks(ops, marks, at)
+    columns = len(relation.columns)
+    old_rows = np.flatnonzero((marks == _KEY) | (marks == _OLD))
+    old: list[Field] = []
+    if len(old_rows):
+        old, behind = walk_tuples(messages, at[old_rows] + 1, columns=columns)
+        at[old_rows] = behind
+    new_rows = np.flatnonzero((ops == INSERT) | (ops == UPDATE))
+    if len(after_old := np.intersect1d(old_rows, new_rows, assume_unique=True)):
+        _expect_new(messages, at[after_old])
+    new, at[new_rows] = walk_tuples(messages, at[new_rows] + 1, columns=columns)
+    _check_ends(at, ends, ops)
+    return RawChanges(
+        relation=relation,
+        messages=messages,
+        ops=ops,
+        transactions=transactions,
+        new=[column.scattered(new_rows, len(rows)) for column in new],
+        old=old,
+        old_rows=old_rows,
+        old_is_full=marks[old_rows] == _OLD,
+        nbytes=int((messages.ends[rows] - messages.starts[rows]).sum()),
+    )
+
+
+def _check_marks(ops: Bytes, marks: Bytes, at: Ints) -> None:
+    legal = (
+        ((ops == INSERT) & (marks == _NEW))
+        | ((ops == UPDATE) & np.isin(marks, (_NEW, _KEY, _OLD)))
+        | ((ops == DELETE) & np.isin(marks, (_KEY, _OLD)))
+        | (ops == TRUNCATE)
+    )
+    if not legal.all():
+        row = int((~legal).argmax())
+        raise ProtocolError(
+            f"unexpected tuple mark {chr(marks[row])!r}", kind=chr(ops[row]), offset=int(at[row])
+        )
+
+
+def _expect_new(messages: Messages, at: Ints) -> None:
+    marks = gather(messages, at)
+    if (wrong := marks != _NEW).any():
+        row = int(wrong.argmax())
+        raise ProtocolError("expected the new tuple", kind="U", offset=int(at[row]))
+
+
+def _check_ends(at: Ints, ends: Ints, ops: Bytes) -> None:
+    if (wrong := at != ends).any():
+        row = int(wrong.argmax())
+        raise ProtocolError(
+            f"tuple ends at byte {int(at[row])}, message at {int(ends[row])}",
+            kind=chr(ops[row]),
+            offset=int(ends[row]),
+        )

@@ -1,0 +1,138 @@
+"""Raw messages over one buffer, and the transactions that frame them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cdc_assets.errors import ProtocolError
+
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
+INSERT, UPDATE, DELETE, TRUNCATE = ord("I"), ord("U"), ord("D"), ord("T")
+_IGNORED = (ord("O"), ord("Y"), ord("M"))  # origin, type, logical message
+_KNOWN = np.zeros(256, dtype=bool)
+_KNOWN[[BEGIN, COMMIT, RELATION, INSERT, UPDATE, DELETE, TRUNCATE, *_IGNORED]] = True
+
+_BEGIN_BYTES = 21  # kind, commit_lsn 8, commit time 8, xid 4
+_COMMIT_BYTES = 26  # kind, flags, commit_lsn 8, end_lsn 8, commit time 8
+POSTGRES_EPOCH_MICROSECONDS = 946_684_800_000_000  # 2000-01-01 in Unix microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Messages in stream order: `starts` and `ends` (exclusive) are byte offsets in `buffer`."""
+
+    buffer: Bytes
+    starts: Ints
+    ends: Ints
+    kinds: Bytes
+
+    @classmethod
+    def from_arrow(cls, array: pa.BinaryArray) -> Messages:
+        """Index a binary array without copying its bytes.
+
+        Raises:
+            ProtocolError: A message is empty or of a kind that protocol version 1 does not have.
+        """
+        _, offsets_buffer, bytes_buffer = array.buffers()
+        offsets = np.frombuffer(offsets_buffer, dtype=np.int32)
+        offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64)
+        buffer = np.frombuffer(bytes_buffer or b"", dtype=np.uint8)
+        starts, ends = offsets[:-1], offsets[1:]
+        if not len(array):
+            return cls(buffer, starts, ends, np.empty(0, dtype=np.uint8))
+        if (empty := starts == ends).any():
+            raise ProtocolError("empty", offset=int(starts[empty.argmax()]))
+        kinds = buffer[starts]
+        if (unknown := ~_KNOWN[kinds]).any():
+            at = int(unknown.argmax())
+            raise ProtocolError("unknown kind", kind=chr(kinds[at]), offset=int(starts[at]))
+        return cls(buffer, starts, ends, kinds)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all messages."""
+        return int(self.ends[-1] - self.starts[0]) if len(self) else 0
+
+    def slice(self, start: int, stop: int) -> Messages:
+        """Cut out the messages `[start, stop)`, sharing the buffer."""
+        cut = slice(start, stop)
+        return Messages(self.buffer, self.starts[cut], self.ends[cut], self.kinds[cut])
+
+    def unsigned(self, positions: Ints, *, width: int) -> Ints:
+        """Gather big-endian unsigned integers of `width` bytes at unaligned positions.
+
+        Raises:
+            ProtocolError: A position is too close to the buffer's end.
+        """
+        last = len(self.buffer) - width
+        if len(positions) and int(positions.max()) > last:
+            raise ProtocolError("truncated", offset=int(positions.max()))
+        if last < 0:
+            return np.empty(0, dtype=np.int64)
+        # one element per byte position, so that an index is a byte offset
+        view: NDArray[np.unsignedinteger] = np.ndarray(
+            (last + 1,), dtype=f">u{width}", buffer=self.buffer.data, strides=(1,)
+        )
+        return view[positions].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Committed transactions in commit order, one element each.
+
+    `commit_micros` counts Unix microseconds; `xid` is the 32-bit number without its epoch.
+    """
+
+    commit_lsn: Ints
+    end_lsn: Ints
+    commit_micros: Ints
+    xid: Ints
+
+    def __len__(self) -> int:
+        return len(self.commit_lsn)
+
+
+def read_begins(messages: Messages) -> Transactions:
+    """Read the transactions that begin here; their `end_lsn` is not known yet and 0.
+
+    Raises:
+        ProtocolError: A Begin message has the wrong length.
+    """
+    at = _of_kind(messages, BEGIN, _BEGIN_BYTES)
+    return Transactions(
+        commit_lsn=messages.unsigned(at + 1, width=8),
+        end_lsn=np.zeros(len(at), dtype=np.int64),
+        commit_micros=messages.unsigned(at + 9, width=8) + POSTGRES_EPOCH_MICROSECONDS,
+        xid=messages.unsigned(at + 17, width=4),
+    )
+
+
+def read_commits(messages: Messages) -> tuple[Ints, Ints]:
+    """Read `(commit_lsn, end_lsn)` of the transactions that end here.
+
+    Raises:
+        ProtocolError: A Commit message has the wrong length.
+    """
+    at = _of_kind(messages, COMMIT, _COMMIT_BYTES)
+    return messages.unsigned(at + 2, width=8), messages.unsigned(at + 10, width=8)
+
+
+def _of_kind(messages: Messages, kind: int, length: int) -> Ints:
+    chosen = np.flatnonzero(messages.kinds == kind)
+    at = messages.starts[chosen]
+    wrong = messages.ends[chosen] - at != length
+    if wrong.any():
+        raise ProtocolError(
+            f"expected {length} bytes", kind=chr(kind), offset=int(at[wrong.argmax()])
+        )
+    return at

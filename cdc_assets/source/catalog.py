@@ -1,0 +1,193 @@
+"""What the source's catalog says of the tables that are replicated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from cdc_assets.identifiers import TableName
+from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.source.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumn:
+    """A published column.
+
+    Attributes:
+        attnum: Tells a column that was dropped and added again from the old one.
+        type_oid: As declared, domains unresolved: what Relation messages carry.
+        collation: Quoted name of a collation other than the database's, or empty.
+    """
+
+    name: str
+    attnum: int
+    type: SourceType
+    type_oid: int
+    typmod: int
+    nullable: bool
+    collation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """A published table with what identifies its rows.
+
+    Attributes:
+        identity: pg_class.relreplident: d, n, f or i.
+        columns: The published columns in the order of their attnum.
+        key: Names of the columns that identify a row, empty when nothing does.
+        row_filter: The publication's WHERE for this table, or empty.
+        selectable: Whether the role may read the table, which the first copy needs.
+    """
+
+    name: TableName
+    oid: int
+    identity: str
+    columns: tuple[SourceColumn, ...]
+    key: tuple[str, ...]
+    row_filter: str
+    selectable: bool
+    published: bool
+
+    def column(self, name: str) -> SourceColumn:
+        """Find a published column."""
+        return next(column for column in self.columns if column.name == name)
+
+
+_TABLES = """
+SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], p.rowfilter,
+       p.tablename IS NOT NULL,
+       has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
+FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
+JOIN pg_namespace n ON n.nspname = wanted.nspname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
+LEFT JOIN pg_publication_tables p
+  ON p.pubname = %s AND p.schemaname = n.nspname AND p.tablename = c.relname
+"""
+_COLUMNS = """
+SELECT a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, a.atttypmod,
+       format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+       CASE WHEN a.attcollation NOT IN (0, 100)
+            THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) ELSE '' END
+FROM pg_attribute a
+LEFT JOIN pg_collation co ON co.oid = a.attcollation
+LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
+WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+_TYPES = """
+SELECT t.oid::bigint, t.typtype, t.typbasetype::bigint, t.typtypmod, coalesce(e.oid, 0)::bigint
+FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid
+WHERE t.oid = ANY(%s::oid[])
+"""
+# A key must find every row: no partial or expression index, nothing deferrable, no nullable column.
+_KEYS = """
+SELECT i.indrelid::bigint, i.indisprimary, i.indisreplident,
+       array_agg(a.attname::text ORDER BY k.place)
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indisvalid AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident
+HAVING bool_and(a.attnotnull)
+ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indexrelid
+"""
+
+
+def read_tables(
+    connection: Connection, publication: str, names: Collection[TableName]
+) -> dict[TableName, SourceTable]:
+    """Read the catalog for `names`; a table that does not exist is left out."""
+    rows = connection.execute(
+        _TABLES, ([name.schema for name in names], [name.name for name in names], publication)
+    ).fetchall()
+    oids = [row[2] for row in rows]
+    columns = _read_columns(connection, oids)
+    keys = _read_keys(connection, oids)
+    tables = {}
+    for schema, relation, oid, identity, published, row_filter, is_published, selectable in rows:
+        name = TableName(schema, relation)
+        wanted = set(published or [column.name for column in columns[oid]])
+        tables[name] = SourceTable(
+            name=name,
+            oid=oid,
+            identity=identity,
+            columns=tuple(column for column in columns[oid] if column.name in wanted),
+            key=_choose_key(identity, keys.get(oid, [])),
+            row_filter=row_filter or "",
+            selectable=selectable,
+            published=is_published,
+        )
+    return tables
+
+
+def _read_columns(connection: Connection, oids: list[int]) -> dict[int, list[SourceColumn]]:
+    rows = connection.execute(_COLUMNS, (oids,)).fetchall()
+    types = _read_types(connection, {row[3] for row in rows})
+    columns: dict[int, list[SourceColumn]] = {oid: [] for oid in oids}
+    for relation, name, attnum, type_oid, typmod, type_name, nullable, collation in rows:
+        resolved = _resolve(types, type_oid, typmod, type_name)
+        columns[relation].append(
+            SourceColumn(name, attnum, resolved, type_oid, typmod, nullable, collation)
+        )
+    return columns
+
+
+@dataclass(frozen=True, slots=True)
+class _TypeRow:
+    kind: str
+    base: int
+    base_typmod: int
+    element: int
+
+
+def _read_types(connection: Connection, oids: Iterable[int]) -> dict[int, _TypeRow]:
+    """Read types with all base and element types under them."""
+    found: dict[int, _TypeRow] = {}
+    missing = set(oids)
+    while missing:
+        for oid, *row in connection.execute(_TYPES, (sorted(missing),)):
+            found[oid] = _TypeRow(*row)
+        under = {oid for row in found.values() for oid in (row.base, row.element) if oid}
+        missing = under - found.keys()
+    return found
+
+
+def _resolve(types: Mapping[int, _TypeRow], oid: int, typmod: int, name: str) -> SourceType:
+    oid, typmod = _under_domains(types, oid, typmod)
+    element = types[oid].element
+    if element:
+        oid, typmod = _under_domains(types, element, typmod)
+    return SourceType(name, oid, typmod, is_array=bool(element), is_enum=types[oid].kind == "e")
+
+
+def _under_domains(types: Mapping[int, _TypeRow], oid: int, typmod: int) -> tuple[int, int]:
+    while types[oid].kind == "d":
+        oid, typmod = types[oid].base, types[oid].base_typmod
+    return oid, typmod
+
+
+def _read_keys(
+    connection: Connection, oids: list[int]
+) -> dict[int, list[tuple[bool, bool, tuple[str, ...]]]]:
+    keys: dict[int, list[tuple[bool, bool, tuple[str, ...]]]] = {}
+    for relation, is_primary, is_identity, names in connection.execute(_KEYS, (oids,)):
+        keys.setdefault(relation, []).append((is_primary, is_identity, tuple(names)))
+    return keys
+
+
+def _choose_key(
+    identity: str, candidates: list[tuple[bool, bool, tuple[str, ...]]]
+) -> tuple[str, ...]:
+    """Take the key that old tuples carry: a full one carries every column, so any key serves."""
+    for is_primary, is_identity, names in candidates:
+        match identity:
+            case "d" if is_primary:
+                return names
+            case "i" if is_identity:
+                return names
+            case "f":
+                return names
+    return ()

@@ -1,0 +1,202 @@
+"""Sessions on the source, with every setting pinned that shapes a value's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from zlib import crc32
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from cdc_assets.errors import (
+    CdcError,
+    ConfigError,
+    ConnectionLostError,
+    PreflightError,
+    ReplicationError,
+    SlotInUseError,
+    SlotInvalidatedError,
+    SlotNotFoundError,
+)
+
+Connection = psycopg.Connection[TupleRow]
+
+# Defaults of the database or the role would leak into the decoded text otherwise.
+_PINNED = {
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "client_encoding": "UTF8",
+    "search_path": "pg_catalog",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+}
+PIN_SETTINGS = "SELECT " + ", ".join(
+    f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _PINNED.items()
+)
+_LOCK_CLASS = crc32(b"cdc_assets") - 2**31  # advisory locks take two int4
+_ACCESS_FAULTS = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "not permitted",
+)
+
+
+def complete_conninfo(conninfo: str, *, application: str) -> str:
+    """Add what a long-lived session needs and the DSN does not say.
+
+    Raises:
+        ConfigError: The DSN is not a libpq connection string. The text is not shown: it may hold a
+            password.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        raise ConfigError(
+            "source.dsn is not a libpq connection string",
+            hint="for example postgresql://user:password@host:5432/database; a password in a URI "
+            "needs its special characters percent-encoded",
+        ) from None
+    defaults = {
+        "application_name": application,
+        "connect_timeout": "10",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
+    }
+    return make_conninfo("", **{**defaults, **given})
+
+
+def connect(conninfo: str) -> Connection:
+    """Open a pinned autocommit session.
+
+    Raises:
+        PreflightError: The server refuses the role, the password or the database.
+        ConnectionLostError: The server is not reachable.
+    """
+    try:
+        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise _connect_error(str(error)) from None
+    connection.execute(PIN_SETTINGS)
+    return connection
+
+
+def _connect_error(text: str) -> CdcError:
+    reason = " ".join(text.replace("\n", " ").split())
+    if any(fault in text for fault in _ACCESS_FAULTS):
+        return PreflightError(
+            f"the source refuses the connection: {reason}",
+            hint="correct user, password or database in source.dsn, or the server's pg_hba.conf",
+        )
+    return ConnectionLostError(
+        f"the source can't be reached: {reason}",
+        hint="check that the server runs and that host and port in source.dsn are right",
+    )
+
+
+@contextmanager
+def translated(slot: str) -> Iterator[None]:
+    """Turn a driver's errors inside the block into this package's, by SQLSTATE.
+
+    Raises:
+        CdcError: A subclass that says what to do.
+    """
+    try:
+        yield
+    except CdcError:
+        raise
+    except Exception as error:
+        state = getattr(error, "sqlstate", None)
+        if state is None and not isinstance(error, psycopg.OperationalError):
+            raise
+        raise source_error(state, str(error), slot) from error
+
+
+def source_error(state: str | None, text: str, slot: str) -> CdcError:
+    """Name what an SQLSTATE means for a run on `slot`."""
+    reason = " ".join(text.replace("\n", " ").split())
+    match state:
+        case "55006":  # object_in_use
+            return SlotInUseError(
+                f"slot {slot!r} is in use: {reason}",
+                hint="let the other reader finish, or end it with pg_terminate_backend",
+            )
+        case "42704" if "replication slot" in text:
+            return SlotNotFoundError(
+                f"slot {slot!r} does not exist", hint="run 'cdc-assets setup' to create it"
+            )
+        case "42704" if "publication" in text:
+            return PreflightError(
+                f"{reason}, or did not exist yet when a change on the slot was made",
+                hint="create the publication before the slot: 'cdc-assets teardown', then 'setup'",
+            )
+        case "55000" if "replication slot" in text:
+            return invalidated(slot, reason)
+        case "53400" if "replication slots" in text:
+            return PreflightError(
+                "all replication slots of the source are in use",
+                hint="a run needs one spare slot: raise max_replication_slots",
+            )
+        case "42501":
+            return PreflightError(f"the source's role lacks a privilege: {reason}", hint=_GRANTS)
+        case None | "57P01" | "57P02" | "57P03" | "08000" | "08003" | "08006" | "25P03":
+            return ConnectionLostError(
+                f"the connection to the source broke: {reason}",
+                hint="nothing is lost: the next run goes on from the checkpoint",
+            )
+    return ReplicationError(f"the source refused a statement ({state}): {reason}")
+
+
+_GRANTS = "run sql/role.sql as an administrator: REPLICATION, and SELECT for the first copy"
+
+
+def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
+    """Say that a slot lost the WAL that it needed."""
+    return SlotInvalidatedError(
+        f"slot {slot!r} was invalidated: {reason}",
+        hint="changes are gone: 'cdc-assets teardown --drop-tables', then 'setup' and 'sync' to "
+        "copy every table anew; raise max_slot_wal_keep_size so that it does not come again",
+    )
+
+
+def lock_pipeline(connection: Connection, slot: str) -> None:
+    """Take the pipeline's lock for the session's life.
+
+    An advisory lock belongs to the database and ends with its session, so a killed run frees it as
+    soon as the server sees the dead connection.
+
+    Raises:
+        SlotInUseError: Another run holds it.
+    """
+    key = crc32(slot.encode()) - 2**31
+    row = fetch_one(connection, "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, key))
+    if not row[0]:
+        holder = connection.execute(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND classid = %s::bigint::oid AND objid = %s::bigint::oid",
+            (_LOCK_CLASS % 2**32, key % 2**32),
+        ).fetchone()
+        raise SlotInUseError(
+            f"another run holds the pipeline of slot {slot!r}"
+            + (f" (pid {holder[0]} on the source)" if holder else ""),
+            hint="wait for it to end; two runs at once would read the same changes",
+        )
+
+
+def fetch_one(connection: Connection, sql: str, parameters: Any = ()) -> TupleRow:
+    """Run a query that always has a row, and give it."""
+    row = connection.execute(sql, parameters).fetchone()
+    if row is None:
+        raise ReplicationError(f"expected a row from: {sql}")
+    return row

@@ -1,0 +1,169 @@
+"""Reads a slot's windows ahead of whoever applies them.
+
+The reader consumes a temporary copy of the pipeline's slot, so the server decodes the next window
+while this one is applied, and the durable slot waits for the warehouse's commit. The copy ends with
+its session: a killed reader leaves nothing behind.
+
+A window is one call of `pg_logical_slot_get_binary_changes` on the copy. The server decodes all of
+it before the first row comes, and ends it at the first commit at or past `upto_lsn`; where it
+really ended is the copy's own confirmed_flush_lsn.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+
+from cdc_assets.identifiers import quote_literal
+from cdc_assets.lsn import LSN
+from cdc_assets.source.connection import PIN_SETTINGS, translated
+
+BATCH_BYTES = 8 * 1024 * 1024
+_QUEUED_BATCHES = 4
+# Small first windows let applying start early. Every call reads the WAL again from restart_lsn,
+# which stands still during a burst: growing windows keep that to a small share.
+_FIRST_WINDOW_BYTES = 64 * 1024 * 1024
+_WORK_MEM = "64MB"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowEnd:
+    """Behind a window's last batch: everything committed up to `end_lsn` has been given out."""
+
+    end_lsn: LSN
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+class SlotReader:
+    """A thread that reads windows until a target; iterate it once.
+
+    Args:
+        conninfo: A complete libpq connection string.
+        slot: The durable slot to copy.
+        publication: What to decode.
+        start_lsn: Where the first window starts, at or past the slot's confirmed_flush_lsn.
+        target_lsn: The last window ends here or at the first commit past it.
+        max_wal_bytes: No window spans more WAL, but for the transaction that crosses its end.
+    """
+
+    def __init__(
+        self,
+        *,
+        conninfo: str,
+        slot: str,
+        publication: str,
+        start_lsn: LSN,
+        target_lsn: LSN,
+        max_wal_bytes: int,
+    ) -> None:
+        self._conninfo, self._slot, self._publication = conninfo, slot, publication
+        self._start_lsn, self._target_lsn = start_lsn, target_lsn
+        self._max_wal_bytes = max_wal_bytes
+        self._queue: queue.Queue[pa.RecordBatch | WindowEnd | _Failure | None] = queue.Queue(
+            maxsize=_QUEUED_BATCHES
+        )
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cdc-assets-reader", daemon=True)
+
+    def __enter__(self) -> SlotReader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop reading; returns once the copy of the slot is gone."""
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def __iter__(self) -> Iterator[pa.RecordBatch | WindowEnd]:
+        """Give each window's batches of one binary column, then its end, in order.
+
+        Raises:
+            CdcError: What the source refused, or a lost connection.
+        """
+        while (element := self._queue.get()) is not None:
+            if isinstance(element, _Failure):
+                raise element.error
+            yield element
+
+    def _run(self) -> None:
+        try:
+            with translated(self._slot):
+                self._read()
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is read
+            self._put(_Failure(error))
+
+    def _put(self, element: pa.RecordBatch | WindowEnd | _Failure | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(element, timeout=0.05)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _read(self) -> None:
+        with adbc.connect(self._conninfo, autocommit=True) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(PIN_SETTINGS + f", set_config('work_mem', '{_WORK_MEM}', false)")
+                copy = self._copy_slot(cursor)
+                position, size = self._start_lsn, _FIRST_WINDOW_BYTES
+                while position < self._target_lsn and not self._closed.is_set():
+                    upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
+                    if not self._read_window(cursor, copy, upto):
+                        return
+                    position = _confirmed(cursor, copy)
+                    if not self._put(WindowEnd(position)):
+                        return
+                    size = max(size, position - self._start_lsn)
+
+    def _copy_slot(self, cursor: adbc.Cursor) -> str:
+        cursor.execute("SELECT pg_backend_pid()")
+        copy = f"{self._slot[:40]}_run_{cursor.fetchone()[0]}"
+        cursor.execute(
+            f"SELECT 1 FROM pg_copy_logical_replication_slot({quote_literal(self._slot)},"
+            f" {quote_literal(copy)}, true)"
+        )
+        if _confirmed(cursor, copy) < self._start_lsn:
+            cursor.execute(
+                f"SELECT 1 FROM pg_replication_slot_advance({quote_literal(copy)},"
+                f" '{self._start_lsn}')"
+            )
+        return copy
+
+    def _read_window(self, cursor: adbc.Cursor, copy: str, upto: LSN) -> bool:
+        cursor.adbc_statement.set_options(
+            **{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
+        )
+        cursor.execute(
+            f"SELECT data FROM pg_logical_slot_get_binary_changes({quote_literal(copy)}, '{upto}',"
+            " NULL, 'proto_version', '1', 'publication_names',"
+            f" {quote_literal(_name_list(self._publication))})"
+        )
+        return all(self._put(batch) for batch in cursor.fetch_record_batch())
+
+
+def _name_list(publication: str) -> str:
+    """Quote a name for `publication_names`, a list that SplitIdentifierString takes apart."""
+    return '"' + publication.replace('"', '""') + '"'
+
+
+def _confirmed(cursor: adbc.Cursor, slot: str) -> LSN:
+    cursor.execute(
+        "SELECT confirmed_flush_lsn::text FROM pg_replication_slots"
+        f" WHERE slot_name = {quote_literal(slot)}"
+    )
+    return LSN.parse(cursor.fetchone()[0])

@@ -1,0 +1,153 @@
+"""The pipeline's durable slot: where it is, what it is of, and moving it on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from cdc_assets.errors import (
+    ConnectionLostError,
+    PreflightError,
+    ReplicationError,
+    SlotInUseError,
+    SlotNotFoundError,
+)
+from cdc_assets.lsn import LSN
+from cdc_assets.source.connection import Connection, fetch_one, invalidated, translated
+
+PLUGIN = "pgoutput"
+_FLUSH_TIMEOUT_SECONDS = 60.0
+_IN_USE_TIMEOUT_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """What a checkpoint's LSN is a position in."""
+
+    system_identifier: str
+    timeline: int
+    database: str
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """The server's own account of the slot."""
+
+    confirmed_lsn: LSN
+    restart_lsn: LSN
+    wal_status: str
+    active_pid: int | None
+
+
+def read_identity(connection: Connection, slot: str) -> SourceIdentity:
+    """Ask the source who it is."""
+    row = fetch_one(
+        connection,
+        "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
+        " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
+        " current_database()",
+    )
+    return SourceIdentity(row[0], row[1], row[2], slot)
+
+
+def read_slot(connection: Connection, slot: str) -> SlotState:
+    """Read the slot's state.
+
+    Raises:
+        SlotNotFoundError: It does not exist.
+        PreflightError: It is another plugin's, another database's, or physical.
+        SlotInvalidatedError: The server threw away WAL that it needs.
+    """
+    row = connection.execute(
+        "SELECT plugin, database, current_database(), confirmed_flush_lsn::text,"
+        " restart_lsn::text, wal_status, active_pid, to_jsonb(s) ->> 'invalidation_reason',"
+        " two_phase FROM pg_replication_slots s WHERE slot_name = %s",
+        (slot,),
+    ).fetchone()
+    if row is None:
+        raise SlotNotFoundError(
+            f"slot {slot!r} does not exist", hint="run 'cdc-assets setup' to create it"
+        )
+    plugin, database, current, confirmed, restart, status, active_pid, reason, two_phase = row
+    if plugin != PLUGIN or database != current:
+        raise PreflightError(
+            f"slot {slot!r} is of plugin {plugin!r} in database {database!r},"
+            f" expected {PLUGIN!r} in {current!r}",
+            hint="choose another name for source.slot and run 'cdc-assets setup'",
+        )
+    if two_phase:
+        raise PreflightError(
+            f"slot {slot!r} decodes prepared transactions, which come twice then",
+            hint="choose another name for source.slot and run 'cdc-assets setup'",
+        )
+    if status == "lost" or reason is not None or confirmed is None or restart is None:
+        raise invalidated(slot, reason or f"wal_status is {status!r}")
+    return SlotState(LSN.parse(confirmed), LSN.parse(restart), status, active_pid)
+
+
+def wait_until_free(connection: Connection, slot: str) -> SlotState:
+    """Wait a little for a dead reader's backend to let go of the slot.
+
+    Raises:
+        SlotInUseError: Somebody still reads it; says who.
+    """
+    deadline = time.monotonic() + _IN_USE_TIMEOUT_SECONDS
+    while (state := read_slot(connection, slot)).active_pid is not None:
+        if time.monotonic() > deadline:
+            row = connection.execute(
+                "SELECT application_name FROM pg_stat_activity WHERE pid = %s", (state.active_pid,)
+            ).fetchone()
+            raise SlotInUseError(
+                f"slot {slot!r} is in use by pid {state.active_pid}"
+                + (f" ({row[0]!r})" if row and row[0] else ""),
+                hint="stop the other reader, or give this pipeline a slot of its own",
+            )
+        time.sleep(_POLL_SECONDS)
+    return state
+
+
+def current_end(connection: Connection) -> LSN:
+    """Give the WAL's end with everything that is committed now before it, and flushed.
+
+    A commit with synchronous_commit = off is visible before it is flushed, and decoding sees
+    flushed WAL only: so the insert position, waited for until it is flushed.
+
+    Raises:
+        ConnectionLostError: The server does not flush in time.
+    """
+    row = fetch_one(connection, "SELECT pg_current_wal_insert_lsn()::text")
+    wanted = LSN.parse(row[0]).before_page_header()
+    deadline = time.monotonic() + _FLUSH_TIMEOUT_SECONDS
+    while True:
+        flushed = LSN.parse(fetch_one(connection, "SELECT pg_current_wal_flush_lsn()::text")[0])
+        if flushed >= wanted:
+            return wanted
+        if time.monotonic() > deadline:
+            raise ConnectionLostError(
+                f"the source has flushed its WAL to {flushed} only, waited for {wanted}",
+                hint="look at the source's disk and its wal_writer",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def confirm(connection: Connection, slot: str, lsn: LSN) -> LSN:
+    """Move the slot to `lsn`, an end that the warehouse has made durable; never back.
+
+    Raises:
+        ReplicationError: The server moved it somewhere else.
+    """
+    with translated(slot):
+        state = read_slot(connection, slot)
+        if state.confirmed_lsn >= lsn:
+            return state.confirmed_lsn
+        row = fetch_one(
+            connection,
+            "SELECT end_lsn::text FROM pg_replication_slot_advance(%s, %s)",
+            (slot, str(lsn)),
+        )
+    reached = LSN.parse(row[0])
+    if reached > lsn:
+        raise ReplicationError(f"slot {slot!r} was confirmed to {reached}, past the asked {lsn}")
+    return reached

@@ -1,0 +1,277 @@
+"""Windows of whole transactions that the source shows to everybody.
+
+Two things are held here, whatever a window contains:
+
+- A transaction is given out with its commit. Its changes come before its Commit message, and only
+  that says its end_lsn; so what is read of an open transaction waits, in memory up to a bound and
+  in a file past it.
+- A transaction is given out once the source itself shows it. Decoding sees a commit record as soon
+  as it is flushed, while the committing session may still wait for a synchronous standby. Applied
+  then, it would be a row that no session of the source sees, which a failover can take back, and a
+  chunk read at that moment would be merged in the wrong order. So the window ends before the first
+  transaction that the source does not show within a few seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from cdc_assets.errors import ProtocolError
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.messages import (
+    BEGIN,
+    COMMIT,
+    Messages,
+    Transactions,
+    read_begins,
+    read_commits,
+)
+from cdc_assets.source.connection import Connection
+from cdc_assets.source.reader import SlotReader, WindowEnd
+from cdc_assets.source.visibility import current_snapshot
+
+MEMORY_BYTES = 32 * 1024 * 1024
+_VISIBLE_TIMEOUT_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedPiece:
+    """Messages of committed transactions; a transaction may go on in the next piece.
+
+    `transactions` are those with messages in this piece, end_lsn known: first the one that goes on
+    from the piece before, if the piece does not start with a Begin, then those that begin in it.
+    """
+
+    messages: Messages
+    transactions: Transactions
+
+
+@dataclass(slots=True)
+class Window:
+    """One half-open range `(start_lsn, end_lsn]`; `end_lsn` counts once `pieces` is used up.
+
+    Attributes:
+        unseen_xid: Why the window ends early: a transaction that the source does not show yet.
+    """
+
+    start_lsn: LSN
+    end_lsn: LSN
+    pieces: Iterator[CommittedPiece]
+    unseen_xid: int | None = None
+
+
+@dataclass(slots=True)
+class WindowStream:
+    """Cuts a reader's batches into windows.
+
+    Args:
+        reader: An entered reader.
+        control: Another session of the same source, to ask what it shows.
+        start_lsn: Where the reader starts.
+        spool_directory: Where an open transaction past `MEMORY_BYTES` waits.
+    """
+
+    reader: SlotReader
+    control: Connection
+    start_lsn: LSN
+    spool_directory: Path
+    _window: Window | None = field(default=None, init=False)
+
+    def windows(self) -> Iterator[Window]:
+        """Give window after window, each to be used up before the next; ends early at one with
+        `unseen_xid`.
+
+        Raises:
+            CdcError: What the source refused, or a lost connection.
+        """
+        elements = iter(self.reader)
+        position = self.start_lsn
+        for first in elements:
+            window = Window(position, position, iter(()))
+            self._window = window
+            window.pieces = self._pieces(window, first, elements)
+            yield window
+            if window.unseen_xid is not None:
+                return
+            position = window.end_lsn
+
+    def _pieces(
+        self,
+        window: Window,
+        first: pa.RecordBatch | WindowEnd,
+        rest: Iterator[pa.RecordBatch | WindowEnd],
+    ) -> Iterator[CommittedPiece]:
+        shown = _Shown(self.control)
+        with _OpenTransaction(self.spool_directory) as open_transaction:
+            element = first
+            while not isinstance(element, WindowEnd):
+                messages = Messages.from_arrow(element.column(0))
+                complete = _behind_last_commit(messages)
+                group = open_transaction.closed_by(messages.slice(0, complete))
+                open_transaction.extend(messages.slice(complete, len(messages)))
+                if group is not None:
+                    yield from self._shown_pieces(window, group, shown)
+                    if window.unseen_xid is not None:
+                        return
+                element = next(rest)
+            if open_transaction:
+                raise ProtocolError("the window ends inside a transaction")
+            window.end_lsn = element.end_lsn
+
+    def _shown_pieces(
+        self, window: Window, group: _Group, shown: _Shown
+    ) -> Iterator[CommittedPiece]:
+        unseen = shown.first_unseen(group.transactions)
+        if unseen is not None:
+            window.unseen_xid = int(group.transactions.xid[unseen])
+            if unseen:
+                window.end_lsn = LSN(group.transactions.end_lsn[unseen - 1])
+        offset = 0
+        for messages in group.pieces:
+            begins = np.flatnonzero(messages.kinds == BEGIN)
+            count = len(begins)
+            if unseen is not None and offset + count > unseen:
+                messages = messages.slice(0, int(begins[unseen - offset]))  # noqa: PLW2901
+                count = unseen - offset
+            goes_on = int((messages.kinds[:1] != BEGIN).any())
+            yield CommittedPiece(
+                messages, _part(group.transactions, offset - goes_on, offset + count)
+            )
+            offset += count
+            if unseen is not None and offset == unseen:
+                return
+        window.end_lsn = LSN(max(window.end_lsn, int(group.transactions.end_lsn[-1])))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Whole transactions, in pieces that are read once."""
+
+    pieces: Iterator[Messages]
+    transactions: Transactions
+
+
+def _behind_last_commit(messages: Messages) -> int:
+    commits = np.flatnonzero(messages.kinds == COMMIT)
+    return int(commits[-1]) + 1 if len(commits) else 0
+
+
+def _part(transactions: Transactions, start: int, stop: int) -> Transactions:
+    cut = slice(start, stop)
+    return Transactions(
+        transactions.commit_lsn[cut],
+        transactions.end_lsn[cut],
+        transactions.commit_micros[cut],
+        transactions.xid[cut],
+    )
+
+
+class _OpenTransaction:
+    """What was read of a transaction whose commit has not come yet."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._held: list[Messages] = []
+        self._held_bytes = 0
+        self._begins: list[Transactions] = []
+        self._file: BinaryIO | None = None
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+
+    def __enter__(self) -> _OpenTransaction:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __bool__(self) -> bool:
+        return bool(self._held) or self._file is not None
+
+    def extend(self, messages: Messages) -> None:
+        """Keep more of the open transaction."""
+        if not len(messages):
+            return
+        self._begins.append(read_begins(messages))
+        self._held.append(messages)
+        self._held_bytes += messages.nbytes
+        if self._held_bytes > MEMORY_BYTES:
+            self._spool()
+
+    def closed_by(self, messages: Messages) -> _Group | None:
+        """Add messages that end with a commit, and give all that is kept as whole transactions.
+
+        The group's pieces must be used up before the next call.
+        """
+        if not len(messages):
+            return None
+        begins = [*self._begins, read_begins(messages)]
+        commit_lsn, end_lsn = read_commits(messages)
+        transactions = Transactions(
+            commit_lsn=np.concatenate([part.commit_lsn for part in begins]),
+            end_lsn=end_lsn,
+            commit_micros=np.concatenate([part.commit_micros for part in begins]),
+            xid=np.concatenate([part.xid for part in begins]),
+        )
+        if not np.array_equal(transactions.commit_lsn, commit_lsn):
+            raise ProtocolError("Begin and Commit messages do not belong together", kind="C")
+        return _Group(self._take(messages), transactions)
+
+    def _take(self, last: Messages) -> Iterator[Messages]:
+        """Hand everything over; the next open transaction starts from nothing."""
+        held, self._held, self._held_bytes, self._begins = self._held, [], 0, []
+        file, writer, self._file, self._writer = self._file, self._writer, None, None
+        if file is None or writer is None:
+            return iter([*held, last])
+        writer.close()
+        return itertools.chain(_read_back(file), held, [last])
+
+    def _spool(self) -> None:
+        schema = pa.schema([("data", pa.binary())])
+        if self._writer is None:
+            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="cdc-open-transaction-")
+            self._writer = pa.ipc.new_stream(self._file, schema)
+        for messages in self._held:
+            self._writer.write_batch(pa.record_batch([_to_arrow(messages)], schema=schema))
+        self._held, self._held_bytes = [], 0
+
+
+def _read_back(file: BinaryIO) -> Iterator[Messages]:
+    with file:
+        file.seek(0)
+        for batch in pa.ipc.open_stream(file):
+            yield Messages.from_arrow(batch.column(0))
+
+
+def _to_arrow(messages: Messages) -> pa.Array:
+    """Lay an array over the messages' bytes; they touch, as they came in one array."""
+    offsets = np.append(messages.starts, messages.ends[-1]).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(messages.buffer)]
+    return pa.Array.from_buffers(pa.binary(), len(messages), buffers)
+
+
+class _Shown:
+    """Asks the source which transactions it shows, and waits a little for the rest."""
+
+    def __init__(self, control: Connection) -> None:
+        self._control = control
+        self._snapshot = current_snapshot(control)
+
+    def first_unseen(self, transactions: Transactions) -> int | None:
+        """Index of the first transaction that other sessions of the source do not see yet."""
+        deadline = time.monotonic() + _VISIBLE_TIMEOUT_SECONDS
+        while not (shown := self._snapshot.shows(transactions.xid)).all():
+            if time.monotonic() > deadline:
+                return int((~shown).argmax())
+            time.sleep(_POLL_SECONDS)
+            self._snapshot = current_snapshot(self._control)
+        return None
