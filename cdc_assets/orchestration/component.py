@@ -1,0 +1,170 @@
+"""The Dagster component: a pipeline's config becomes assets, a job and a schedule.
+
+Annotations are evaluated in this module: Dagster reads the one of an op's context.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+import dagster as dg
+from dagster.components.resolved.core_models import OpSpec
+from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeAliasType
+
+from cdc_assets.config import (
+    PipelineConfig,
+    SourceConfig,
+    TableConfig,
+    WarehouseConfig,
+    WindowConfig,
+    parse_config,
+    project_root,
+)
+from cdc_assets.identifiers import TableName
+from cdc_assets.orchestration.attributes import attributes_model, check_schedule, read_attributes
+from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
+from cdc_assets.orchestration.keys import names_of
+from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
+from cdc_assets.orchestration.schedule import job_and_schedule
+from cdc_assets.orchestration.specs import mirror_spec, slot_spec, source_spec
+
+# These were checked before Dagster resolves anything, and no template is rendered in them: the
+# command line reads the same file and knows no templates.
+_AS_WRITTEN = dg.Resolver(
+    lambda _context, value: value, model_field_type=object, inject_before_resolve=False
+)
+
+# Dagster looks into a pydantic model that it finds in an annotation, and refuses what it does not
+# know, such as a secret. It does not look behind a name.
+_Source = TypeAliasType("_Source", SourceConfig)
+_Warehouse = TypeAliasType("_Warehouse", WarehouseConfig)
+_Tables = TypeAliasType("_Tables", list[TableConfig])
+_Window = TypeAliasType("_Window", WindowConfig)
+
+
+@dg.scaffold_with(PostgresCdcScaffolder)
+class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
+    """Postgres change data capture into warehouse tables.
+
+    Every source table becomes an external asset, every mirror an asset that depends on it, and
+    the replication slot a control asset that each run materializes. A job syncs all of them, a
+    schedule starts it.
+
+    Override `get_asset_spec` to shape the mirrors' specs in Python, `execute` to do something
+    before or after a sync; `translation:` shapes specs from YAML.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, _AS_WRITTEN]
+    source: Annotated[_Source, _AS_WRITTEN]
+    warehouse: Annotated[_Warehouse, _AS_WRITTEN]
+    tables: Annotated[_Tables, _AS_WRITTEN]
+    window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
+    schedule: Annotated[str, _AS_WRITTEN] = PipelineConfig.model_fields["schedule"].default
+    translation: (
+        Annotated[
+            TranslationFn[TableName],
+            TranslationFnResolver(lambda table: {"table": table}),
+        ]
+        | None
+    ) = None
+    op: OpSpec | None = None
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """Give the model that Dagster validates `attributes:` with: see `attributes`."""
+        return attributes_model(cls)
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Make the component from YAML.
+
+        Raises:
+            ConfigError: With every problem of the config at once.
+        """
+        written = attributes.model_dump() if attributes else {}
+        model = read_attributes(
+            cls, written, root=project_root(context.path), place=_place(context)
+        )
+        return super().load(model, context)
+
+    def pipeline_config(self, root: Path) -> PipelineConfig:
+        """Give the config that the command line would read; relative paths start at `root`."""
+        keys = PipelineConfig.model_fields.keys() & type(self).model_fields.keys()
+        attributes = {key: getattr(self, key) for key in keys}
+        config = parse_config(attributes, root=root, place=self.name)
+        check_schedule(config.schedule, place=self.name)
+        return config
+
+    def get_asset_spec(self, table: TableName) -> dg.AssetSpec:
+        """Describe a table's mirror. Override it to change what `translation:` starts from."""
+        return mirror_spec(self.pipeline_config(Path()), table)
+
+    def execute(
+        self, context: dg.AssetExecutionContext, assets: PipelineAssets
+    ) -> Iterator[RunEvent]:
+        """Sync the selected tables.
+
+        Override it to do something around a sync; results for tables must be yielded on.
+
+        Args:
+            context: The op's; `selected_asset_keys` says what the run was asked for.
+            assets: The pipeline and its assets' keys.
+        """
+        yield from run_pipeline(context, assets)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Build the pipeline's assets, job and schedule."""
+        config = self.pipeline_config(project_root(context.path))
+        mirrors = {table: self._translated(table) for table in config.table_names}
+        assets = PipelineAssets(config, {table: spec.key for table, spec in mirrors.items()})
+        synced = self._synced_assets(assets, [*mirrors.values(), slot_spec(config)])
+        sources = [source_spec(config, table) for table in config.table_names]
+        return dg.Definitions.merge(
+            dg.Definitions(assets=[*sources, synced]), job_and_schedule(config, synced.keys)
+        )
+
+    def _translated(self, table: TableName) -> dg.AssetSpec:
+        spec = self.get_asset_spec(table)
+        return self.translation(spec, table) if self.translation else spec
+
+    def _synced_assets(
+        self, assets: PipelineAssets, specs: Sequence[dg.AssetSpec]
+    ) -> dg.AssetsDefinition:
+        # What @multi_asset builds, with names that stay apart: see names_of.
+        inputs = names_of(dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps))
+        outputs = names_of(spec.key for spec in specs)
+        op = self.op or OpSpec()
+
+        @dg.op(
+            name=op.name or f"{self.name}_cdc",
+            description=op.description or "Syncs the selected tables up to the run's start.",
+            tags=op.tags,
+            # One run at a time, as a courtesy: the lock on the source decides.
+            pool=op.pool or f"cdc_{self.name}",
+            ins={name: dg.In(dg.Nothing) for name in inputs},
+            out={
+                name: dg.Out(dg.Nothing, is_required=False, code_version=spec.code_version)
+                for name, spec in zip(outputs, specs, strict=True)
+            },
+        )
+        def sync_tables(context: dg.AssetExecutionContext) -> Iterator[RunEvent]:
+            yield from self.execute(context, assets)
+
+        return dg.AssetsDefinition(
+            keys_by_input_name=inputs,
+            keys_by_output_name=outputs,
+            node_def=sync_tables,
+            specs=specs,
+            can_subset=True,
+            backfill_policy=op.backfill_policy,
+        )
+
+
+def _place(context: dg.ComponentLoadContext) -> str:
+    path = context.path / "defs.yaml" if context.path.is_dir() else context.path
+    root = project_root(context.path)
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

@@ -1,0 +1,198 @@
+"""One run of a pipeline as a stream of Dagster events.
+
+An event leaves here after what it says is durable: results persist when the op fails later, and
+a crash between the warehouse's commit and a result loses a line in a log, never a change.
+
+Dagster shows a planned asset as failed when its last run failed and brought it no
+materialization. So a run in which some tables failed materializes all the others, changed or
+not, and the failed ones alone turn red.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+import dagster as dg
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.orchestration import metadata
+from cdc_assets.orchestration.failures import describe, run_failure, tables_failure
+from cdc_assets.orchestration.keys import slot_key, source_key
+from cdc_assets.progress import (
+    ChangeCounts,
+    ChunkCopied,
+    SyncEvent,
+    SyncFinished,
+    TableFailed,
+    TableResult,
+    WindowApplied,
+)
+
+RunEvent = dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetMaterialization
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineAssets:
+    """A pipeline and the keys that its assets have after translation."""
+
+    config: PipelineConfig
+    mirrors: Mapping[TableName, dg.AssetKey]
+
+    @property
+    def slot(self) -> dg.AssetKey:
+        """The control asset."""
+        return slot_key(self.config.name)
+
+    def source(self, table: TableName) -> dg.AssetKey:
+        """The asset of a table of the source."""
+        return source_key(self.config.name, table)
+
+    def selected_tables(self, keys: Collection[dg.AssetKey]) -> tuple[TableName, ...]:
+        """Find the tables whose mirrors a run was asked for."""
+        return tuple(table for table, key in self.mirrors.items() if key in keys)
+
+
+def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> Iterator[RunEvent]:
+    """Sync the selected tables and report it.
+
+    Raises:
+        dg.Failure: The run failed, or a table did; everything else is reported before.
+        dg.RetryRequested: What is in the way may be gone at the next try.
+    """
+    # Drivers and Arrow take longer to import than a quiet run takes to run.
+    from cdc_assets.replicate import sync
+
+    tables = assets.selected_tables(context.selected_asset_keys)
+    every_table = len(tables) == len(assets.mirrors)
+    run = _Run(context, assets)
+    broke_off: CdcError | None = None
+    try:
+        for event in sync(assets.config, tables=None if every_table else tables):
+            yield from run.report(event)
+    except CdcError as error:
+        broke_off = error  # raised below, where it is no failure's context
+    if broke_off is not None:
+        context.log.error(describe(broke_off))
+        run.report_what_is_durable()
+        raise run_failure(broke_off, retries=context.retry_number)
+    if run.failed:
+        raise tables_failure(run.failed)
+
+
+class _Run:
+    """Reports a run's events, and keeps what has become durable in case the run breaks off."""
+
+    def __init__(self, context: dg.AssetExecutionContext, assets: PipelineAssets) -> None:
+        self._context = context
+        self._assets = assets
+        self._durable: dict[TableName, tuple[ChangeCounts, LSN | None]] = {}
+        self.failed: tuple[TableResult, ...] = ()
+
+    def report(self, event: SyncEvent) -> Iterator[RunEvent]:
+        """Log an event and give what Dagster keeps of it."""
+        match event:
+            case ChunkCopied():
+                self._add(event.table, ChangeCounts(copied=event.rows), None)
+                self._context.log.info(_chunk_line(event))
+                yield dg.AssetObservation(
+                    self._assets.mirrors[event.table], metadata=metadata.chunk_metadata(event)
+                )
+            case WindowApplied():
+                for table, counts in event.tables.items():
+                    self._add(table, counts, event.end_lsn)
+                self._context.log.info(_window_line(event))
+                yield dg.AssetObservation(
+                    self._assets.slot, metadata=metadata.window_metadata(event)
+                )
+            case TableFailed():
+                self._context.log.error(f"{event.table} was left behind: {describe(event.error)}")
+            case SyncFinished():
+                self._context.log.info(_finished_line(event))
+                self.failed = event.failed
+                yield from self._results(event)
+            case _:
+                assert_never(event)
+
+    def report_what_is_durable(self) -> None:
+        """Materialize what was committed before the run broke off.
+
+        The next run reads on from there and would find nothing to report, and whatever waits for
+        these tables would wait on. Logged, not yielded: an op that is tried again must not have
+        yielded its outputs.
+        """
+        for table, (counts, confirmed) in self._durable.items():
+            self._context.log_event(
+                dg.AssetMaterialization(
+                    self._assets.mirrors[table],
+                    metadata=metadata.partial_metadata(counts, confirmed),
+                )
+            )
+
+    def _add(self, table: TableName, counts: ChangeCounts, confirmed: LSN | None) -> None:
+        before, position = self._durable.get(table, (ChangeCounts(), None))
+        self._durable[table] = (before + counts, confirmed or position)
+
+    def _results(self, finished: SyncFinished) -> Iterator[RunEvent]:
+        for note in finished.notes:
+            self._context.log.warning(note)
+        reported = self._to_materialize(finished)
+        for result in finished.tables:
+            key = self._assets.mirrors[result.table]
+            found = metadata.table_metadata(result, self._assets.source(result.table))
+            if result in reported:
+                version = dg.DataVersion(str(result.confirmed_lsn))
+                yield dg.MaterializeResult(asset_key=key, metadata=found, data_version=version)
+            elif result.error is not None:
+                reason = dg.MetadataValue.text(describe(result.error))
+                yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
+        yield self._slot_result(finished)
+
+    def _to_materialize(self, finished: SyncFinished) -> list[TableResult]:
+        synced = [result for result in finished.tables if result.error is None]
+        if finished.failed:
+            return synced
+        new = self._never_materialized([result for result in synced if not result.changed])
+        return [result for result in synced if result.changed or result.table in new]
+
+    def _never_materialized(self, results: list[TableResult]) -> set[TableName]:
+        # A table that was empty at its first sync, or that the command line synced.
+        keys = {self._assets.mirrors[result.table]: result.table for result in results}
+        records = self._context.instance.get_asset_records(list(keys)) if keys else ()
+        known = {
+            record.asset_entry.asset_key
+            for record in records
+            if record.asset_entry.last_materialization is not None
+        }
+        return {table for key, table in keys.items() if key not in known}
+
+    def _slot_result(self, finished: SyncFinished) -> RunEvent:
+        found = metadata.slot_metadata(finished)
+        if self._assets.slot in self._context.selected_asset_keys:
+            return dg.MaterializeResult(asset_key=self._assets.slot, metadata=found)
+        # A result is for a selected asset only, and every run reports the slot.
+        return dg.AssetMaterialization(self._assets.slot, metadata=found)
+
+
+def _chunk_line(chunk: ChunkCopied) -> str:
+    return f"{chunk.table}: chunk {chunk.chunk} copied, {chunk.rows} rows, {chunk.seconds:.1f} s"
+
+
+def _window_line(window: WindowApplied) -> str:
+    return (
+        f"window {window.start_lsn} to {window.end_lsn}: {window.changes} changes of"
+        f" {window.transactions} transactions, {window.seconds:.1f} s,"
+        f" {window.remaining_bytes} bytes to go"
+    )
+
+
+def _finished_line(finished: SyncFinished) -> str:
+    return (
+        f"slot at {finished.confirmed_lsn} after {finished.windows} windows in"
+        f" {finished.seconds:.1f} s, {finished.counts.total} changes,"
+        f" {finished.counts.copied} rows copied, lag {finished.lag_bytes} bytes"
+    )

@@ -1,0 +1,144 @@
+"""What a run reports to Dagster: metadata of materializations and observations.
+
+Positions come as text to read and as a number to plot. Only names, types, positions, counts and
+times leave the run here; never a value of a row, never where the source is.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import dagster as dg
+
+from cdc_assets.lsn import LSN
+from cdc_assets.progress import (
+    ChangeCounts,
+    ChunkCopied,
+    Column,
+    SyncFinished,
+    TableResult,
+    WindowApplied,
+)
+
+Metadata = dict[str, dg.MetadataValue]
+
+OWN_COLUMNS_PREFIX = "_cdc_"
+
+
+def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
+    """Describe what a run did to a table, and the table as it is now.
+
+    Args:
+        result: The run's result for the table.
+        source: The asset that the table's columns come from.
+    """
+    return {
+        **_position(result.confirmed_lsn, start=result.start_lsn),
+        **count_metadata(result.counts),
+        "cdc/lag_bytes": dg.MetadataValue.int(result.lag_bytes),
+        **_commit_times(result.first_commit, result.last_commit),
+        "dagster/table_name": dg.MetadataValue.text(result.warehouse_table),
+        "dagster/row_count": dg.MetadataValue.int(result.row_count),
+        "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result.columns)),
+        "dagster/column_lineage": dg.MetadataValue.column_lineage(_lineage(result.columns, source)),
+    }
+
+
+def slot_metadata(finished: SyncFinished) -> Metadata:
+    """Describe a run as a whole; a plot of it shows how far behind the pipeline is."""
+    return {
+        **_position(finished.confirmed_lsn, start=finished.start_lsn),
+        **count_metadata(finished.counts),
+        "cdc/lag_bytes": dg.MetadataValue.int(finished.lag_bytes),
+        "cdc/target_lsn": dg.MetadataValue.text(str(finished.target_lsn)),
+        "cdc/windows": dg.MetadataValue.int(finished.windows),
+        "cdc/seconds": dg.MetadataValue.float(finished.seconds),
+        "cdc/tables_changed": dg.MetadataValue.int(sum(table.changed for table in finished.tables)),
+        "cdc/tables_failed": dg.MetadataValue.int(len(finished.failed)),
+        **_commit_times(*_commit_range(finished.tables)),
+    }
+
+
+def window_metadata(window: WindowApplied) -> Metadata:
+    """Describe a window that is durable and confirmed."""
+    counts = sum(window.tables.values(), ChangeCounts())
+    return {
+        **_position(window.end_lsn, start=window.start_lsn),
+        **count_metadata(counts),
+        "cdc/transactions": dg.MetadataValue.int(window.transactions),
+        "cdc/remaining_bytes": dg.MetadataValue.int(window.remaining_bytes),
+        "cdc/seconds": dg.MetadataValue.float(window.seconds),
+    }
+
+
+def chunk_metadata(chunk: ChunkCopied) -> Metadata:
+    """Describe a chunk of a snapshot that is durable."""
+    return {
+        "cdc/chunk": dg.MetadataValue.int(chunk.chunk),
+        "cdc/copied": dg.MetadataValue.int(chunk.rows),
+        "cdc/seconds": dg.MetadataValue.float(chunk.seconds),
+    }
+
+
+def partial_metadata(counts: ChangeCounts, confirmed: LSN | None) -> Metadata:
+    """Describe what a run that broke off had already made durable of a table."""
+    position = _position(confirmed) if confirmed is not None else {}
+    return {**position, **count_metadata(counts)}
+
+
+def count_metadata(counts: ChangeCounts) -> Metadata:
+    """Give a number for each kind of change, zeros too: a plot needs them."""
+    return {
+        "cdc/inserted": dg.MetadataValue.int(counts.inserted),
+        "cdc/updated": dg.MetadataValue.int(counts.updated),
+        "cdc/deleted": dg.MetadataValue.int(counts.deleted),
+        "cdc/truncated": dg.MetadataValue.int(counts.truncated),
+        "cdc/copied": dg.MetadataValue.int(counts.copied),
+    }
+
+
+def _position(confirmed: LSN, *, start: LSN | None = None) -> Metadata:
+    metadata: Metadata = {
+        "cdc/confirmed_lsn": dg.MetadataValue.text(str(confirmed)),
+        "cdc/confirmed_lsn_int": dg.MetadataValue.int(int(confirmed)),
+    }
+    if start is not None:
+        metadata["cdc/start_lsn"] = dg.MetadataValue.text(str(start))
+    return metadata
+
+
+def _commit_times(first: datetime | None, last: datetime | None) -> Metadata:
+    times = {"cdc/first_commit": first, "cdc/last_commit": last}
+    return {key: dg.MetadataValue.timestamp(time) for key, time in times.items() if time}
+
+
+def _commit_range(tables: tuple[TableResult, ...]) -> tuple[datetime | None, datetime | None]:
+    first = [table.first_commit for table in tables if table.first_commit]
+    last = [table.last_commit for table in tables if table.last_commit]
+    return min(first, default=None), max(last, default=None)
+
+
+def _table_schema(columns: tuple[Column, ...]) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.warehouse_type,
+                description=f"{column.source_type} in the source" if column.source_type else None,
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.nullable, other=["key"] if column.is_key else None
+                ),
+            )
+            for column in columns
+        ]
+    )
+
+
+def _lineage(columns: tuple[Column, ...], source: dg.AssetKey) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage(
+        deps_by_column={
+            column.name: [dg.TableColumnDep(asset_key=source, column_name=column.name)]
+            for column in columns
+            if not column.name.startswith(OWN_COLUMNS_PREFIX)
+        }
+    )

@@ -1,0 +1,89 @@
+"""Asset specs: what is known of a pipeline's assets before anything has run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+
+import dagster as dg
+from dagster._utils.schedules import cron_string_iterator
+
+from cdc_assets.config import PipelineConfig, TableConfig
+from cdc_assets.identifiers import TableName
+from cdc_assets.orchestration.keys import mirror_key, slot_key, source_key
+
+# Raised when the same changes would give other rows than before.
+_MIRROR_VERSION = 1
+
+# A fixed start keeps the definitions the same at every load; the ticks cover a weekend.
+_TICKS_FROM = datetime(2024, 1, 1, tzinfo=UTC)
+_TICKS_LOOKED_AT = 2000
+_FRESHNESS_GRACE = timedelta(minutes=5)
+
+
+def source_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
+    """Describe a table of the source: nothing materializes it, it is there for the lineage."""
+    return dg.AssetSpec(
+        source_key(config.name, table),
+        description=f"Table `{table}` of the source, published by `{config.source.publication}`.",
+        metadata={"dagster/table_name": str(table)},
+        group_name=config.name,
+        kinds={"postgres"},
+    )
+
+
+def mirror_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
+    """Describe a table's mirror in the warehouse."""
+    return dg.AssetSpec(
+        mirror_key(config.name, table),
+        deps=[source_key(config.name, table)],
+        skippable=True,
+        description=(
+            f"Current rows of the source's `{table}`. A run materializes it when it changed"
+            " a row; `_cdc_lsn` and `_cdc_commit_ts` say which transaction wrote each."
+        ),
+        metadata={"dagster/table_name": str(table)},
+        group_name=config.name,
+        code_version=_code_version(config, table),
+        kinds={"duckdb", "table"},
+    )
+
+
+def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
+    """Describe the control asset.
+
+    Freshness counts materializations, and a quiet table has none, so it is promised here: every
+    run materializes the slot, with or without changes.
+    """
+    return dg.AssetSpec(
+        slot_key(config.name),
+        deps=[source_key(config.name, table) for table in config.table_names],
+        description=(
+            f"Replication slot `{config.source.slot}`: how far the pipeline has read. Every run"
+            " materializes it, also one that found no change."
+        ),
+        skippable=True,
+        group_name=config.name,
+        kinds={"postgres"},
+        freshness_policy=_freshness(config.schedule),
+    )
+
+
+def _code_version(config: PipelineConfig, table: TableName) -> str:
+    # What shapes rows and nothing else: a new password or slot must not make an asset stale.
+    shape = _table_config(config.tables, table).model_dump_json()
+    return hashlib.sha256(f"{_MIRROR_VERSION} {shape}".encode()).hexdigest()[:12]
+
+
+def _table_config(tables: Sequence[TableConfig], name: TableName) -> TableConfig:
+    return next(table for table in tables if table.name == name)
+
+
+def _freshness(schedule: str) -> dg.FreshnessPolicy:
+    ticks = cron_string_iterator(_TICKS_FROM.timestamp(), schedule, "UTC")
+    longest = max(later - tick for tick, later in pairwise(islice(ticks, _TICKS_LOOKED_AT)))
+    return dg.FreshnessPolicy.time_window(
+        warn_window=longest + _FRESHNESS_GRACE, fail_window=2 * longest + 3 * _FRESHNESS_GRACE
+    )
