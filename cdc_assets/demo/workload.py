@@ -1,0 +1,140 @@
+"""Customers who keep buying: a random but repeatable load on the shop.
+
+Each worker is a thread with a session and a random generator of its own. What one worker does
+follows from its seed; how the workers' transactions interleave does not.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from cdc_assets.demo.actions import ACTIONS, WEIGHTS
+
+_ROLLBACK_SHARE = 0.05
+_SAVEPOINT_SHARE = 0.10
+_MOST_ACTIONS = 3
+
+
+@dataclass(slots=True)
+class WorkloadCounts:
+    """Transactions so far; `refused` ones ran into a constraint or a deadlock of their own."""
+
+    committed: int = 0
+    rolled_back: int = 0
+    refused: int = 0
+
+
+class Workload:
+    """Live changes of the shop until it is stopped; a context manager.
+
+    Args:
+        dsn: A database that the shop is loaded into.
+        seed: Makes what each worker does repeatable.
+        workers: Sessions that work at the same time.
+        transactions_per_second: Bound for all workers together; None for as fast as they can.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        seed: int = 0,
+        workers: int = 2,
+        transactions_per_second: float | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._pause = workers / transactions_per_second if transactions_per_second else 0.0
+        self._stopping = threading.Event()
+        self._failures: list[Exception] = []
+        self._counts = [WorkloadCounts() for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(number, seed), name=f"workload-{number}")
+            for number in range(workers)
+        ]
+
+    @property
+    def counts(self) -> WorkloadCounts:
+        """Transactions of all workers so far."""
+        return WorkloadCounts(
+            committed=sum(counts.committed for counts in self._counts),
+            rolled_back=sum(counts.rolled_back for counts in self._counts),
+            refused=sum(counts.refused for counts in self._counts),
+        )
+
+    def start(self) -> Self:
+        """Start the workers."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Let each worker finish its transaction, and wait for that.
+
+        Raises:
+            Exception: What a worker failed with.
+        """
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        if self._failures:
+            raise self._failures.pop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _work(self, number: int, seed: int) -> None:
+        rng = random.Random(f"{seed} {number}")
+        try:
+            with psycopg.connect(self._dsn, autocommit=True, application_name="shop") as session:
+                due = time.monotonic()
+                while not self._stopping.is_set():
+                    run_transaction(session, rng, self._counts[number])
+                    due = max(due + self._pause, time.monotonic() - 1)
+                    self._stopping.wait(max(0.0, due - time.monotonic()))
+        except Exception as error:  # raised again by stop(), in the thread that asked for the work
+            self._failures.append(error)
+
+
+def run_transaction(
+    session: psycopg.Connection, rng: random.Random, counts: WorkloadCounts
+) -> None:
+    """Run one transaction of one to three actions; some are rolled back, whole or in part."""
+    outcome = rng.random()
+    try:
+        with session.transaction() as transaction:
+            for action in rng.choices(ACTIONS, WEIGHTS, k=rng.randint(1, _MOST_ACTIONS)):
+                action(session, rng)
+            if outcome < _SAVEPOINT_SHARE:
+                _undone(session, rng)
+            if outcome > 1 - _ROLLBACK_SHARE:
+                raise psycopg.Rollback(transaction)
+    except (psycopg.IntegrityError, psycopg.errors.TransactionRollback):
+        counts.refused += 1
+    else:
+        if outcome > 1 - _ROLLBACK_SHARE:
+            counts.rolled_back += 1
+        else:
+            counts.committed += 1
+
+
+def _undone(session: psycopg.Connection, rng: random.Random) -> None:
+    with suppress(psycopg.IntegrityError), session.transaction() as savepoint:
+        (action,) = rng.choices(ACTIONS, WEIGHTS)
+        action(session, rng)
+        raise psycopg.Rollback(savepoint)
