@@ -61,6 +61,7 @@ class Account:
             timeout=timeout_seconds,
             cwd="/",
             env={**environment, "LC_ALL": "C"},
+            start_new_session=True,  # Ctrl-C is for us, not for a pg_ctl that we wait for
             user=self.uid,
             group=self.gid,
             extra_groups=None if self.uid is None else [],

@@ -1,0 +1,109 @@
+"""The demo with Dagster: a shop that keeps changing, and a schedule that follows it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.demo.service import Service
+from cdc_assets.demo.workload import Workload
+from cdc_assets.errors import CdcError
+from cdc_assets.source.setup import setup
+
+TRANSACTIONS_PER_SECOND = 20
+_START_TIMEOUT_SECONDS = 180
+_LOOK_EVERY_SECONDS = 1
+
+_WELCOME = """
+Dagster is on {address}
+  {address}/asset-groups/   the tables of the shop, what they are made of, and their changes
+  {address}/automation      {name}_sync_schedule: the next sync starts at the full minute
+  {address}/runs            each sync: its windows, counts and LSNs
+
+The source changes {rate} times a second. In another terminal:
+  . {environment} && .venv/bin/cdc-assets status
+The warehouse is {warehouse}. Ctrl-C stops everything; the next start goes on here.
+"""
+
+
+def run_live(
+    config: PipelineConfig, dsn: str, *, home: Path, port: int, stop: threading.Event
+) -> int:
+    """Run workload, webserver and daemon until `stop` is set; give the exit code.
+
+    Raises:
+        CdcError: The port is taken, or one of the parts ended by itself.
+    """
+    _check_port(port)
+    setup(config)
+    with ExitStack() as running:
+        services = [running.enter_context(service) for service in _services(config, home, port)]
+        running.enter_context(Workload(dsn, transactions_per_second=TRANSACTIONS_PER_SECOND))
+        address = f"http://127.0.0.1:{port}"
+        print(f"Starting Dagster, its output is in {home / 'dagster'} ...", flush=True)
+        if services[0].wait_for(f"{address}/server_info", stop, seconds=_START_TIMEOUT_SECONDS):
+            print(_welcome(config, home, address), flush=True)
+        while not stop.wait(_LOOK_EVERY_SECONDS):
+            for service in services:
+                service.check()
+        print("Stopping Dagster, the workload and Postgres ...", flush=True)
+    return 0
+
+
+def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
+    """Describe the webserver and the daemon, which is stopped first: it starts no run then."""
+    directory = home / "dagster"
+    directory.mkdir(exist_ok=True)
+    shutil.copyfile(config.root / "dagster.yaml", directory / "dagster.yaml")
+    workspace = ["-w", str(config.root / "workspace.yaml")]
+    web = ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *workspace]
+    daemon = ["dagster._daemon", "run", *workspace]
+    return [
+        Service("webserver", web, directory=config.root, home=directory),
+        Service("daemon", daemon, directory=config.root, home=directory),
+    ]
+
+
+def _welcome(config: PipelineConfig, home: Path, address: str) -> str:
+    return _WELCOME.format(
+        address=address,
+        name=config.name,
+        rate=TRANSACTIONS_PER_SECOND,
+        environment=home / "shop.env",
+        warehouse=config.warehouse_path,
+    )
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise CdcError(
+                f"port {port} on 127.0.0.1 can't be used: {error.strerror}",
+                hint="stop what listens there, or choose another one with --port",
+            ) from error
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event, so that nothing is interrupted half way."""
+    stop = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,85 @@
+"""The demo without a UI: sync under load, then compare row by row."""
+
+from __future__ import annotations
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.demo.compare import Comparison, compare
+from cdc_assets.demo.workload import Workload
+from cdc_assets.progress import ChunkCopied, SyncEvent, SyncFinished, TableFailed, WindowApplied
+from cdc_assets.replicate import sync
+from cdc_assets.source.setup import setup
+
+SYNCS_UNDER_LOAD = 4
+TRANSACTIONS_PER_SECOND = 300
+
+
+def run_once(config: PipelineConfig, dsn: str) -> int:
+    """Sync a few times while the shop changes, once more when it rests, and compare.
+
+    Returns:
+        0 when every mirror equals its table, else 1.
+    """
+    setup(config)
+    with Workload(dsn, transactions_per_second=TRANSACTIONS_PER_SECOND) as workload:
+        failed = sum(_sync(config, f"sync {turn} under load") for turn in _turns())
+    counts = workload.counts
+    print(f"The shop rests after {counts.committed:,} transactions", end="")
+    print(f" and {counts.rolled_back + counts.refused:,} that were rolled back.")
+    failed += _sync(config, "last sync")
+    comparisons = compare(config, dsn=dsn)
+    print(f"\n{format_table(comparisons)}")
+    return int(bool(failed) or not all(comparison.equal for comparison in comparisons))
+
+
+def format_table(comparisons: list[Comparison]) -> str:
+    """Lay the comparisons out as a table; below it, the first keys of what differs."""
+    heads = ("table", "source rows", "warehouse rows", "differing rows", "equal")
+    rows = [
+        (
+            str(comparison.table),
+            f"{comparison.source_rows:,}",
+            f"{comparison.warehouse_rows:,}",
+            "?" if comparison.problem else f"{len(comparison.keys):,}",
+            "yes" if comparison.equal else "NO",
+        )
+        for comparison in comparisons
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [heads, tuple("-" * width for width in widths), *rows]
+    table = "\n".join(
+        f"{line[0]:<{widths[0]}}  "
+        + "  ".join(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
+    return "\n".join([table, *(str(each) for each in comparisons if not each.equal)])
+
+
+def _turns() -> range:
+    return range(1, SYNCS_UNDER_LOAD + 1)
+
+
+def _sync(config: PipelineConfig, title: str) -> int:
+    """Run one sync, say what it does, and count the tables that failed."""
+    failed = 0
+    for event in sync(config):
+        print(f"{title}: {_line(event)}", flush=True)
+        failed += isinstance(event, TableFailed)
+    return failed
+
+
+def _line(event: SyncEvent) -> str:
+    match event:
+        case ChunkCopied():
+            return f"{event.table} chunk {event.chunk}, {event.rows:,} rows, {event.seconds:.2f} s"
+        case WindowApplied():
+            return (
+                f"window to {event.end_lsn}, {event.transactions:,} transactions, "
+                f"{event.changes:,} changes, {event.seconds:.2f} s"
+            )
+        case TableFailed():
+            return f"{event.table} failed: {event.error}"
+        case SyncFinished():
+            return (
+                f"done at {event.confirmed_lsn}, {event.counts.copied:,} rows copied, "
+                f"{event.counts.total:,} changes, {event.seconds:.2f} s"
+            )
