@@ -1,0 +1,32 @@
+# Needs python3 (3.11 or later, with venv), make and git; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench
+
+help: ## What there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+demo: $(VENV)/demo.stamp ## A live shop, its changes in DuckDB, and Dagster on 127.0.0.1:3000
+	@$(BIN)/cdc-assets demo
+
+test: lint ## Everything that CI runs
+	$(BIN)/pytest --durations=15
+
+lint: $(VENV)/dev.stamp ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp ## Time against the server's own decoding and pg_recvlogical
+	$(BIN)/python -m cdc_assets.bench
+
+# One stamp per set of extras: installs again only when what is wanted has changed
+$(VENV)/%.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+		--constraint constraints.txt --editable '.[$*]'
+	@touch $@
