@@ -54,8 +54,7 @@ def test_every_action_changes_something(shop: ScratchDatabase):
 def test_workers_change_the_shop_until_they_are_stopped(shop: ScratchDatabase):
     workload = Workload(shop.dsn, seed=3, workers=3)
     with workload:
-        while workload.counts.committed < 300:
-            workload._stopping.wait(0.05)
+        workload.wait_for(300)
     counts = workload.counts
     assert counts.rolled_back
     assert counts.refused < counts.committed / 4

@@ -38,6 +38,7 @@ def run_demo(*, once: bool, directory: Path, port: int = 3000) -> int:
         directory: Where the demo keeps what the next start goes on with.
         port: The webserver's port on 127.0.0.1.
     """
+    directory = directory.resolve()  # DAGSTER_HOME must be absolute
     config = load_config(CONFIG)
     if once:
         return _run_once(directory / "once", config)

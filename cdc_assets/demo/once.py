@@ -11,6 +11,7 @@ from cdc_assets.source.setup import setup
 
 SYNCS_UNDER_LOAD = 4
 TRANSACTIONS_PER_SECOND = 300
+TRANSACTIONS_BETWEEN_SYNCS = 200
 
 
 def run_once(config: PipelineConfig, dsn: str) -> int:
@@ -21,7 +22,10 @@ def run_once(config: PipelineConfig, dsn: str) -> int:
     """
     setup(config)
     with Workload(dsn, transactions_per_second=TRANSACTIONS_PER_SECOND) as workload:
-        failed = sum(_sync(config, f"sync {turn} under load") for turn in _turns())
+        failed = 0
+        for turn in range(1, SYNCS_UNDER_LOAD + 1):
+            failed += _sync(config, f"sync {turn} under load")
+            workload.wait_for(TRANSACTIONS_BETWEEN_SYNCS)
     counts = workload.counts
     print(f"The shop rests after {counts.committed:,} transactions", end="")
     print(f" and {counts.rolled_back + counts.refused:,} that were rolled back.")
@@ -52,10 +56,6 @@ def format_table(comparisons: list[Comparison]) -> str:
         for line in lines
     )
     return "\n".join([table, *(str(each) for each in comparisons if not each.equal)])
-
-
-def _turns() -> range:
-    return range(1, SYNCS_UNDER_LOAD + 1)
 
 
 def _sync(config: PipelineConfig, title: str) -> int:

@@ -21,6 +21,7 @@ from cdc_assets.demo.actions import ACTIONS, WEIGHTS
 _ROLLBACK_SHARE = 0.05
 _SAVEPOINT_SHARE = 0.10
 _MOST_ACTIONS = 3
+_LOOK_EVERY_SECONDS = 0.02
 
 
 @dataclass(slots=True)
@@ -74,6 +75,12 @@ class Workload:
         for thread in self._threads:
             thread.start()
         return self
+
+    def wait_for(self, transactions: int) -> None:
+        """Wait until so many more are committed, or a worker has failed."""
+        wanted = self.counts.committed + transactions
+        while self.counts.committed < wanted and not self._failures:
+            self._stopping.wait(_LOOK_EVERY_SECONDS)
 
     def stop(self) -> None:
         """Let each worker finish its transaction, and wait for that.

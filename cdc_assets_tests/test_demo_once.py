@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdc_assets.demo.demo import DemoBusyError, run_demo
+from cdc_assets.demo.postgres import EmbeddedPostgres
+
+RUN = (
+    "import sys; from pathlib import Path; from cdc_assets.demo.demo import run_demo;"
+    "sys.exit(run_demo(once=True, directory=Path(sys.argv[1])))"
+)
+
+
+def demo_once(directory: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(directory)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_demo_agrees_row_by_row_and_goes_on_where_it_was(tmp_path: Path):
+    try:
+        first = demo_once(tmp_path)
+        assert first.count(" yes") == 4
+        assert "NO" not in first
+        assert "the shop is loaded" in first
+        second = demo_once(tmp_path)
+        assert second.count(" yes") == 4
+        assert "as the last demo left it" in second
+        assert "chunk" not in second
+    finally:
+        EmbeddedPostgres(tmp_path / "once" / "postgres").remove()
+
+
+def test_two_demos_do_not_share_a_directory(tmp_path: Path):
+    (tmp_path / "once").mkdir()
+    with (tmp_path / "once" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DemoBusyError):
+            run_demo(once=True, directory=tmp_path)
