@@ -7,25 +7,33 @@ schema, and leaves the checking to the same code that the command line uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster._utils.schedules import is_valid_cron_string
+from dagster.components import AssetAttributesModel
+from dagster.components.resolved.core_models import OpSpec
 from pydantic import BaseModel, GetJsonSchemaHandler, RootModel, ValidationError
 from pydantic_core import CoreSchema
 
 from cdc_assets.config import PipelineConfig, parse_config
 from cdc_assets.errors import ConfigError
+from cdc_assets.identifiers import nearest
 
 if TYPE_CHECKING:
     from cdc_assets.orchestration.component import PostgresCdcComponent
 
 JsonSchema = dict[str, Any]
 
-# Keys of PipelineConfig that Dagster alone reads, or that no file holds.
-_DAGSTERS_OWN = frozenset({"translation", "op"})
+DEFAULT_SCHEDULE: str = PipelineConfig.model_fields["schedule"].default
+
+# Keys of PipelineConfig that Dagster alone reads, by what they hold, and those no file holds.
+_DAGSTERS_OWN: Mapping[str, type[BaseModel]] = {
+    "translation": AssetAttributesModel,
+    "op": OpSpec.model(),
+}
 _NOT_IN_FILES = frozenset({"root"})
 
 
@@ -46,17 +54,23 @@ def attributes_model(component_type: type[PostgresCdcComponent]) -> type[BaseMod
 def attributes_schema(component_type: type[PostgresCdcComponent]) -> JsonSchema:
     """Describe `attributes:` as a JSON schema without references.
 
-    A key that is not known is refused by listing the known ones: what a schema can say comes
-    closest to naming the nearest.
+    A key that is not known is refused by listing the known ones: that is as close as a schema
+    comes to naming the nearest.
     """
     config = _inlined(PipelineConfig.model_json_schema())
-    dagsters = _inlined(component_type.model().model_json_schema())
+    component = _inlined(component_type.model().model_json_schema())
+    files = {key: value for key, value in config["properties"].items() if key not in _NOT_IN_FILES}
+    # A template may stand for any of these.
+    own = {
+        key: {**_inlined(model.model_json_schema()), "type": ["object", "string", "null"]}
+        for key, model in _DAGSTERS_OWN.items()
+    }
     schema = {
         **config,
         "title": component_type.__name__,
-        "properties": {**dagsters["properties"], **_file_keys(config["properties"])},
+        "properties": {**component["properties"], **files, **own},
+        "required": sorted({*config["required"], *component.get("required", ())}),
     }
-    schema["required"] = sorted({*config["required"], *dagsters.get("required", ())})
     listed: JsonSchema = _listing_known_keys(schema)
     return listed
 
@@ -81,37 +95,57 @@ def read_attributes(
     """
     added = component_type.model_fields.keys() - PipelineConfig.model_fields.keys()
     own = {key: value for key, value in attributes.items() if key not in added}
-    config = parse_config(own, root=root, place=place)
-    check_schedule(config.schedule, place=place)
+    problems: list[str] = []
+    try:
+        parse_config(own, root=root, place=place)
+    except ConfigError as error:
+        problems += error.problems
+    problems += schedule_problems(attributes.get("schedule", DEFAULT_SCHEDULE))
+    problems += _dagsters_problems(attributes)
+    if problems:
+        raise config_error(place, problems)
     try:
         return component_type.model().model_validate(dict(attributes))
-    except ValidationError as error:
-        problems = tuple(
-            f"{'.'.join(map(str, detail['loc']))}: {detail['msg'].lower()}"
-            for detail in error.errors(include_input=False)
-        )
-        raise ConfigError(
-            f"config {place!r} has problems: " + "; ".join(problems), problems=problems
-        ) from None
+    except ValidationError as error:  # of a subclass's own keys
+        raise config_error(place, list(_worded(error, component_type.model(), ""))) from None
 
 
-def check_schedule(schedule: str, *, place: str) -> None:
-    """Make sure that Dagster understands a cron expression.
-
-    Raises:
-        ConfigError: It does not.
-    """
-    if not is_valid_cron_string(schedule):
-        problem = f"schedule: expected a cron expression with five fields, got {schedule!r}"
-        raise ConfigError(f"config {place!r} has 1 problem: {problem}", problems=(problem,))
+def schedule_problems(schedule: object) -> list[str]:
+    """Say what Dagster does not understand of a cron expression."""
+    if not isinstance(schedule, str) or is_valid_cron_string(schedule):
+        return []  # what is no text has its problem already
+    return [f"schedule: expected a cron expression with five fields, got {schedule!r}"]
 
 
-def _file_keys(properties: JsonSchema) -> JsonSchema:
-    return {
-        key: schema
-        for key, schema in properties.items()
-        if key not in _DAGSTERS_OWN | _NOT_IN_FILES
-    }
+def config_error(place: str, problems: list[str]) -> ConfigError:
+    """Make one error of all problems, worded as `parse_config` words it."""
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return ConfigError(
+        f"config {place!r} has {count}: " + "; ".join(problems),
+        hint="docs/configuration.md lists every key",
+        problems=tuple(problems),
+    )
+
+
+def _dagsters_problems(attributes: Mapping[str, Any]) -> Iterator[str]:
+    for key, model in _DAGSTERS_OWN.items():
+        if isinstance(attributes.get(key), dict):
+            try:
+                model.model_validate(attributes[key])
+            except ValidationError as error:
+                yield from _worded(error, model, f"{key}.")
+
+
+def _worded(error: ValidationError, model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for detail in error.errors(include_input=False):
+        path = prefix + ".".join(map(str, detail["loc"]))
+        meant = nearest(str(detail["loc"][-1]), model.model_fields) if detail["loc"] else None
+        if detail["type"] != "extra_forbidden":
+            yield f"{path}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+        elif meant:
+            yield f"{path}: unknown key, did you mean {meant!r}?"
+        else:
+            yield f"{path}: unknown key, known keys: {', '.join(model.model_fields)}"
 
 
 def _inlined(schema: JsonSchema) -> JsonSchema:

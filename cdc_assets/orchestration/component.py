@@ -4,6 +4,7 @@ Annotations are evaluated in this module: Dagster reads the one of an op's conte
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -23,7 +24,13 @@ from cdc_assets.config import (
     project_root,
 )
 from cdc_assets.identifiers import TableName
-from cdc_assets.orchestration.attributes import attributes_model, check_schedule, read_attributes
+from cdc_assets.orchestration.attributes import (
+    DEFAULT_SCHEDULE,
+    attributes_model,
+    config_error,
+    read_attributes,
+    schedule_problems,
+)
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.keys import names_of
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
@@ -63,7 +70,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     warehouse: Annotated[_Warehouse, _AS_WRITTEN]
     tables: Annotated[_Tables, _AS_WRITTEN]
     window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
-    schedule: Annotated[str, _AS_WRITTEN] = PipelineConfig.model_fields["schedule"].default
+    schedule: Annotated[str, _AS_WRITTEN] = DEFAULT_SCHEDULE
     translation: (
         Annotated[
             TranslationFn[TableName],
@@ -91,17 +98,24 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         )
         return super().load(model, context)
 
-    def pipeline_config(self, root: Path) -> PipelineConfig:
-        """Give the config that the command line would read; relative paths start at `root`."""
+    @cached_property
+    def config(self) -> PipelineConfig:
+        """What the command line reads, with relative paths as they are written.
+
+        Raises:
+            ConfigError: With every problem of the config at once.
+        """
         keys = PipelineConfig.model_fields.keys() & type(self).model_fields.keys()
         attributes = {key: getattr(self, key) for key in keys}
-        config = parse_config(attributes, root=root, place=self.name)
-        check_schedule(config.schedule, place=self.name)
+        config = parse_config(attributes, root=Path(), place=self.name)
+        problems = schedule_problems(config.schedule)
+        if problems:
+            raise config_error(self.name, problems)
         return config
 
     def get_asset_spec(self, table: TableName) -> dg.AssetSpec:
         """Describe a table's mirror. Override it to change what `translation:` starts from."""
-        return mirror_spec(self.pipeline_config(Path()), table)
+        return mirror_spec(self.config, table)
 
     def execute(
         self, context: dg.AssetExecutionContext, assets: PipelineAssets
@@ -118,7 +132,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the pipeline's assets, job and schedule."""
-        config = self.pipeline_config(project_root(context.path))
+        config = self.config.model_copy(update={"root": project_root(context.path)})
         mirrors = {table: self._translated(table) for table in config.table_names}
         assets = PipelineAssets(config, {table: spec.key for table, spec in mirrors.items()})
         synced = self._synced_assets(assets, [*mirrors.values(), slot_spec(config)])
@@ -135,8 +149,9 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         self, assets: PipelineAssets, specs: Sequence[dg.AssetSpec]
     ) -> dg.AssetsDefinition:
         # What @multi_asset builds, with names that stay apart: see names_of.
-        inputs = names_of(dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps))
         outputs = names_of(spec.key for spec in specs)
+        upstream = dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps)
+        inputs = names_of(key for key in upstream if key not in outputs.values())
         op = self.op or OpSpec()
 
         @dg.op(

@@ -27,8 +27,8 @@ def source_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
     """Describe a table of the source: nothing materializes it, it is there for the lineage."""
     return dg.AssetSpec(
         source_key(config.name, table),
+        # No dagster/table_name: assets that share one are shown as the same table.
         description=f"Table `{table}` of the source, published by `{config.source.publication}`.",
-        metadata={"dagster/table_name": str(table)},
         group_name=config.name,
         kinds={"postgres"},
     )

@@ -1,0 +1,190 @@
+"""The config as Dagster reads it: the same checks and the same words as on the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import cdc_assets
+from cdc_assets.config import load_config
+from cdc_assets.errors import ConfigError
+from cdc_assets.orchestration.component import PostgresCdcComponent
+from cdc_assets_tests.dagster_pipelines import attributes, definitions
+
+DG = Path(sys.executable).with_name("dg")
+PROJECT = Path(cdc_assets.__file__).parents[1]
+CANARY = "canary-5ecret"
+LITERAL = f"postgresql://cdc:{CANARY}@127.0.0.1/shop"
+
+
+def test_the_dsns_variable_is_not_needed_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOP_SOURCE_DSN", raising=False)
+
+    assert definitions(attributes("public.orders"))
+
+
+def test_every_problem_is_named_at_once_as_on_the_command_line(tmp_path: Path) -> None:
+    broken = attributes("public.orders", tabels=[], window={"max_wal_byte": 1})
+    broken["source"]["slott"] = broken["source"].pop("slot")
+
+    with pytest.raises(ConfigError) as in_dagster:
+        PostgresCdcComponent.from_attributes_dict(attributes=broken)
+    with pytest.raises(ConfigError) as on_the_command_line:
+        load_config(_written(tmp_path, broken))
+
+    assert set(in_dagster.value.problems) == set(on_the_command_line.value.problems)
+    assert set(in_dagster.value.problems) == {
+        "tabels: unknown key, did you mean 'tables'?",
+        "window.max_wal_byte: unknown key, did you mean 'max_wal_bytes'?",
+        "source.slott: unknown key, did you mean 'slot'?",
+        "source.slot: missing",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (
+            {"schedule": "* * * *"},
+            "schedule: expected a cron expression with five fields, got '* * * *'",
+        ),
+        ({"op": {"pol": "x"}}, "op.pol: unknown key, did you mean 'pool'?"),
+        (
+            {"translation": {"grup_name": "x"}},
+            "translation.grup_name: unknown key, did you mean 'group_name'?",
+        ),
+    ],
+)
+def test_what_dagster_alone_reads_is_checked_in_the_same_words(
+    changed: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        definitions(attributes("public.orders", **changed))
+
+    assert error.value.problems == (problem,)
+
+
+def test_a_problem_elsewhere_does_not_show_the_dsn() -> None:
+    broken = attributes("public.orders", nmae="shop")
+    broken["source"] = {"dsn": LITERAL, "publication": 5}
+
+    with pytest.raises(ConfigError) as error:
+        definitions(broken)
+
+    assert len(error.value.problems) == 3
+    assert CANARY not in str(error.value)
+
+
+def test_a_template_in_the_dsn_is_refused() -> None:
+    templated = attributes("public.orders")
+    templated["source"]["dsn"] = "{{ env.SHOP_SOURCE_DSN }}"
+
+    with pytest.raises(ConfigError, match=r"write \{env: NAME\} instead of a template"):
+        definitions(templated)
+
+
+def test_the_schema_knows_every_key_and_no_reference() -> None:
+    schema = PostgresCdcComponent.get_model_cls().model_json_schema()  # type: ignore[union-attr]
+
+    assert set(schema["properties"]) == {
+        *("name", "source", "warehouse", "tables", "window", "schedule", "translation", "op")
+    }
+    assert set(schema["properties"]["source"]["propertyNames"]["enum"]) == {
+        *("dsn", "slot", "publication")
+    }
+    assert "$ref" not in str(schema)
+
+
+def test_dg_accepts_the_projects_own_pipeline(project: Path) -> None:
+    done = _dg(project, "check", "defs")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All component YAML validated successfully" in done.stdout
+    assert "All definitions loaded successfully" in done.stdout
+
+
+def test_dg_lists_the_component(project: Path) -> None:
+    listed = _dg(project, "list", "components", "--json")
+
+    assert "cdc_assets.PostgresCdcComponent" in listed.stdout
+
+
+def test_dg_check_yaml_points_at_a_mistake_and_lists_the_keys(project: Path) -> None:
+    _break(project, "slot: shop_cdc", "slott: shop_cdc")
+
+    done = _dg(project, "check", "yaml")
+
+    assert done.returncode == 1
+    assert "'slott' is not one of ['dsn', 'slot', 'publication']" in done.stdout
+
+
+def test_dg_check_defs_names_the_nearest_key_and_no_secret(project: Path) -> None:
+    _break(project, "dsn: {env: SHOP_SOURCE_DSN}", f"dsn: {LITERAL}")
+    _break(project, "slot: shop_cdc", "slott: shop_cdc")
+
+    done = _dg(project, "check", "defs", "--no-check-yaml")
+
+    assert done.returncode == 1
+    assert "source.slott: unknown key, did you mean 'slot'?" in done.stdout + done.stderr
+    assert CANARY not in done.stdout + done.stderr
+
+
+def test_what_dg_scaffolds_is_a_config_that_loads(project: Path) -> None:
+    done = _dg(project, "scaffold", "defs", "cdc_assets.PostgresCdcComponent", "sales")
+    written = project / "cdc_assets" / "defs" / "sales" / "defs.yaml"
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert load_config(written).name == "sales"
+    assert _dg(project, "check", "defs").returncode == 0
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project, so that a test can change its config."""
+    copy = tmp_path / "project"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "cdc_assets", copy / "cdc_assets", ignore=ignored)
+    shutil.copy(PROJECT / "pyproject.toml", copy)
+    return copy
+
+
+def _dg(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("DAGSTER")},
+        "PYTHONPATH": os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")]),
+        "DAGSTER_HOME": str(_home(project)),
+        "COLUMNS": "400",
+    }
+    environment.pop("SHOP_SOURCE_DSN", None)
+    return subprocess.run(
+        [DG, *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _home(project: Path) -> Path:
+    home = project / ".dagster"
+    home.mkdir(exist_ok=True)
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    return home
+
+
+def _break(project: Path, right: str, wrong: str) -> None:
+    path = project / "cdc_assets" / "defs" / "shop" / "defs.yaml"
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong))
+
+
+def _written(directory: Path, attributes: dict[str, Any]) -> Path:
+    path = directory / "defs.yaml"
+    path.write_text(
+        yaml.safe_dump({"type": "cdc_assets.PostgresCdcComponent", "attributes": attributes})
+    )
+    return path
