@@ -156,19 +156,34 @@ class _Run:
         synced = [result for result in finished.tables if result.error is None]
         if finished.failed:
             return synced
-        new = self._never_materialized([result for result in synced if not result.changed])
-        return [result for result in synced if result.changed or result.table in new]
+        unseen = self._unseen([result for result in synced if not result.changed])
+        return [result for result in synced if result.changed or result in unseen]
 
-    def _never_materialized(self, results: list[TableResult]) -> set[TableName]:
-        # A table that was empty at its first sync, or that the command line synced.
-        keys = {self._assets.mirrors[result.table]: result.table for result in results}
-        records = self._context.instance.get_asset_records(list(keys)) if keys else ()
-        known = {
-            record.asset_entry.asset_key
-            for record in records
-            if record.asset_entry.last_materialization is not None
-        }
-        return {table for key, table in keys.items() if key not in known}
+    def _unseen(self, results: list[TableResult]) -> list[TableResult]:
+        """Find quiet tables that got to where they are without Dagster having been told.
+
+        They were empty at their first sync, or the command line synced them, or a run was killed
+        between a commit and its report. What Dagster was told before is no more than a hint: when
+        it is lost, each table is reported once more.
+        """
+        keys = [self._assets.mirrors[result.table] for result in results]
+        told = self._last_told([*keys, self._assets.slot]) if keys else {}
+        everywhere = told.get(self._assets.slot, LSN(0))
+        return [
+            result
+            for key, result in zip(keys, results, strict=True)
+            if key not in told or max(told[key], everywhere) < result.start_lsn
+        ]
+
+    def _last_told(self, keys: list[dg.AssetKey]) -> dict[dg.AssetKey, LSN]:
+        told = {}
+        for record in self._context.instance.get_asset_records(keys):
+            last = record.asset_entry.last_materialization
+            if last is not None and last.asset_materialization is not None:
+                position = last.asset_materialization.metadata.get("cdc/confirmed_lsn_int")
+                value = position.value if isinstance(position, dg.IntMetadataValue) else None
+                told[record.asset_entry.asset_key] = LSN(value or 0)
+        return told
 
     def _slot_result(self, finished: SyncFinished) -> RunEvent:
         found = metadata.slot_metadata(finished)
