@@ -341,5 +341,3 @@ def _known_keys(location: list[int | str]) -> tuple[str, ...]:
     parents = [part for part in location[:-1] if isinstance(part, str)]
     model = _MODELS[parents[-1]] if parents else PipelineConfig
     return tuple(key for key in model.model_fields if key != "root")
-
-

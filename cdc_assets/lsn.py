@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _TEXT = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
@@ -41,3 +42,13 @@ class LSN(int):
         """
         offset = self % WAL_BLOCK_BYTES
         return LSN(self - offset) if offset in _PAGE_HEADER_BYTES else self
+
+
+@dataclass(frozen=True, slots=True)
+class WalIdentity:
+    """The write-ahead log that an LSN is a position in, and the slot that reads it."""
+
+    system_identifier: str
+    timeline: int
+    database: str
+    slot: str

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import DELETE, INSERT, TRUNCATE, UPDATE, Bytes, Ints, Transactions
 from cdc_assets.pgoutput.tuples import UNCHANGED, Field
@@ -27,19 +28,6 @@ class UnfitColumnError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class TableShape:
-    """How a table's columns are decoded: names and Arrow types in the stream's order, and the key.
-
-    Attributes:
-        key: Indexes of the columns that identify a row.
-    """
-
-    names: tuple[str, ...]
-    types: tuple[pa.DataType, ...]
-    key: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ChangeBatch:
     """n changes of one table.
 
@@ -47,22 +35,24 @@ class ChangeBatch:
         ops: I, U, D or T per row.
         end_lsn: Per row, of its transaction.
         commit_micros: Per row, Unix microseconds.
-        xid: Per row, 32 bits.
         columns: New values, one array of n per column; null in D and T rows, and where unchanged.
         unchanged: Per column that has any, which rows did not carry the value (TOAST).
         old_key: Key columns of the rows `old_rows`: every D, and an U that carried an old tuple.
         old_rows: Row numbers, ascending.
+        fenced_new: Per row, whether a fence keeps the new key's row as it is.
+        fenced_old: Likewise for the old key.
         nbytes: Size of the messages behind it.
     """
 
     ops: Bytes
     end_lsn: Ints
     commit_micros: Ints
-    xid: Ints
     columns: list[pa.Array]
     unchanged: dict[int, Mask]
     old_key: list[pa.Array]
     old_rows: Ints
+    fenced_new: Mask
+    fenced_old: Mask
     nbytes: int
 
     def __len__(self) -> int:
@@ -70,8 +60,9 @@ class ChangeBatch:
 
     @property
     def counts(self) -> ChangeCounts:
-        """Changes per kind."""
-        tally = np.bincount(self.ops, minlength=256)
+        """Changes per kind, without those that fences keep out."""
+        fenced = np.where(self.ops == DELETE, self.fenced_old, self.fenced_new)
+        tally = np.bincount(self.ops[~fenced], minlength=256)
         return ChangeCounts(
             inserted=int(tally[INSERT]),
             updated=int(tally[UPDATE]),
@@ -93,60 +84,88 @@ class ChangeBatch:
             ops=self.ops[rows],
             end_lsn=self.end_lsn[rows],
             commit_micros=self.commit_micros[rows],
-            xid=self.xid[rows],
             columns=[column[rows] for column in self.columns],
             unchanged={at: mask[rows] for at, mask in self.unchanged.items() if mask[rows].any()},
             old_key=[column[old] for column in self.old_key],
             old_rows=self.old_rows[old] - start,
+            fenced_new=self.fenced_new[rows],
+            fenced_old=self.fenced_old[rows],
         )
 
 
-def type_changes(raw: RawChanges, transactions: Transactions, shape: TableShape) -> ChangeBatch:
+def type_changes(
+    raw: RawChanges,
+    transactions: Transactions,
+    shape: TableShape,
+    *,
+    fenced: tuple[Mask, Mask] | None = None,
+) -> ChangeBatch:
     """Decode a relation's changes into typed columns.
 
     Args:
         raw: The changes; their transactions are indexes into `transactions`.
         transactions: In commit order, end_lsn known.
         shape: The relation's columns, in its order.
+        fenced: `fenced_new` and `fenced_old`, if there are fences.
 
     Raises:
         UnfitColumnError: A value that its column's type can't hold.
     """
     end_lsn = transactions.end_lsn[raw.transactions]
     first = int(end_lsn[0]) if len(end_lsn) else 0
-    new = _merge_full_old_tuples(raw)
+    new = complete_fields(raw, shape)
+    types = shape.types
+    nothing = np.zeros(len(raw.ops), dtype=bool)
+    fenced_new, fenced_old = fenced or (nothing, nothing)
     return ChangeBatch(
         ops=raw.ops,
         end_lsn=end_lsn,
         commit_micros=transactions.commit_micros[raw.transactions],
-        xid=transactions.xid[raw.transactions],
-        columns=[_decode(raw, field, shape, at, first) for at, field in enumerate(new)],
+        columns=[
+            _decode(raw, field, shape.names[at], types[at], first) for at, field in enumerate(new)
+        ],
         unchanged={
             at: mask for at, field in enumerate(new) if (mask := field.kinds == UNCHANGED).any()
         },
-        old_key=[_decode(raw, raw.old[at], shape, at, first) for at in shape.key if raw.old],
+        old_key=[
+            _decode(raw, raw.old[at], shape.names[at], types[at], first)
+            for at in shape.key_indexes
+            if raw.old
+        ],
         old_rows=raw.old_rows,
+        fenced_new=fenced_new,
+        fenced_old=fenced_old,
         nbytes=raw.nbytes,
     )
 
 
-def _decode(raw: RawChanges, field: Field, shape: TableShape, at: int, first: int) -> pa.Array:
+def _decode(
+    raw: RawChanges, field: Field, name: str, arrow_type: pa.DataType, first_lsn: int
+) -> pa.Array:
     try:
-        return decode_field(field, raw.messages.buffer, shape.types[at])
+        return decode_field(field, raw.messages.buffer, arrow_type)
     except UnfitValueError as error:
-        raise UnfitColumnError(shape.names[at], error.wanted, first) from error
+        raise UnfitColumnError(name, error.wanted, first_lsn) from error
 
 
-def _merge_full_old_tuples(raw: RawChanges) -> list[Field]:
-    """Take what an update did not carry from its old tuple, where that is a whole row."""
-    if not raw.old_is_full.any():
+def complete_fields(raw: RawChanges, shape: TableShape) -> list[Field]:
+    """Take what an update did not carry from its old tuple, where that has it.
+
+    A whole old row has everything. An old key has the key, and a key column that is TOASTed comes
+    as unchanged in the new tuple (ExtractReplicaIdentity, heapam.c, logs such an old key always).
+    """
+    if not len(raw.old_rows):
         return raw.new
+    count = len(raw.ops)
+    full, any_old = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    full[raw.old_rows], any_old[raw.old_rows] = raw.old_is_full, True
     merged = []
-    for new, old in zip(raw.new, raw.old, strict=True):
-        old = old.scattered(raw.old_rows, len(new.kinds))  # noqa: PLW2901
-        full = np.zeros(len(new.kinds), dtype=bool)
-        full[raw.old_rows] = raw.old_is_full
-        take = full & (new.kinds == UNCHANGED)
+    for at, (new, narrow) in enumerate(zip(raw.new, raw.old, strict=True)):
+        take = (new.kinds == UNCHANGED) & (any_old if at in shape.key_indexes else full)
+        if not take.any():
+            merged.append(new)
+            continue
+        old = narrow.scattered(raw.old_rows, count)
         merged.append(
             Field(
                 np.where(take, old.kinds, new.kinds),
@@ -170,28 +189,22 @@ def concatenate(batches: Sequence[ChangeBatch]) -> ChangeBatch:
             if at in batch.unchanged:
                 mask[start : start + len(batch)] = batch.unchanged[at]
         unchanged[at] = mask
-    with_old = [batch for batch in batches if batch.old_key]
+    with_old = [batch.old_key for batch in batches if batch.old_key]
     return ChangeBatch(
         ops=np.concatenate([batch.ops for batch in batches]),
         end_lsn=np.concatenate([batch.end_lsn for batch in batches]),
         commit_micros=np.concatenate([batch.commit_micros for batch in batches]),
-        xid=np.concatenate([batch.xid for batch in batches]),
-        columns=[
-            _join([batch.columns[at] for batch in batches]) for at in range(len(batches[0].columns))
-        ],
+        columns=_join_columns([batch.columns for batch in batches]),
         unchanged=unchanged,
-        old_key=[
-            _join([batch.old_key[at] for batch in with_old])
-            for at in range(len(with_old[0].old_key))
-        ]
-        if with_old
-        else [],
+        old_key=_join_columns(with_old),
         old_rows=np.concatenate(
             [batch.old_rows + start for start, batch in zip(starts, batches, strict=False)]
         ),
+        fenced_new=np.concatenate([batch.fenced_new for batch in batches]),
+        fenced_old=np.concatenate([batch.fenced_old for batch in batches]),
         nbytes=sum(batch.nbytes for batch in batches),
     )
 
 
-def _join(arrays: list[pa.Array]) -> pa.Array:
-    return pa.concat_arrays(arrays)
+def _join_columns(parts: Sequence[Sequence[pa.Array]]) -> list[pa.Array]:
+    return [pa.concat_arrays(arrays) for arrays in zip(*parts, strict=True)]

@@ -18,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_assets.changes.batch import ChangeBatch, Mask, TableShape
-from cdc_assets.pgoutput.messages import INSERT, TRUNCATE, UPDATE, Ints
+from cdc_assets.changes.batch import ChangeBatch, Mask
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.pgoutput.messages import DELETE, INSERT, TRUNCATE, UPDATE, Ints
 
 _UNKNOWN = np.iinfo(np.int64).min
+NOWHERE = _UNKNOWN + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,13 @@ class Events:
         keys: One array of n per key column.
         rows: The change behind each event.
         is_upsert: Whether the key gets the change's new row; else it loses its row.
-        xid: Of the change's transaction.
+        is_moved: Whether it is one half of a change of key, the delete or the upsert.
     """
 
     keys: list[pa.Array]
     rows: Ints
     is_upsert: Mask
-    xid: Ints
+    is_moved: Mask
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,7 +52,7 @@ class Events:
             [key.filter(chosen) for key in self.keys],
             self.rows[mask],
             self.is_upsert[mask],
-            self.xid[mask],
+            self.is_moved[mask],
         )
 
 
@@ -61,8 +63,8 @@ class Fill:
     Attributes:
         column: Index of the column.
         rows: Changes whose row lacks the value.
-        sources: For each the change that has it, or -1 - k: the warehouse's row under the key of
-            event k.
+        sources: For each the change that has it; or -1 - k, the warehouse's row under the key of
+            event k; or `NOWHERE`: the row came from a key whose delete was left out.
     """
 
     column: int
@@ -99,21 +101,44 @@ def behind_last_truncate(batch: ChangeBatch) -> tuple[ChangeBatch, int | None]:
 
 
 def events_of(batch: ChangeBatch, shape: TableShape) -> Events:
-    """Turn changes without truncations into events on keys."""
+    """Turn changes without truncations into events on keys, without what fences keep out."""
+    events = _all_events(batch, shape)
+    fenced = np.where(
+        events.is_upsert, batch.fenced_new[events.rows], batch.fenced_old[events.rows]
+    )
+    return events.keep(~fenced) if fenced.any() else events
+
+
+def _all_events(batch: ChangeBatch, shape: TableShape) -> Events:
     upserts = np.flatnonzero((batch.ops == INSERT) | (batch.ops == UPDATE))
-    new_keys = [batch.columns[at] for at in shape.key]
+    new_keys = [batch.columns[at] for at in shape.key_indexes]
     if not len(batch.old_rows):
-        return Events(new_keys, upserts, np.ones(len(upserts), dtype=bool), batch.xid)
-    rows = np.concatenate([batch.old_rows, upserts])
-    # an old key goes before the new one of the same change: stable, and the old ones stand first
+        none, every = np.zeros(len(upserts), dtype=bool), np.ones(len(upserts), dtype=bool)
+        return Events(new_keys, upserts, every, none)
+    moved = _moved(batch, new_keys)
+    gone = np.flatnonzero(moved | (batch.ops[batch.old_rows] == DELETE))
+    rows = np.concatenate([batch.old_rows[gone], upserts])
+    # an old key goes before the new one of the same change: the sort is stable and it stands first
     order = np.argsort(rows, kind="stable")
-    upsert_index, order_index = pa.array(upserts), pa.array(order)
     keys = [
-        pa.concat_arrays([old, new.take(upsert_index)]).take(order_index)
+        pa.concat_arrays([old.take(pa.array(gone)), new.take(pa.array(upserts))]).take(
+            pa.array(order)
+        )
         for old, new in zip(batch.old_key, new_keys, strict=True)
     ]
-    is_upsert = np.repeat([False, True], [len(batch.old_rows), len(upserts)])[order]
-    return Events(keys, rows[order], is_upsert, batch.xid[rows[order]])
+    is_upsert = np.repeat([False, True], [len(gone), len(upserts)])[order]
+    is_moved = np.isin(rows, batch.old_rows[moved])[order]
+    return Events(keys, rows[order], is_upsert, is_moved)
+
+
+def _moved(batch: ChangeBatch, new_keys: list[pa.Array]) -> Mask:
+    """Find the old rows whose change has another key; with identity full most have the same."""
+    moved = np.zeros(len(batch.old_rows), dtype=bool)
+    at = pa.array(batch.old_rows)
+    for old, new in zip(batch.old_key, new_keys, strict=True):
+        differs = pc.not_equal(_groupable(old), _groupable(new.take(at)))
+        moved |= differs.fill_null(False).to_numpy(zero_copy_only=False)
+    return moved
 
 
 def compact(batch: ChangeBatch, events: Events) -> Compacted:
@@ -121,7 +146,7 @@ def compact(batch: ChangeBatch, events: Events) -> Compacted:
 
     Args:
         batch: Changes without truncations.
-        events: Their events, perhaps without some.
+        events: Their events.
     """
     keys, last = _last_event_per_key(events)
     written = last[events.is_upsert[last]]
@@ -176,9 +201,10 @@ def _sources(unchanged: Mask, events: Events) -> Ints:
     source = np.full(len(unchanged), _UNKNOWN)
     has_value = events.is_upsert & ~unchanged[events.rows]
     source[events.rows[has_value]] = events.rows[has_value]
-    moved = _moves(events, groups) if len(events) else np.empty(0, dtype=np.int64)
-    for event in moved[unchanged[events.rows[moved]]]:
-        source[events.rows[event]] = _before(event - 1, events, order, place, head, source)
+    for event in np.flatnonzero(events.is_upsert & events.is_moved & unchanged[events.rows]):
+        row = events.rows[event]
+        left = event > 0 and events.rows[event - 1] == row
+        source[row] = _before(event - 1, events, order, place, head, source) if left else NOWHERE
     return _sweep(events, order, head, source)
 
 
@@ -189,12 +215,6 @@ def _group_numbers(keys: list[pa.Array]) -> Ints:
         number = number * (int(codes.max(initial=0)) + 1) + codes
         _, number = np.unique(number, return_inverse=True)
     return number
-
-
-def _moves(events: Events, groups: Ints) -> Ints:
-    """Find upserts that follow the delete of another key by the same change."""
-    follows = (events.rows[1:] == events.rows[:-1]) & (groups[1:] != groups[:-1])
-    return np.flatnonzero(follows) + 1
 
 
 def _before(event: int, events: Events, order: Ints, place: Ints, head: Mask, source: Ints) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,8 +61,12 @@ class StreamDecoder:
 
     relations: dict[int, Relation] = field(default_factory=dict)
 
-    def decode(self, messages: Messages) -> Iterator[RawChanges]:
+    def decode(
+        self, messages: Messages, wanted: Callable[[Relation], bool]
+    ) -> Iterator[RawChanges]:
         """Group a piece's changes by relation; order is kept within a relation.
+
+        Relations that are not `wanted` are passed over.
 
         A relation that is announced anew with another shape inside the piece gives one group per
         shape, in order.
@@ -74,7 +78,7 @@ class StreamDecoder:
         if len(messages) and messages.kinds[0] == BEGIN:
             transactions -= 1
         for part, offset in self._split_at_new_shapes(messages):
-            yield from self._groups(part, transactions[offset : offset + len(part)])
+            yield from self._groups(part, transactions[offset : offset + len(part)], wanted)
 
     def _split_at_new_shapes(self, messages: Messages) -> Iterator[tuple[Messages, int]]:
         start = 0
@@ -88,13 +92,17 @@ class StreamDecoder:
             self.relations[relation.oid] = relation
         yield messages.slice(start, len(messages)), start
 
-    def _groups(self, messages: Messages, transactions: Ints) -> Iterator[RawChanges]:
+    def _groups(
+        self, messages: Messages, transactions: Ints, wanted: Callable[[Relation], bool]
+    ) -> Iterator[RawChanges]:
         is_row = np.isin(messages.kinds, (INSERT, UPDATE, DELETE))
         rows = np.flatnonzero(is_row)
         oids = messages.unsigned(messages.starts[rows] + 1, width=4)
         truncated = _truncations(messages)
         for oid in sorted({*np.unique(oids).tolist(), *truncated}):
             relation = self._relation(oid, messages)
+            if not wanted(relation):
+                continue
             chosen = rows[oids == oid]
             if oid in truncated:
                 chosen = np.sort(np.concatenate([chosen, truncated[oid]]))

@@ -97,11 +97,15 @@ def _json(text: pa.Array) -> pa.Array:
 
 
 def _bytea(text: pa.Array) -> pa.Array:
-    """Read `\\x` and hex digits; every other digit is behind every first, so offsets just halve."""
-    digits, offsets = _bytes_and_offsets(pc.binary_slice(text, 2))
-    nibbles = _HEX[digits]
+    r"""Read `\x` and hex digits: two characters a byte, and `\x` makes one that is left out."""
+    characters, offsets = _bytes_and_offsets(text)
+    nibbles = _HEX[characters]
     packed = nibbles[0::2] << 4 | nibbles[1::2]
-    return _rebuilt(text, pa.binary(), [pa.py_buffer(offsets // 2), pa.py_buffer(packed)])
+    lengths = offsets[1:] - offsets[:-1]
+    prefixes = offsets[:-1][lengths > 0] // 2
+    before = np.concatenate([[0], np.cumsum(lengths > 0)])
+    own = (offsets // 2 - before).astype(np.int32)
+    return _rebuilt(text, pa.binary(), [pa.py_buffer(own), pa.py_buffer(np.delete(packed, prefixes))])
 
 
 def _uuids(text: pa.Array) -> pa.Array:

@@ -5,28 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.types import SourceType
 from cdc_assets.source.connection import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class SourceColumn:
-    """A published column.
-
-    Attributes:
-        attnum: Tells a column that was dropped and added again from the old one.
-        type_oid: As declared, domains unresolved: what Relation messages carry.
-        collation: Quoted name of a collation other than the database's, or empty.
-    """
-
-    name: str
-    attnum: int
-    type: SourceType
-    type_oid: int
-    typmod: int
-    nullable: bool
-    collation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +17,26 @@ class SourceTable:
 
     Attributes:
         identity: pg_class.relreplident: d, n, f or i.
-        columns: The published columns in the order of their attnum.
-        key: Names of the columns that identify a row, empty when nothing does.
+        shape: The published columns in the order of their attnum, and the key, empty when nothing
+            identifies a row.
         row_filter: The publication's WHERE for this table, or empty.
+        is_partitioned: Whether its rows lie in partitions.
         selectable: Whether the role may read the table, which the first copy needs.
     """
 
     name: TableName
     oid: int
     identity: str
-    columns: tuple[SourceColumn, ...]
-    key: tuple[str, ...]
+    shape: TableShape
     row_filter: str
+    is_partitioned: bool
     selectable: bool
     published: bool
-
-    def column(self, name: str) -> SourceColumn:
-        """Find a published column."""
-        return next(column for column in self.columns if column.name == name)
 
 
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], p.rowfilter,
-       p.tablename IS NOT NULL,
+       p.tablename IS NOT NULL, c.relkind = 'p',
        has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
 FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
 JOIN pg_namespace n ON n.nspname = wanted.nspname
@@ -107,18 +86,24 @@ def read_tables(
     columns = _read_columns(connection, oids)
     keys = _read_keys(connection, oids)
     tables = {}
-    for schema, relation, oid, identity, published, row_filter, is_published, selectable in rows:
+    for row in rows:
+        schema, relation, oid, identity, attnames, row_filter, published, partitioned, readable = (
+            row
+        )
         name = TableName(schema, relation)
-        wanted = set(published or [column.name for column in columns[oid]])
+        wanted = set(attnames or [column.name for column in columns[oid]])
         tables[name] = SourceTable(
             name=name,
             oid=oid,
             identity=identity,
-            columns=tuple(column for column in columns[oid] if column.name in wanted),
-            key=_choose_key(identity, keys.get(oid, [])),
+            shape=TableShape(
+                columns=tuple(column for column in columns[oid] if column.name in wanted),
+                key=_choose_key(identity, keys.get(oid, [])),
+            ),
             row_filter=row_filter or "",
-            selectable=selectable,
-            published=is_published,
+            is_partitioned=partitioned,
+            selectable=readable,
+            published=published,
         )
     return tables
 

@@ -35,6 +35,7 @@ _PINNED = {
     "xmloption": "content",
     "client_encoding": "UTF8",
     "search_path": "pg_catalog",
+    "standard_conforming_strings": "on",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_isolation": "read committed",

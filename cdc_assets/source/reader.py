@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
@@ -74,7 +75,7 @@ class SlotReader:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cdc-assets-reader", daemon=True)
 
-    def __enter__(self) -> SlotReader:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -103,8 +104,8 @@ class SlotReader:
             with translated(self._slot):
                 self._read()
             self._put(None)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is read
-            self._put(_Failure(error))
+        except BaseException as error:
+            self._put(_Failure(error))  # raised again where the reader is iterated
 
     def _put(self, element: pa.RecordBatch | WindowEnd | _Failure | None) -> bool:
         while not self._closed.is_set():
@@ -116,19 +117,21 @@ class SlotReader:
         return False
 
     def _read(self) -> None:
-        with adbc.connect(self._conninfo, autocommit=True) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute(PIN_SETTINGS + f", set_config('work_mem', '{_WORK_MEM}', false)")
-                copy = self._copy_slot(cursor)
-                position, size = self._start_lsn, _FIRST_WINDOW_BYTES
-                while position < self._target_lsn and not self._closed.is_set():
-                    upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
-                    if not self._read_window(cursor, copy, upto):
-                        return
-                    position = _confirmed(cursor, copy)
-                    if not self._put(WindowEnd(position)):
-                        return
-                    size = max(size, position - self._start_lsn)
+        with (
+            adbc.connect(self._conninfo, autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(PIN_SETTINGS + f", set_config('work_mem', '{_WORK_MEM}', false)")
+            copy = self._copy_slot(cursor)
+            position, size = self._start_lsn, _FIRST_WINDOW_BYTES
+            while position < self._target_lsn:
+                upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
+                if not self._read_window(cursor, copy, upto):
+                    return
+                position = _confirmed(cursor, copy)
+                if not self._put(WindowEnd(position)):
+                    return
+                size = max(size, position - self._start_lsn)
 
     def _copy_slot(self, cursor: adbc.Cursor) -> str:
         cursor.execute("SELECT pg_backend_pid()")

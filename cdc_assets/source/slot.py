@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from cdc_assets.changes.fence import Snapshot
 from cdc_assets.errors import (
     ConnectionLostError,
     PreflightError,
@@ -12,23 +13,13 @@ from cdc_assets.errors import (
     SlotInUseError,
     SlotNotFoundError,
 )
-from cdc_assets.lsn import LSN
+from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.source.connection import Connection, fetch_one, invalidated, translated
 
 PLUGIN = "pgoutput"
 _FLUSH_TIMEOUT_SECONDS = 60.0
 _IN_USE_TIMEOUT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class SourceIdentity:
-    """What a checkpoint's LSN is a position in."""
-
-    system_identifier: str
-    timeline: int
-    database: str
-    slot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class SlotState:
     active_pid: int | None
 
 
-def read_identity(connection: Connection, slot: str) -> SourceIdentity:
+def read_identity(connection: Connection, slot: str) -> WalIdentity:
     """Ask the source who it is."""
     row = fetch_one(
         connection,
@@ -49,7 +40,7 @@ def read_identity(connection: Connection, slot: str) -> SourceIdentity:
         " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
         " current_database()",
     )
-    return SourceIdentity(row[0], row[1], row[2], slot)
+    return WalIdentity(row[0], row[1], row[2], slot)
 
 
 def read_slot(connection: Connection, slot: str) -> SlotState:
@@ -118,18 +109,33 @@ def current_end(connection: Connection) -> LSN:
         ConnectionLostError: The server does not flush in time.
     """
     row = fetch_one(connection, "SELECT pg_current_wal_insert_lsn()::text")
-    wanted = LSN.parse(row[0]).before_page_header()
+    end = LSN.parse(row[0]).before_page_header()
+    wait_until_flushed(connection, end)
+    return end
+
+
+def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
+    """Wait until the source's WAL is on its disk up to `lsn`.
+
+    Raises:
+        ConnectionLostError: The server does not flush in time.
+    """
     deadline = time.monotonic() + _FLUSH_TIMEOUT_SECONDS
     while True:
         flushed = LSN.parse(fetch_one(connection, "SELECT pg_current_wal_flush_lsn()::text")[0])
-        if flushed >= wanted:
-            return wanted
+        if flushed >= lsn:
+            return
         if time.monotonic() > deadline:
             raise ConnectionLostError(
-                f"the source has flushed its WAL to {flushed} only, waited for {wanted}",
+                f"the source has flushed its WAL to {flushed} only, waited for {lsn}",
                 hint="look at the source's disk and its wal_writer",
             )
         time.sleep(_POLL_SECONDS)
+
+
+def current_snapshot(connection: Connection) -> Snapshot:
+    """Ask which transactions the source shows now."""
+    return Snapshot.parse(fetch_one(connection, "SELECT pg_current_snapshot()::text")[0])
 
 
 def confirm(connection: Connection, slot: str, lsn: LSN) -> LSN:

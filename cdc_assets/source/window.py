@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ from cdc_assets.pgoutput.messages import (
 )
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.reader import SlotReader, WindowEnd
-from cdc_assets.source.visibility import current_snapshot
+from cdc_assets.source.slot import current_snapshot
 
 MEMORY_BYTES = 32 * 1024 * 1024
 _VISIBLE_TIMEOUT_SECONDS = 5.0
@@ -88,8 +88,9 @@ class WindowStream:
     _window: Window | None = field(default=None, init=False)
 
     def windows(self) -> Iterator[Window]:
-        """Give window after window, each to be used up before the next; ends early at one with
-        `unseen_xid`.
+        """Give window after window, each to be used up before the next.
+
+        The one with `unseen_xid` is the last, whatever the target.
 
         Raises:
             CdcError: What the source refused, or a lost connection.
@@ -141,7 +142,7 @@ class WindowStream:
             begins = np.flatnonzero(messages.kinds == BEGIN)
             count = len(begins)
             if unseen is not None and offset + count > unseen:
-                messages = messages.slice(0, int(begins[unseen - offset]))  # noqa: PLW2901
+                messages = messages.slice(0, int(begins[unseen - offset]))
                 count = unseen - offset
             goes_on = int((messages.kinds[:1] != BEGIN).any())
             yield CommittedPiece(
@@ -187,7 +188,7 @@ class _OpenTransaction:
         self._file: BinaryIO | None = None
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
 
-    def __enter__(self) -> _OpenTransaction:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -238,7 +239,9 @@ class _OpenTransaction:
     def _spool(self) -> None:
         schema = pa.schema([("data", pa.binary())])
         if self._writer is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="cdc-open-transaction-")
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed by _read_back or __exit__
+                dir=self._directory, prefix="cdc-open-transaction-"
+            )
             self._writer = pa.ipc.new_stream(self._file, schema)
         for messages in self._held:
             self._writer.write_batch(pa.record_batch([_to_arrow(messages)], schema=schema))

@@ -1,0 +1,201 @@
+"""From a window's messages to rows in the mirrors, in slices of bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cdc_assets.changes.batch import ChangeBatch, UnfitColumnError, concatenate, type_changes
+from cdc_assets.changes.compact import behind_last_truncate, compact, events_of
+from cdc_assets.changes.rows import build_rows
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.copying import unfit_value
+from cdc_assets.errors import (
+    ReplicaIdentityError,
+    SchemaChangeError,
+    SourceChangedError,
+    TableError,
+)
+from cdc_assets.fencing import keep_out
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
+from cdc_assets.pgoutput.messages import Transactions
+from cdc_assets.pgoutput.relations import Relation
+from cdc_assets.progress import ChangeCounts
+from cdc_assets.session import RECOPY_HINT, Session
+from cdc_assets.source.window import CommittedPiece
+from cdc_assets.steps import reached
+from cdc_assets.warehouse.base import LastTransaction, Write
+
+APPLY_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class AppliedTable:
+    """What a window did to one table."""
+
+    counts: ChangeCounts = field(default_factory=ChangeCounts)
+    first_commit_micros: int | None = None
+    last_commit_micros: int | None = None
+
+    def add(self, batch: ChangeBatch) -> None:
+        """Count a batch's changes."""
+        self.counts += batch.counts
+        if len(batch):
+            first, last = int(batch.commit_micros.min()), int(batch.commit_micros.max())
+            self.first_commit_micros = min(first, self.first_commit_micros or first)
+            self.last_commit_micros = max(last, self.last_commit_micros or last)
+
+    def merge(self, later: AppliedTable) -> None:
+        """Add what a later window did."""
+        self.counts += later.counts
+        self.first_commit_micros = self.first_commit_micros or later.first_commit_micros
+        self.last_commit_micros = later.last_commit_micros or self.last_commit_micros
+
+
+@dataclass(slots=True)
+class WindowApplier:
+    """Applies one window inside an open warehouse transaction.
+
+    Args:
+        session: The run's.
+        decoder: The read's, kept from window to window.
+        tables: Whose changes are applied; all others are passed over.
+        expected: A transaction that was applied before and must come first here, or None.
+    """
+
+    session: Session
+    decoder: StreamDecoder
+    tables: frozenset[TableName]
+    expected: LastTransaction | None
+    applied: dict[TableName, AppliedTable] = field(default_factory=dict)
+    transactions: int = 0
+    last: LastTransaction | None = None
+    _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
+    _pending_bytes: int = 0
+
+    def take(self, piece: CommittedPiece) -> None:
+        """Decode a piece, and write what is pending once it is large.
+
+        Raises:
+            TableError: A table can't go on: the transaction must be undone.
+        """
+        self._note_last(piece.transactions)
+        for raw in self.decoder.decode(piece.messages, self._is_wanted):
+            self._take_changes(raw, piece.transactions)
+        if self._pending_bytes > APPLY_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that is pending."""
+        for table in list(self._pending):
+            self._flush_table(table)
+        self._pending_bytes = 0
+
+    def _is_wanted(self, relation: Relation) -> bool:
+        return relation.table in self.tables
+
+    def _note_last(self, transactions: Transactions) -> None:
+        if not len(transactions):
+            return
+        end_lsn = LSN(transactions.end_lsn[-1])
+        if self.expected is not None:
+            _check_reread(self.expected, transactions)
+            self.expected = None
+        self.transactions += len(transactions) - (
+            self.last is not None and self.last.end_lsn == int(transactions.end_lsn[0])
+        )
+        self.last = LastTransaction(
+            xid=int(transactions.xid[-1]),
+            commit_micros=int(transactions.commit_micros[-1]),
+            commit_lsn=LSN(transactions.commit_lsn[-1]),
+            end_lsn=end_lsn,
+        )
+
+    def _take_changes(self, raw: RawChanges, transactions: Transactions) -> None:
+        table = raw.relation.table
+        checkpoint = self.session.checkpoints[table]
+        end_lsn = transactions.end_lsn[raw.transactions]
+        if not len(end_lsn) or end_lsn[-1] <= checkpoint.lsn:
+            return
+        _check_shape(raw, checkpoint.shape, LSN(end_lsn[0]))
+        try:
+            masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
+            batch = type_changes(raw, transactions, checkpoint.shape, fenced=masks)
+        except UnfitColumnError as error:
+            raise unfit_value(table, error.column, error.wanted, LSN(error.end_lsn)) from error
+        batch = batch.after(checkpoint.lsn)
+        self.applied.setdefault(table, AppliedTable()).add(batch)
+        self._pending.setdefault(table, []).append(batch)
+        self._pending_bytes += batch.nbytes
+
+    def _flush_table(self, table: TableName) -> None:
+        batches = self._pending.pop(table, [])
+        if not batches:
+            return
+        shape = self.session.checkpoints[table].shape
+        batch, truncated = behind_last_truncate(concatenate(batches))
+        events = events_of(batch, shape)
+        compacted = compact(batch, events)
+        inserted, looked_up = build_rows(batch, events, compacted, shape)
+        write = Write(
+            truncated_at=None if truncated is None else LSN(truncated),
+            deleted=compacted.keys,
+            inserted=inserted,
+            looked_up=looked_up,
+        )
+        missing = self.session.mirrors.write(table, shape, write)
+        if missing:
+            raise TableError(
+                f"the mirror of {str(table)!r} lacks {missing} rows that the source has updated",
+                table=str(table),
+                lsn=str(LSN(batch.end_lsn[-1])),
+                hint="somebody else wrote the mirror: " + RECOPY_HINT.format(table=f"'{table}'"),
+            )
+        reached("table_applied")
+
+
+def _check_reread(expected: LastTransaction, transactions: Transactions) -> None:
+    first = LastTransaction(
+        xid=int(transactions.xid[0]),
+        commit_micros=int(transactions.commit_micros[0]),
+        commit_lsn=LSN(transactions.commit_lsn[0]),
+        end_lsn=LSN(transactions.end_lsn[0]),
+    )
+    if first != expected:
+        raise history_changed(expected)
+
+
+def history_changed(expected: LastTransaction) -> SourceChangedError:
+    """Say that a transaction that was applied is not in the source's log any more."""
+    return SourceChangedError(
+        f"the transaction that ends at {expected.end_lsn} is not the one that was applied: the "
+        "source was restored from an older copy",
+        hint="'cdc-assets teardown --drop-tables', then 'setup' and 'sync' copy every table anew",
+    )
+
+
+def _check_shape(raw: RawChanges, shape: TableShape, lsn: LSN) -> None:
+    """Refuse changes that the mirror's columns or key can't take.
+
+    Raises:
+        SchemaChangeError: The relation has other columns than the mirror.
+        ReplicaIdentityError: Its old tuples do not carry the mirror's key.
+    """
+    table, hint = str(raw.relation.table), RECOPY_HINT.format(table=f"'{raw.relation.table}'")
+    if difference := shape.difference(raw.relation):
+        raise SchemaChangeError(
+            f"table {table!r} was altered on the source at {lsn}: {difference}",
+            table=table,
+            lsn=str(lsn),
+            hint=hint,
+        )
+    carried = {column.name for column in raw.relation.columns if column.in_identity}
+    if raw.relation.replica_identity != "f" and carried != set(shape.key):
+        raise ReplicaIdentityError(
+            f"the replica identity of table {table!r} was changed at {lsn}: it is not the mirror's"
+            f" key ({', '.join(shape.key)}) any more",
+            table=table,
+            lsn=str(lsn),
+            hint=hint,
+        )

@@ -1,0 +1,95 @@
+"""A table's columns and key, as the source declares them and as they are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cdc_assets.pgoutput.relations import Relation
+from cdc_assets.pgoutput.types import SourceType
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumn:
+    """A published column.
+
+    Attributes:
+        attnum: Tells a column that was dropped and added again from the old one.
+        type_oid: As declared, domains unresolved: what Relation messages carry.
+        typmod: Likewise.
+        collation: Quoted name of a collation other than the database's, or empty.
+    """
+
+    name: str
+    attnum: int
+    type: SourceType
+    type_oid: int
+    typmod: int
+    nullable: bool
+    collation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """The published columns in the stream's order, and the names of those that identify a row."""
+
+    columns: tuple[SourceColumn, ...]
+    key: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def types(self) -> tuple[pa.DataType, ...]:
+        """Arrow types."""
+        return tuple(column.type.arrow for column in self.columns)
+
+    @property
+    def key_indexes(self) -> tuple[int, ...]:
+        """Where the key's columns stand, in the key's order."""
+        return tuple(self.names.index(name) for name in self.key)
+
+    @property
+    def key_columns(self) -> tuple[SourceColumn, ...]:
+        """The key's columns, in the key's order."""
+        return tuple(self.columns[at] for at in self.key_indexes)
+
+    def difference(self, relation: Relation) -> str:
+        """Say how a Relation message differs from this shape; empty when it does not."""
+        declared = [(column.name, column.type_oid, column.typmod) for column in self.columns]
+        announced = [(column.name, column.type_oid, column.typmod) for column in relation.columns]
+        return _difference(declared, announced)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain lists and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> TableShape:
+        """Read what `to_json` gave."""
+        columns = (
+            SourceColumn(**{**column, "type": SourceType(**column["type"])})
+            for column in plain["columns"]
+        )
+        return cls(tuple(columns), tuple(plain["key"]))
+
+
+def _difference(
+    declared: Sequence[tuple[str, int, int]], announced: Sequence[tuple[str, int, int]]
+) -> str:
+    if list(declared) == list(announced):
+        return ""
+    before, after = ({name: kind for name, *kind in side} for side in (declared, announced))
+    added = [f"added {name!r}" for name in after if name not in before]
+    dropped = [f"dropped {name!r}" for name in before if name not in after]
+    changed = [
+        f"another type of {name!r}"
+        for name in after
+        if before.get(name, after[name]) != after[name]
+    ]
+    return ", ".join([*added, *dropped, *changed]) or "columns in another order"

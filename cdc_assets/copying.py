@@ -1,0 +1,132 @@
+"""The first copy of a table, chunk by chunk, while the source goes on.
+
+Progress is safe because a chunk's rows, its fence and the key it reached commit together: a crash
+loses at most the chunk that was being copied, and the next run goes on behind the last one. The
+table's checkpoint stays at the LSN from which the slot will give its changes, taken before the
+first chunk was read; the stream is applied once the last chunk is in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_assets.changes.fence import Fence, Snapshot
+from cdc_assets.changes.rows import ADDED_COLUMNS
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.values import UnfitValueError, decode_text
+from cdc_assets.progress import ChunkCopied
+from cdc_assets.session import RECOPY_HINT, Session
+from cdc_assets.source.slot import wait_until_flushed
+from cdc_assets.source.snapshot import Chunk, SnapshotReader
+from cdc_assets.steps import reached
+from cdc_assets.warehouse.base import Checkpoint
+
+CHUNK_ROWS = 100_000
+
+
+def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> Iterator[ChunkCopied]:
+    """Copy what is still missing of a table; an event per durable chunk.
+
+    Raises:
+        TableError: This table can't be copied.
+        CdcError: The source or the warehouse refuses.
+    """
+    chunk = 0
+    while (checkpoint := session.checkpoints.get(table)) is None or checkpoint.phase == "copying":
+        chunk += 1
+        started = time.monotonic()
+        rows = _copy_chunk(session, reader, table, checkpoint)
+        reached("chunk_committed")
+        yield ChunkCopied(table, chunk, rows, time.monotonic() - started)
+
+
+def _copy_chunk(
+    session: Session, reader: SnapshotReader, table: TableName, checkpoint: Checkpoint | None
+) -> int:
+    source = session.source_table(table)
+    if checkpoint is None:
+        checkpoint = Checkpoint(
+            table=table,
+            lsn=session.slot.confirmed_lsn,
+            phase="copying",
+            shape=source.shape,
+            identity=session.identity,
+        )
+    _refuse_altered(table, checkpoint.shape, source.shape)
+    after = checkpoint.copied_to
+    with (
+        session.mirrors.transaction(),
+        reader.read_range(source, checkpoint.shape, after=after, limit=CHUNK_ROWS) as chunk,
+    ):
+        reached("chunk_read")
+        if table not in session.checkpoints:
+            session.mirrors.create(table, checkpoint.shape)
+        for rows in decoded(chunk, checkpoint.shape, table):
+            session.mirrors.insert(table, rows)
+        wait_until_flushed(session.control, chunk.lsn)
+        is_last = chunk.rows < CHUNK_ROWS
+        high = None if is_last else chunk.last_key
+        fence = Fence(after, high, False, Snapshot.parse(chunk.snapshot), chunk.lsn)
+        session.state.add_fence(table, fence)
+        written = replace(
+            checkpoint, copied_to=chunk.last_key, phase="streaming" if is_last else "copying"
+        )
+        session.state.write(written)
+        reached("chunk_staged")
+    session.checkpoints[table] = written
+    session.fences.setdefault(table, []).append(fence)
+    return chunk.rows
+
+
+def _refuse_altered(table: TableName, copied: TableShape, source: TableShape) -> None:
+    if copied != source:
+        raise SchemaChangeError(
+            f"table {str(table)!r} was altered while it was copied",
+            table=str(table),
+            hint=RECOPY_HINT.format(table=f"'{table}'"),
+        )
+
+
+def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Table]:
+    """Decode a chunk's text to rows of the mirror, batch by batch.
+
+    Raises:
+        ValueConversionError: A value that its column's type can't hold.
+    """
+    for batch in chunk.batches:
+        yield _rows(batch, shape, table, chunk.lsn)
+
+
+def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
+    columns = []
+    for text, column in zip(batch.columns, shape.columns, strict=True):
+        try:
+            columns.append(decode_text(pc.cast(text, pa.binary()), column.type.arrow))
+        except UnfitValueError as error:
+            raise unfit_value(table, column.name, error.wanted, lsn) from error
+    added = [
+        pa.repeat(pa.scalar(int(lsn), pa.uint64()), batch.num_rows),
+        pa.nulls(batch.num_rows, ADDED_COLUMNS[1].type),
+    ]
+    return pa.table([*columns, *added], [*shape.names, *(column.name for column in ADDED_COLUMNS)])
+
+
+def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableError:
+    """Say which column holds a value that can't be kept, without the value."""
+    return ValueConversionError(
+        f"column {column!r} of table {str(table)!r} holds a value that does not fit {wanted}, "
+        f"at {lsn}",
+        table=str(table),
+        lsn=str(lsn),
+        hint="correct the value on the source, then "
+        + RECOPY_HINT.format(table=f"'{table}'")
+        + "; docs/types.md lists what each type can hold",
+    )

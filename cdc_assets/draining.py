@@ -1,0 +1,151 @@
+"""Applies window after window, each in one warehouse transaction with its checkpoint.
+
+The order is the promise: rows and checkpoint commit together, then the slot is confirmed, then the
+window is reported. A crash before the commit undoes the window; one after it makes the next run
+read the window again, and every change that ends at or before a table's checkpoint is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from cdc_assets.applying import AppliedTable, WindowApplier, history_changed
+from cdc_assets.errors import TableError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.decode import StreamDecoder
+from cdc_assets.progress import TableFailed, WindowApplied
+from cdc_assets.session import Session
+from cdc_assets.source.reader import SlotReader
+from cdc_assets.source.window import Window, WindowStream
+from cdc_assets.steps import reached
+from cdc_assets.warehouse.base import LastTransaction
+
+
+@dataclass(slots=True)
+class Drain:
+    """Brings some tables to a target, and keeps account of it.
+
+    Attributes:
+        applied: What was done to each table, over all windows.
+        unseen_xid: A transaction that the source does not show yet, before which the drain ended.
+    """
+
+    session: Session
+    tables: frozenset[TableName]
+    target_lsn: LSN
+    applied: dict[TableName, AppliedTable] = field(default_factory=dict)
+    unseen_xid: int | None = None
+
+    def run(self) -> Iterator[WindowApplied | TableFailed]:
+        """Apply windows up to the target; a table that fails is left behind, the others go on.
+
+        Raises:
+            CdcError: The source or the warehouse refuses.
+        """
+        while self.tables:
+            try:
+                yield from self._windows()
+            except TableError as error:
+                table = TableName.parse(error.table)
+                self.tables -= {table}
+                self.session.fail(table, error)
+                yield TableFailed(table, error)
+            else:
+                return
+
+    def _windows(self) -> Iterator[WindowApplied]:
+        session, source = self.session, self.session.config.source
+        start, expected = self._start()
+        if start >= self.target_lsn:
+            return
+        decoder = StreamDecoder()
+        with SlotReader(
+            conninfo=session.conninfo,
+            slot=source.slot,
+            publication=source.publication,
+            start_lsn=start,
+            target_lsn=self.target_lsn,
+            max_wal_bytes=session.config.window.max_wal_bytes,
+        ) as reader:
+            spool = session.mirrors.path.parent
+            stream = WindowStream(reader, session.control, start, spool)
+            for window in stream.windows():
+                yield self._apply(window, decoder, expected)
+                self.unseen_xid, expected = window.unseen_xid, None
+
+    def _start(self) -> tuple[LSN, LastTransaction | None]:
+        """Find where to read from, and which transaction must come first from there, if known.
+
+        Where the slot lags behind the checkpoint, after a crash or for another table's sake, the
+        last transaction that was applied is read again: if it is not the same any more, the source
+        was restored from a copy.
+        """
+        first = min(
+            (self.session.checkpoints[table] for table in self.tables), key=lambda point: point.lsn
+        )
+        confirmed = self.session.slot.confirmed_lsn
+        if first.last is None or confirmed > first.last.commit_lsn:
+            return max(confirmed, first.lsn), None
+        return first.last.commit_lsn, first.last
+
+    def _apply(
+        self, window: Window, decoder: StreamDecoder, expected: LastTransaction | None
+    ) -> WindowApplied:
+        started, session = time.monotonic(), self.session
+        applier = WindowApplier(session, decoder, self.tables, expected)
+        with session.mirrors.transaction():
+            for piece in window.pieces:
+                applier.take(piece)
+            if applier.expected is not None and applier.expected.end_lsn <= window.end_lsn:
+                raise history_changed(applier.expected)
+            reached("window_read")
+            applier.flush()
+            self._advance(window.end_lsn, applier.last)
+            reached("before_commit")
+        self._advanced(window.end_lsn, applier.last)
+        reached("window_committed")
+        session.confirm()
+        reached("window_confirmed")
+        for table, applied in applier.applied.items():
+            self.applied.setdefault(table, AppliedTable()).merge(applied)
+        return WindowApplied(
+            start_lsn=window.start_lsn,
+            end_lsn=window.end_lsn,
+            tables={
+                table: applied.counts
+                for table, applied in applier.applied.items()
+                if applied.counts.total
+            },
+            transactions=applier.transactions,
+            remaining_bytes=max(0, self.target_lsn - window.end_lsn),
+            seconds=time.monotonic() - started,
+        )
+
+    def _behind(self, lsn: LSN) -> list[TableName]:
+        return [table for table in self.tables if self.session.checkpoints[table].lsn < lsn]
+
+    def _advance(self, lsn: LSN, last: LastTransaction | None) -> None:
+        session, behind = self.session, self._behind(lsn)
+        session.state.advance([session.checkpoints[table] for table in behind], lsn, last)
+        for table in behind:
+            if session.fences.get(table):
+                session.state.drop_fences(table, lsn)
+
+    def _advanced(self, lsn: LSN, last: LastTransaction | None) -> None:
+        """Take over into the session what is durable now."""
+        for table in self._behind(lsn):
+            before = self.session.checkpoints[table]
+            self.session.checkpoints[table] = replace(
+                before, lsn=lsn, last=last or before.last, error=""
+            )
+            fences = self.session.fences.get(table, [])
+            self.session.fences[table] = [fence for fence in fences if fence.lsn > lsn]
+
+
+def fenced_until(session: Session, tables: frozenset[TableName]) -> LSN:
+    """Give the LSN that the stream must pass until every fence of these tables is down."""
+    lsns = [fence.lsn for table in tables for fence in session.fences.get(table, [])]
+    return max(lsns, default=LSN(0))

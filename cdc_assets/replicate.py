@@ -1,0 +1,224 @@
+"""One bounded run: bring the warehouse to the moment at which the run started.
+
+```
+open both ends, lock, cross-check        session.py
+copy tables that are not there yet       copying.py     chunk by chunk, each with a fence
+drain the slot to the run's start        draining.py    window by window, each one transaction
+```
+
+Healthy tables are drained together. A table that an earlier run left behind is tried after them, by
+itself: its old checkpoint would make the others read everything again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+
+from cdc_assets.applying import AppliedTable
+from cdc_assets.config import PipelineConfig
+from cdc_assets.copying import copy_table
+from cdc_assets.draining import Drain, fenced_until
+from cdc_assets.errors import TableError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.progress import (
+    ChangeCounts,
+    Column,
+    SyncEvent,
+    SyncFinished,
+    TableFailed,
+    TableResult,
+)
+from cdc_assets.session import Session, open_session, shape_error
+from cdc_assets.source.slot import current_end
+from cdc_assets.source.snapshot import SnapshotReader
+from cdc_assets.warehouse.duckdb import column_type
+
+
+def sync(
+    config: PipelineConfig,
+    *,
+    tables: Collection[TableName] | None = None,
+    until_lsn: LSN | None = None,
+) -> Iterator[SyncEvent]:
+    """Apply everything that committed before this call, or up to `until_lsn` if that is earlier.
+
+    Every event is given out after what it says is durable. A table that fails is left behind at its
+    checkpoint and named in the last event; the others go on.
+
+    Args:
+        config: The pipeline.
+        tables: Its tables to bring on; all by default.
+        until_lsn: Windows end at the first commit at or past it. Tables that are being copied go on
+            to where their copy agrees with the stream.
+
+    Yields:
+        An event per chunk, window and failed table, and `SyncFinished` at the end.
+
+    Raises:
+        CdcError: Nothing can be replicated, or both ends can't be used any more; what was given out
+            stays durable.
+    """
+    with open_session(config) as session:
+        yield from _Run(session, frozenset(tables or config.table_names), until_lsn).events()
+
+
+class _Run:
+    def __init__(
+        self, session: Session, tables: frozenset[TableName], until_lsn: LSN | None
+    ) -> None:
+        self._session, self._tables, self._until_lsn = session, tables, until_lsn
+        self._started = time.monotonic()
+        self._slot_start = session.slot.confirmed_lsn
+        self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
+        self._target = LSN(0)
+        self._windows = 0
+        self._copied: dict[TableName, int] = {}
+        self._applied: dict[TableName, AppliedTable] = {}
+        self._notes: list[str] = []
+
+    def events(self) -> Iterator[SyncEvent]:
+        session = self._session
+        for table in session.config.table_names:
+            if table in self._tables and table in session.failed:
+                session.fail(table, session.failed[table])
+                yield TableFailed(table, session.failed[table])
+        yield from self._copy()
+        end = current_end(session.control)
+        self._target = min(end, self._until_lsn) if self._until_lsn else end
+        alive = self._alive()
+        left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
+        for group in (alive - left_behind, *(frozenset({table}) for table in sorted(left_behind))):
+            yield from self._drain(group)
+        if not self._notes and self._until_lsn is None:
+            yield from self._refuse_altered()
+        yield self._finished()
+
+    def _alive(self) -> frozenset[TableName]:
+        session = self._session
+        return frozenset(
+            table
+            for table in self._tables
+            if table not in session.failed and table in session.checkpoints
+        )
+
+    def _copy(self) -> Iterator[SyncEvent]:
+        session = self._session
+        missing = [
+            table
+            for table in session.config.table_names
+            if table in self._tables - session.failed.keys()
+            and (table not in session.checkpoints or session.checkpoints[table].phase == "copying")
+        ]
+        if not missing:
+            return
+        slot = session.config.source.slot
+        with SnapshotReader(conninfo=session.conninfo, slot=slot) as reader:
+            for table in missing:
+                yield from self._copy_table(reader, table)
+
+    def _copy_table(self, reader: SnapshotReader, table: TableName) -> Iterator[SyncEvent]:
+        session = self._session
+        source = session.source_table(table)
+        try:
+            if not source.selectable:
+                raise TableError(
+                    f"the source's role may not read table {str(table)!r}, which the first copy "
+                    "needs",
+                    table=str(table),
+                    hint=f"as the owner: GRANT SELECT ON {table.sql} TO the role of source.dsn",
+                )
+            for event in copy_table(session, reader, table):
+                self._copied[table] = self._copied.get(table, 0) + event.rows
+                yield event
+        except TableError as error:
+            session.fail(table, error)
+            yield TableFailed(table, error)
+
+    def _drain(self, group: frozenset[TableName]) -> Iterator[SyncEvent]:
+        """Drain to the target, and on to where the group's copies agree with the stream."""
+        session = self._session
+        while group:
+            target = max(self._target, fenced_until(session, group))
+            drain = Drain(session, group, target)
+            for event in drain.run():
+                self._windows += not isinstance(event, TableFailed)
+                yield event
+            for table, applied in drain.applied.items():
+                self._applied.setdefault(table, AppliedTable()).merge(applied)
+            group = drain.tables
+            if drain.unseen_xid is not None:
+                self._notes.append(
+                    f"stopped before transaction {drain.unseen_xid}, which the source does not "
+                    "show yet: its commit waits for a standby"
+                )
+                return
+            if fenced_until(session, group) <= target:
+                return
+
+    def _refuse_altered(self) -> Iterator[TableFailed]:
+        """Fail tables that were altered and not changed since: the stream says nothing of it."""
+        for table in sorted(self._alive()):
+            error = shape_error(self._session, table)
+            if error is not None:
+                self._session.fail(table, error)
+                yield TableFailed(table, error)
+
+    def _finished(self) -> SyncFinished:
+        session = self._session
+        end = current_end(session.control)
+        confirmed = session.confirm()
+        tables = (self._result(table, end) for table in session.config.table_names)
+        return SyncFinished(
+            pipeline=session.config.name,
+            start_lsn=self._slot_start,
+            confirmed_lsn=confirmed,
+            target_lsn=self._target,
+            lag_bytes=max(0, end - confirmed),
+            windows=self._windows,
+            seconds=time.monotonic() - self._started,
+            tables=tuple(result for result in tables if result is not None),
+            notes=tuple(self._notes),
+        )
+
+    def _result(self, table: TableName, end: LSN) -> TableResult | None:
+        if table not in self._tables:
+            return None
+        session = self._session
+        checkpoint = session.checkpoints.get(table)
+        error = session.failed.get(table)
+        lsn = checkpoint.lsn if checkpoint else LSN(0)
+        applied = self._applied.get(table, AppliedTable())
+        return TableResult(
+            table=table,
+            start_lsn=self._starts.get(table, self._slot_start),
+            confirmed_lsn=lsn,
+            counts=applied.counts + ChangeCounts(copied=self._copied.get(table, 0)),
+            lag_bytes=max(0, end - lsn) if checkpoint else 0,
+            row_count=session.mirrors.row_count(table) if checkpoint else 0,
+            columns=_columns(session, table) if checkpoint else (),
+            warehouse_table=str(table),
+            first_commit=_time(applied.first_commit_micros),
+            last_commit=_time(applied.last_commit_micros),
+            error=error,
+        )
+
+
+def _columns(session: Session, table: TableName) -> tuple[Column, ...]:
+    shape = session.checkpoints[table].shape
+    return tuple(
+        Column(
+            name=column.name,
+            source_type=column.type.name,
+            warehouse_type=column_type(column.type.arrow),
+            nullable=column.nullable,
+            is_key=column.name in shape.key,
+        )
+        for column in shape.columns
+    )
+
+
+def _time(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(micros / 1_000_000, UTC)

@@ -1,0 +1,211 @@
+"""What a run holds: its source session with the pipeline's lock, its open warehouse, its state.
+
+Opening one is the cross-check of the two ends. The warehouse's checkpoint is the only truth; the
+slot's position must be at or before it, and both must speak of the same server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from cdc_assets.changes.fence import Fence
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import (
+    CdcError,
+    SchemaChangeError,
+    SlotAheadOfCheckpointError,
+    SourceChangedError,
+    TableError,
+)
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.source.catalog import SourceTable, read_tables
+from cdc_assets.source.connection import Connection, connect, lock_pipeline, translated
+from cdc_assets.source.preflight import (
+    Catalog,
+    publication_problems,
+    read_all_names,
+    server_problems,
+    table_problems,
+)
+from cdc_assets.source.setup import conninfo_of
+from cdc_assets.source.slot import SlotState, confirm, current_end, read_identity, wait_until_free
+from cdc_assets.warehouse.base import Checkpoint
+from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.duckdb import DuckDBMirrors
+
+RECOPY_HINT = "'cdc-assets teardown --table {table}', then 'cdc-assets sync' copies it anew"
+
+
+@dataclass(slots=True)
+class Session:
+    """One run's two ends, open and checked against each other.
+
+    Attributes:
+        checkpoints: As the warehouse has them now; no entry for a table that was never copied.
+        fences: Of the tables that have any.
+        failed: Tables that this run has left behind.
+    """
+
+    config: PipelineConfig
+    conninfo: str
+    control: Connection
+    mirrors: DuckDBMirrors
+    state: Checkpoints
+    identity: WalIdentity
+    slot: SlotState
+    catalog: Catalog
+    checkpoints: dict[TableName, Checkpoint]
+    fences: dict[TableName, list[Fence]] = field(default_factory=dict)
+    failed: dict[TableName, CdcError] = field(default_factory=dict)
+
+    def source_table(self, table: TableName) -> SourceTable:
+        """Give the catalog's account of a table that passed the checks."""
+        return self.catalog.tables[table]
+
+    def fail(self, table: TableName, error: CdcError) -> None:
+        """Leave a table behind at its checkpoint, and say so in the warehouse."""
+        self.failed[table] = error
+        checkpoint = self.checkpoints.get(table)
+        if checkpoint is not None:
+            with self.mirrors.transaction():
+                self.put(replace(checkpoint, error=error.message))
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, inside a transaction."""
+        self.state.write(checkpoint)
+        self.checkpoints[checkpoint.table] = checkpoint
+
+    def confirm(self) -> LSN:
+        """Move the slot to the smallest checkpoint of the config's tables."""
+        known = [self.checkpoints.get(table) for table in self.config.table_names]
+        lsns = [checkpoint.lsn for checkpoint in known if checkpoint is not None]
+        if lsns:
+            confirmed = confirm(self.control, self.config.source.slot, min(lsns))
+            self.slot = replace(self.slot, confirmed_lsn=confirmed)
+        return self.slot.confirmed_lsn
+
+
+@contextmanager
+def open_session(config: PipelineConfig) -> Iterator[Session]:
+    """Open both ends, take the pipeline's lock and check them against each other.
+
+    Tables that can't go on are in `failed`; the session serves the others.
+
+    Raises:
+        CdcError: Nothing can be replicated; says why and the way out.
+    """
+    conninfo, slot = conninfo_of(config), config.source.slot
+    with connect(conninfo) as control, translated(slot):
+        lock_pipeline(control, slot)
+        for problem in (
+            *server_problems(control),
+            *publication_problems(control, config.source.publication),
+        ):
+            raise problem
+        slot_state = wait_until_free(control, slot)
+        catalog = read_catalog(control, config)
+        mirrors = DuckDBMirrors(config.warehouse_path)
+        try:
+            state = Checkpoints(mirrors.connection, config.name)
+            state.refuse_other_owners(config.table_names)
+            checkpoints = state.read()
+            session = Session(
+                config=config,
+                conninfo=conninfo,
+                control=control,
+                mirrors=mirrors,
+                state=state,
+                identity=read_identity(control, slot),
+                slot=slot_state,
+                catalog=catalog,
+                checkpoints={
+                    table: checkpoints[table]
+                    for table in config.table_names
+                    if table in checkpoints
+                },
+            )
+            _check(session)
+            with mirrors.transaction():
+                state.prepare()
+            session.fences = {table: state.read_fences(table) for table in session.checkpoints}
+            yield session
+        finally:
+            mirrors.close()
+
+
+def read_catalog(control: Connection, config: PipelineConfig) -> Catalog:
+    """Read what the source says of the config's tables."""
+    publication = config.source.publication
+    tables = read_tables(control, publication, config.table_names)
+    names = read_all_names(control) if len(tables) < len(config.table_names) else ()
+    return Catalog(publication, tables, names)
+
+
+def _check(session: Session) -> None:
+    _check_identity(session)
+    problems: dict[TableName, CdcError] = {
+        **table_problems(session.catalog, session.config.table_names),
+        **_gone_changes(session),
+    }
+    if problems and len(problems) == len(session.config.table_names):
+        raise next(iter(problems.values()))
+    session.failed = problems
+
+
+def _check_identity(session: Session) -> None:
+    here = session.identity
+    for table, checkpoint in session.checkpoints.items():
+        there = checkpoint.identity
+        if there != here:
+            raise SourceChangedError(
+                f"the warehouse's checkpoint of {str(table)!r} is of {_describe(there)}, "
+                f"the source is {_describe(here)}",
+                hint="correct source.dsn; if the source was replaced on purpose: 'cdc-assets "
+                "teardown --drop-tables', then 'setup' and 'sync' copy every table anew",
+            )
+    end = current_end(session.control)
+    ahead = [checkpoint for checkpoint in session.checkpoints.values() if checkpoint.lsn > end]
+    if ahead:
+        raise SourceChangedError(
+            f"the source's WAL ends at {end}, before the warehouse's checkpoint {ahead[0].lsn}: "
+            "it was restored from an older copy",
+            hint="'cdc-assets teardown --drop-tables', then 'setup' and 'sync' copy every table anew",
+        )
+
+
+def _describe(identity: WalIdentity) -> str:
+    return (
+        f"system {identity.system_identifier}, timeline {identity.timeline}, "
+        f"database {identity.database!r}, slot {identity.slot!r}"
+    )
+
+
+def _gone_changes(session: Session) -> dict[TableName, CdcError]:
+    """Find tables whose next changes the slot can't give any more."""
+    confirmed = session.slot.confirmed_lsn
+    return {
+        table: SlotAheadOfCheckpointError(
+            f"slot {session.config.source.slot!r} is at {confirmed}, past the checkpoint "
+            f"{checkpoint.lsn} of {str(table)!r} in the warehouse",
+            hint="changes in between are gone: " + RECOPY_HINT.format(table=f"'{table}'"),
+        )
+        for table, checkpoint in session.checkpoints.items()
+        if confirmed > checkpoint.lsn
+    }
+
+
+def shape_error(session: Session, table: TableName) -> TableError | None:
+    """Say whether the source's table has got another shape than its mirror, once all is applied."""
+    mirror, source = session.checkpoints[table].shape, session.source_table(table).shape
+    if mirror == source:
+        return None
+    return SchemaChangeError(
+        f"table {str(table)!r} was altered on the source: its columns or its key are not those "
+        "of the mirror any more",
+        table=str(table),
+        lsn=str(session.checkpoints[table].lsn),
+        hint=RECOPY_HINT.format(table=f"'{table}'"),
+    )

@@ -1,0 +1,150 @@
+"""Reads parts of a table as they are now, in the stream's own text form.
+
+A part is read in one REPEATABLE READ transaction that first gives its snapshot S and then an LSN L:
+whatever S does not see commits past the stream's transactions that S sees, and nothing that S sees
+commits past L. These two make the fence with which the part and the stream agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+
+from cdc_assets.changes.shape import SourceColumn, TableShape
+from cdc_assets.identifiers import quote, quote_literal
+from cdc_assets.lsn import LSN
+from cdc_assets.source.catalog import SourceTable
+from cdc_assets.source.connection import PIN_SETTINGS, translated
+from cdc_assets.source.reader import BATCH_BYTES
+
+# Types whose cast to text is their output function, so it is the stream's text. Others (bool,
+# char(n), inet, …) have a cast of their own and take the slower `format`, which calls the output
+# function of any type.
+_CASTS_BY_OUTPUT = frozenset(
+    {17, 20, 21, 23, 25, 114, 700, 701, 1043, 1082, 1083, 1114, 1184, 1186, 1700, 2950, 3802}
+)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows of one part of a table, valid inside `SnapshotReader.read_*`.
+
+    Attributes:
+        snapshot: What the read sees, as `pg_current_snapshot()` prints it.
+        lsn: Taken after it.
+        batches: One text column per column of the shape, null is NULL; read once, in key order.
+        rows: Rows given out so far.
+        last_key: Key of the last row given out.
+    """
+
+    snapshot: str
+    lsn: LSN
+    batches: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
+    rows: int = 0
+    last_key: tuple[str, ...] | None = None
+
+
+class SnapshotReader:
+    """A session that reads chunks, one at a time."""
+
+    def __init__(self, *, conninfo: str, slot: str) -> None:
+        self._conninfo, self._slot = conninfo, slot
+
+    def __enter__(self) -> Self:
+        with translated(self._slot):
+            self._connection = adbc.connect(self._conninfo, autocommit=True)
+            self._cursor = self._connection.cursor()
+            self._cursor.execute(PIN_SETTINGS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cursor.close()
+        self._connection.close()
+
+    @contextmanager
+    def read_range(
+        self, table: SourceTable, shape: TableShape, *, after: tuple[str, ...] | None, limit: int
+    ) -> Iterator[Chunk]:
+        """Read up to `limit` rows behind a key, in key order.
+
+        Raises:
+            CdcError: The source refuses, or the connection is lost.
+        """
+        condition = "" if after is None else f"{_key(shape)} > {_bound(shape, after)}"
+        order = ", ".join(quote(name) for name in shape.key)
+        with self._read(table, shape, condition, f"ORDER BY {order} LIMIT {limit}") as chunk:
+            yield chunk
+
+    @contextmanager
+    def read_keys(
+        self, table: SourceTable, shape: TableShape, keys: Sequence[tuple[str, ...]]
+    ) -> Iterator[Chunk]:
+        """Read the rows of some keys.
+
+        Raises:
+            CdcError: The source refuses, or the connection is lost.
+        """
+        bounds = ", ".join(_bound(shape, key) for key in keys)
+        with self._read(table, shape, f"{_key(shape)} IN ({bounds})", "") as chunk:
+            yield chunk
+
+    @contextmanager
+    def _read(
+        self, table: SourceTable, shape: TableShape, condition: str, tail: str
+    ) -> Iterator[Chunk]:
+        columns = ", ".join(_text(column) for column in shape.columns)
+        conditions = [f"({part})" for part in (condition, table.row_filter) if part]
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        # a plain table's children are tables of their own in a publication
+        relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
+        with translated(self._slot):
+            self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                self._cursor.execute(
+                    "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
+                )
+                snapshot, lsn = self._cursor.fetchone()
+                chunk = Chunk(snapshot, LSN.parse(lsn).before_page_header())
+                self._cursor.adbc_statement.set_options(
+                    **{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
+                )
+                self._cursor.execute(f"SELECT {columns} FROM {relation} {where} {tail}")
+                chunk.batches = _counted(chunk, shape, self._cursor.fetch_record_batch())
+                yield chunk
+            finally:
+                self._cursor.execute("ROLLBACK")
+
+
+def _counted(
+    chunk: Chunk, shape: TableShape, batches: pa.RecordBatchReader
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        chunk.rows += batch.num_rows
+        chunk.last_key = tuple(batch.column(at)[-1].as_py() for at in shape.key_indexes)
+        yield batch
+
+
+def _text(column: SourceColumn) -> str:
+    name = quote(column.name)
+    if column.type_oid in _CASTS_BY_OUTPUT:
+        return f"{name}::text"
+    return f"CASE WHEN {name} IS NOT NULL THEN format('%s', {name}) END"
+
+
+def _key(shape: TableShape) -> str:
+    return f"({', '.join(quote(name) for name in shape.key)})"
+
+
+def _bound(shape: TableShape, key: tuple[str, ...]) -> str:
+    values = (
+        f"{quote_literal(text)}::{column.type.name}"
+        for column, text in zip(shape.key_columns, key, strict=True)
+    )
+    return f"({', '.join(values)})"

@@ -1,0 +1,1 @@
+"""The warehouse's end: tables, rows, and the checkpoint that commits with them."""

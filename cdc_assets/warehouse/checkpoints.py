@@ -1,0 +1,230 @@
+"""The pipeline's own state in schema `_cdc`: a checkpoint per table, and the fences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import duckdb
+
+from cdc_assets.changes.fence import Fence, KeyText, Snapshot
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.errors import CheckpointConflictError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.warehouse.base import Checkpoint, LastTransaction
+
+_SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS _cdc;
+CREATE TABLE IF NOT EXISTS _cdc.checkpoints (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    lsn UBIGINT NOT NULL,
+    lsn_text VARCHAR NOT NULL,
+    phase VARCHAR NOT NULL,
+    copied_to VARCHAR,
+    shape VARCHAR NOT NULL,
+    identity VARCHAR NOT NULL,
+    last_transaction VARCHAR,
+    error VARCHAR NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE NOT NULL
+);
+CREATE TABLE IF NOT EXISTS _cdc.fences (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    low VARCHAR,
+    high VARCHAR,
+    low_inclusive BOOLEAN NOT NULL,
+    snapshot VARCHAR NOT NULL,
+    lsn UBIGINT NOT NULL
+);
+"""
+
+
+class Checkpoints:
+    """One pipeline's checkpoints and fences; writes belong into the rows' transaction."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, pipeline: str) -> None:
+        self._connection, self._pipeline = connection, pipeline
+
+    def prepare(self) -> None:
+        """Make the state tables if they are not there."""
+        self._connection.execute(_SCHEMA)
+
+    def read(self) -> dict[TableName, Checkpoint]:
+        """Read every table's checkpoint; empty when the warehouse has no state yet."""
+        if not self._exist():
+            return {}
+        rows = self._connection.execute(
+            "SELECT source_table, lsn, phase, copied_to, shape, identity, last_transaction, error,"
+            " epoch_us(updated_at) FROM _cdc.checkpoints WHERE pipeline = ?",
+            (self._pipeline,),
+        ).fetchall()
+        checkpoints = [_checkpoint(*row) for row in rows]
+        return {checkpoint.table: checkpoint for checkpoint in checkpoints}
+
+    def refuse_other_owners(self, tables: Collection[TableName]) -> None:
+        """Check that no other pipeline keeps one of these tables here.
+
+        Raises:
+            CheckpointConflictError: One does.
+        """
+        if not self._exist():
+            return
+        rows = self._connection.execute(
+            "SELECT pipeline, source_table FROM _cdc.checkpoints WHERE pipeline <> ?",
+            (self._pipeline,),
+        ).fetchall()
+        ours = {table.folded: table for table in tables}
+        for pipeline, source_table in rows:
+            if TableName.parse(source_table).folded in ours:
+                raise CheckpointConflictError(
+                    f"table {source_table!r} in this warehouse belongs to pipeline {pipeline!r}, "
+                    f"not to {self._pipeline!r}",
+                    hint="give this pipeline a warehouse.duckdb.path of its own, or its old name",
+                )
+
+    def _exist(self) -> bool:
+        found = self._connection.execute(
+            "SELECT 1 FROM information_schema.tables"
+            " WHERE table_schema = '_cdc' AND table_name = 'checkpoints'"
+        ).fetchall()
+        return bool(found)
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Set one table's checkpoint, its first or another phase."""
+        self.forget_checkpoint(checkpoint.table)
+        self._connection.execute(
+            "INSERT INTO _cdc.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
+            (
+                self._pipeline,
+                str(checkpoint.table),
+                int(checkpoint.lsn),
+                str(checkpoint.lsn),
+                checkpoint.phase,
+                _dump_key(checkpoint.copied_to),
+                json.dumps(checkpoint.shape.to_json()),
+                json.dumps(asdict(checkpoint.identity)),
+                json.dumps(asdict(checkpoint.last)) if checkpoint.last else None,
+                checkpoint.error,
+            ),
+        )
+
+    def advance(
+        self, before: Collection[Checkpoint], lsn: LSN, last: LastTransaction | None
+    ) -> None:
+        """Move tables on to the end of a window.
+
+        Raises:
+            CheckpointConflictError: A checkpoint is not where this run left it.
+        """
+        for checkpoint in before:
+            moved = self._connection.execute(
+                "UPDATE _cdc.checkpoints SET lsn = ?, lsn_text = ?, error = '', updated_at = now(),"
+                " last_transaction = coalesce(?, last_transaction)"
+                " WHERE pipeline = ? AND source_table = ? AND lsn = ?",
+                (
+                    int(lsn),
+                    str(lsn),
+                    json.dumps(asdict(last)) if last else None,
+                    self._pipeline,
+                    str(checkpoint.table),
+                    int(checkpoint.lsn),
+                ),
+            ).fetchall()
+            if moved != [(1,)]:
+                raise CheckpointConflictError(
+                    f"the checkpoint of {str(checkpoint.table)!r} is not at {checkpoint.lsn} any "
+                    "more, where this run left it",
+                    hint="another process writes this warehouse: let one pipeline do so alone",
+                )
+
+    def forget(self, table: TableName) -> None:
+        """Remove a table's checkpoint and fences."""
+        self.forget_checkpoint(table)
+        self.drop_fences(table)
+
+    def forget_checkpoint(self, table: TableName) -> None:
+        """Remove a table's checkpoint."""
+        self._connection.execute(
+            "DELETE FROM _cdc.checkpoints WHERE pipeline = ? AND source_table = ?",
+            (self._pipeline, str(table)),
+        )
+
+    def read_fences(self, table: TableName) -> list[Fence]:
+        """Read a table's fences in the order in which their ranges were read."""
+        rows = self._connection.execute(
+            "SELECT low, high, low_inclusive, snapshot, lsn FROM _cdc.fences"
+            " WHERE pipeline = ? AND source_table = ? ORDER BY lsn, rowid",
+            (self._pipeline, str(table)),
+        ).fetchall()
+        return [
+            Fence(_load_key(low), _load_key(high), inclusive, Snapshot.parse(snapshot), LSN(lsn))
+            for low, high, inclusive, snapshot, lsn in rows
+        ]
+
+    def add_fence(self, table: TableName, fence: Fence) -> None:
+        """Put up a fence."""
+        self._connection.execute(
+            "INSERT INTO _cdc.fences VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._pipeline,
+                str(table),
+                _dump_key(fence.low),
+                _dump_key(fence.high),
+                fence.low_inclusive,
+                str(fence.snapshot),
+                int(fence.lsn),
+            ),
+        )
+
+    def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
+        """Remove a table's fences, or those that the stream has passed."""
+        self._connection.execute(
+            "DELETE FROM _cdc.fences WHERE pipeline = ? AND source_table = ?"
+            + ("" if passed is None else f" AND lsn <= {int(passed)}"),
+            (self._pipeline, str(table)),
+        )
+
+
+def _checkpoint(
+    source_table: str,
+    lsn: int,
+    phase: str,
+    copied_to: str | None,
+    shape: str,
+    identity: str,
+    last: str | None,
+    error: str,
+    updated_micros: int,
+) -> Checkpoint:
+    return Checkpoint(
+        table=TableName.parse(source_table),
+        lsn=LSN(lsn),
+        phase="copying" if phase == "copying" else "streaming",
+        shape=TableShape.from_json(json.loads(shape)),
+        identity=WalIdentity(**json.loads(identity)),
+        copied_to=_load_key(copied_to),
+        last=_last_transaction(json.loads(last)) if last else None,
+        error=error,
+        updated_at=datetime.fromtimestamp(updated_micros / 1_000_000, UTC),
+    )
+
+
+def _last_transaction(plain: dict[str, int]) -> LastTransaction:
+    return LastTransaction(
+        xid=plain["xid"],
+        commit_micros=plain["commit_micros"],
+        commit_lsn=LSN(plain["commit_lsn"]),
+        end_lsn=LSN(plain["end_lsn"]),
+    )
+
+
+def _dump_key(key: KeyText | None) -> str | None:
+    return None if key is None else json.dumps(key)
+
+
+def _load_key(text: str | None) -> KeyText | None:
+    return None if text is None else tuple(json.loads(text))

@@ -1,0 +1,252 @@
+"""A DuckDB file as warehouse.
+
+Mirrors have no primary key: delete and insert from a deduplicated batch is thirty times as fast as
+an index that checks every row, and one row per key holds by construction (`warehouse.base`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lookup
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.errors import CheckpointConflictError, WarehouseBusyError, WarehouseError
+from cdc_assets.identifiers import TableName, quote
+from cdc_assets.warehouse.base import Write
+
+MEMORY_LIMIT = "400MB"
+# Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
+_CHECKPOINT_THRESHOLD = "256MB"
+
+_SCALARS: dict[pa.DataType, str] = {
+    pa.bool_(): "BOOLEAN",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.date32(): "DATE",
+    pa.time64("us"): "TIME",
+    pa.timestamp("us"): "TIMESTAMP",
+    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+    pa.uuid(): "UUID",
+    pa.json_(pa.string()): "JSON",
+}
+
+
+def column_type(arrow_type: pa.DataType) -> str:
+    """Name the DuckDB type that keeps every value of an Arrow type."""
+    if pa.types.is_decimal(arrow_type):
+        return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
+    if pa.types.is_list(arrow_type):
+        return f"{column_type(arrow_type.value_type)}[]"
+    return _SCALARS[arrow_type]
+
+
+class DuckDBMirrors:
+    """The mirrors in one DuckDB file, open for writing until `close`.
+
+    Raises:
+        WarehouseBusyError: Another process holds the file.
+        WarehouseError: It can't be opened, or is no DuckDB file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.connection = duckdb.connect(
+                str(path),
+                config={
+                    "memory_limit": MEMORY_LIMIT,
+                    "checkpoint_threshold": _CHECKPOINT_THRESHOLD,
+                    "preserve_insertion_order": False,
+                },
+            )
+        except (duckdb.Error, OSError) as error:
+            raise _open_error(path, str(error)) from error
+
+    def close(self) -> None:
+        """Write DuckDB's log into the file and let go of it."""
+        self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run a block in one transaction: durable when the block has ended, undone if it raised.
+
+        Raises:
+            WarehouseError: What DuckDB refused.
+        """
+        try:
+            self.connection.execute("BEGIN TRANSACTION")
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, duckdb.Error):
+                raise _refusal(self.path, error) from error
+            raise
+
+    def _roll_back(self) -> None:
+        try:
+            self.connection.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return  # DuckDB has ended it already, at a failed commit
+
+    def create(self, table: TableName, shape: TableShape) -> None:
+        """Make an empty mirror.
+
+        Raises:
+            CheckpointConflictError: There is a table of this name already.
+        """
+        if self.exists(table):
+            raise CheckpointConflictError(
+                f"table {table.sql} exists in the warehouse without a checkpoint of this pipeline",
+                hint="rename or drop it, then run 'cdc-assets sync' again",
+            )
+        columns = [
+            *zip(shape.names, map(column_type, shape.types), strict=True),
+            *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
+        ]
+        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in columns)
+        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
+        self.connection.execute(f"CREATE TABLE {table.sql} ({listed})")
+
+    def exists(self, table: TableName) -> bool:
+        """Whether there is a table or view of this name, whatever its case."""
+        found = self.connection.execute(
+            "SELECT 1 FROM information_schema.tables"
+            " WHERE lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
+            (table.schema, table.name),
+        ).fetchall()
+        return bool(found)
+
+    def drop(self, table: TableName) -> None:
+        """Drop a mirror, if it is there."""
+        self.connection.execute(f"DROP TABLE IF EXISTS {table.sql}")
+
+    def row_count(self, table: TableName) -> int:
+        """Count a mirror's rows."""
+        return self._number(f"SELECT count(*) FROM {table.sql}")
+
+    def write(self, table: TableName, shape: TableShape, write: Write) -> int:
+        """Apply one batch to a mirror, inside a transaction.
+
+        Returns:
+            How many rows of `looked_up` found no old row; these were written with nulls, so the
+            caller must not commit.
+        """
+        missing = 0
+        if write.truncated_at is not None:
+            # A chunk that was read after the truncation is there already. Its LSN is at or past
+            # the truncation's, and it has no commit time, unlike rows of the stream.
+            lsn, at = quote(LSN_COLUMN), int(write.truncated_at)
+            self.connection.execute(
+                f"DELETE FROM {table.sql}"
+                f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
+            )
+        if write.looked_up is not None:
+            missing = self._stage_looked_up(table, shape, write.looked_up)
+        self.delete(table, shape, write.deleted)
+        self.insert(table, write.inserted)
+        if write.looked_up is not None:
+            self.connection.execute(f"INSERT INTO {table.sql} SELECT * FROM _cdc_staged")
+            self.connection.execute("DROP TABLE _cdc_staged")
+        return missing
+
+    def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> None:
+        """Delete the rows of some keys."""
+        if not keys or not len(keys[0]):
+            return
+        named = pa.table(list(keys), names=_key_names(shape))
+        with self._registered(named) as source:
+            matches = _key_matches(shape, "mirror", source)
+            self.connection.execute(
+                f"DELETE FROM {table.sql} AS mirror USING {source} WHERE {matches}"
+            )
+
+    def insert(self, table: TableName, rows: pa.Table) -> None:
+        """Append rows with all columns of the mirror, in its order."""
+        if not rows.num_rows:
+            return
+        with self._registered(rows) as source:
+            self.connection.execute(f"INSERT INTO {table.sql} SELECT * FROM {source}")
+
+    def _stage_looked_up(self, table: TableName, shape: TableShape, lookup: Lookup) -> int:
+        staged = lookup.rows
+        for name, key in zip(_key_names(shape), lookup.keys, strict=True):
+            staged = staged.append_column(name, key)
+        for at, mask in enumerate(lookup.wanted.values()):
+            staged = staged.append_column(f"_cdc_want_{at}", mask)
+        marks = {name: f"_cdc_want_{at}" for at, name in enumerate(lookup.wanted)}
+        with self._registered(staged) as source:
+            values = ", ".join(
+                f"CASE WHEN {source}.{marks[name]} THEN mirror.{quote(name)}"
+                f" ELSE {source}.{quote(name)} END AS {quote(name)}"
+                if name in marks
+                else f"{source}.{quote(name)}"
+                for name in lookup.rows.column_names
+            )
+            joined = (
+                f"{source} LEFT JOIN {table.sql} AS mirror"
+                f" ON {_key_matches(shape, 'mirror', source)}"
+            )
+            self.connection.execute(
+                f"CREATE TEMP TABLE _cdc_staged AS SELECT {values} FROM {joined}"
+            )
+            return self._number(
+                f"SELECT count(*) FROM {source} ANTI JOIN {table.sql} AS mirror"
+                f" ON {_key_matches(shape, 'mirror', source)}"
+            )
+
+    @contextmanager
+    def _registered(self, rows: pa.Table) -> Iterator[str]:
+        self.connection.register("_cdc_batch", rows)
+        try:
+            yield "_cdc_batch"
+        finally:
+            self.connection.unregister("_cdc_batch")
+
+    def _number(self, sql: str) -> int:
+        # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
+        return int(self.connection.execute(sql).fetchall()[0][0])
+
+
+def _key_names(shape: TableShape) -> list[str]:
+    return [f"_cdc_key_{at}" for at in range(len(shape.key))]
+
+
+def _key_matches(shape: TableShape, mirror: str, source: str) -> str:
+    return " AND ".join(
+        f"{mirror}.{quote(name)} = {source}.{key}"
+        for name, key in zip(shape.key, _key_names(shape), strict=True)
+    )
+
+
+def _open_error(path: Path, reason: str) -> WarehouseError:
+    text = " ".join(reason.split())
+    if "lock" in text.lower() or "already" in text.lower():
+        return WarehouseBusyError(
+            f"warehouse {str(path)!r} is held by another process: {text}",
+            hint="close what has it open; read a copy of the file while syncs run",
+        )
+    return WarehouseError(
+        f"warehouse {str(path)!r} can't be opened: {text}",
+        hint="check warehouse.duckdb.path and its permissions",
+    )
+
+
+def _refusal(path: Path, error: duckdb.Error) -> WarehouseError:
+    # DuckDB's messages may quote a value: only their kind is shown
+    return WarehouseError(
+        f"warehouse {str(path)!r} refused a statement: {type(error).__name__}",
+        hint="nothing of this window was applied; check the disk's free space and the file",
+    )
