@@ -22,7 +22,7 @@ from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
-from cdc_assets.session import RECOPY_HINT, Session
+from cdc_assets.session import RECOPY_ALL_HINT, RECOPY_HINT, Session
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import LastTransaction, Write
@@ -171,7 +171,7 @@ def history_changed(expected: LastTransaction) -> SourceChangedError:
     return SourceChangedError(
         f"the transaction that ends at {expected.end_lsn} is not the one that was applied: the "
         "source was restored from an older copy",
-        hint="'cdc-assets teardown --drop-tables', then 'setup' and 'sync' copy every table anew",
+        hint=RECOPY_ALL_HINT,
     )
 
 

@@ -39,6 +39,7 @@ def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> It
         TableError: This table can't be copied.
         CdcError: The source or the warehouse refuses.
     """
+    _require_select(session, table)
     chunk = 0
     while (checkpoint := session.checkpoints.get(table)) is None or checkpoint.phase == "copying":
         chunk += 1
@@ -84,6 +85,16 @@ def _copy_chunk(
     session.checkpoints[table] = written
     session.fences.setdefault(table, []).append(fence)
     return chunk.rows
+
+
+def _require_select(session: Session, table: TableName) -> None:
+    if session.source_table(table).selectable:
+        return
+    raise TableError(
+        f"the source's role may not read table {str(table)!r}, which the first copy needs",
+        table=str(table),
+        hint=f"as the owner: GRANT SELECT ON {table.sql} TO the role of source.dsn",
+    )
 
 
 def _refuse_altered(table: TableName, copied: TableShape, source: TableShape) -> None:

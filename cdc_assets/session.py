@@ -36,6 +36,9 @@ from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
 
+RECOPY_ALL_HINT = (
+    "'cdc-assets teardown --drop-tables', then 'setup' and 'sync' copy every table anew"
+)
 RECOPY_HINT = "'cdc-assets teardown --table {table}', then 'cdc-assets sync' copies it anew"
 
 
@@ -111,7 +114,7 @@ def open_session(config: PipelineConfig) -> Iterator[Session]:
         try:
             state = Checkpoints(mirrors.connection, config.name)
             state.refuse_other_owners(config.table_names)
-            checkpoints = state.read()
+            known = state.read()
             session = Session(
                 config=config,
                 conninfo=conninfo,
@@ -121,11 +124,7 @@ def open_session(config: PipelineConfig) -> Iterator[Session]:
                 identity=read_identity(control, slot),
                 slot=slot_state,
                 catalog=catalog,
-                checkpoints={
-                    table: checkpoints[table]
-                    for table in config.table_names
-                    if table in checkpoints
-                },
+                checkpoints={name: known[name] for name in config.table_names if name in known},
             )
             _check(session)
             with mirrors.transaction():
@@ -163,8 +162,8 @@ def _check_identity(session: Session) -> None:
             raise SourceChangedError(
                 f"the warehouse's checkpoint of {str(table)!r} is of {_describe(there)}, "
                 f"the source is {_describe(here)}",
-                hint="correct source.dsn; if the source was replaced on purpose: 'cdc-assets "
-                "teardown --drop-tables', then 'setup' and 'sync' copy every table anew",
+                hint="correct source.dsn; if the source was replaced on purpose: "
+                + RECOPY_ALL_HINT,
             )
     end = current_end(session.control)
     ahead = [checkpoint for checkpoint in session.checkpoints.values() if checkpoint.lsn > end]
@@ -172,7 +171,7 @@ def _check_identity(session: Session) -> None:
         raise SourceChangedError(
             f"the source's WAL ends at {end}, before the warehouse's checkpoint {ahead[0].lsn}: "
             "it was restored from an older copy",
-            hint="'cdc-assets teardown --drop-tables', then 'setup' and 'sync' copy every table anew",
+            hint=RECOPY_ALL_HINT,
         )
 
 

@@ -201,7 +201,8 @@ def _sources(unchanged: Mask, events: Events) -> Ints:
     source = np.full(len(unchanged), _UNKNOWN)
     has_value = events.is_upsert & ~unchanged[events.rows]
     source[events.rows[has_value]] = events.rows[has_value]
-    for event in np.flatnonzero(events.is_upsert & events.is_moved & unchanged[events.rows]):
+    lacking = events.is_upsert & events.is_moved & unchanged[events.rows]
+    for event in np.flatnonzero(lacking).tolist():
         row = events.rows[event]
         left = event > 0 and events.rows[event - 1] == row
         source[row] = _before(event - 1, events, order, place, head, source) if left else NOWHERE

@@ -82,7 +82,7 @@ class StreamDecoder:
 
     def _split_at_new_shapes(self, messages: Messages) -> Iterator[tuple[Messages, int]]:
         start = 0
-        for at in np.flatnonzero(messages.kinds == RELATION):
+        for at in np.flatnonzero(messages.kinds == RELATION).tolist():
             offset = int(messages.starts[at])
             relation = parse_relation(_message(messages, at), offset=offset)
             known = self.relations.get(relation.oid)
@@ -120,10 +120,10 @@ def _message(messages: Messages, index: int) -> bytes:
 
 def _truncations(messages: Messages) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
-    for at in np.flatnonzero(messages.kinds == TRUNCATE):
+    for at in np.flatnonzero(messages.kinds == TRUNCATE).tolist():
         offset = int(messages.starts[at])
         for oid in parse_truncate(_message(messages, at), offset=offset):
-            found.setdefault(oid, []).append(int(at))
+            found.setdefault(oid, []).append(at)
     return found
 
 

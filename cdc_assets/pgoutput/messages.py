@@ -41,8 +41,8 @@ class Messages:
             ProtocolError: A message is empty or of a kind that protocol version 1 does not have.
         """
         _, offsets_buffer, bytes_buffer = array.buffers()
-        offsets = np.frombuffer(offsets_buffer, dtype=np.int32)
-        offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64)
+        narrow = np.frombuffer(offsets_buffer, dtype=np.int32)
+        offsets = narrow[array.offset : array.offset + len(array) + 1].astype(np.int64)
         buffer = np.frombuffer(bytes_buffer or b"", dtype=np.uint8)
         starts, ends = offsets[:-1], offsets[1:]
         if not len(array):

@@ -27,7 +27,8 @@ class Field:
     @property
     def present(self) -> NDArray[np.bool_]:
         """Rows that carry text; the others are null or unchanged."""
-        return self.kinds == TEXT
+        present: NDArray[np.bool_] = self.kinds == TEXT
+        return present
 
     def scattered(self, rows: Ints, count: int) -> Field:
         """Spread n rows over `count` rows, at the positions `rows`."""

@@ -105,7 +105,9 @@ def _bytea(text: pa.Array) -> pa.Array:
     prefixes = offsets[:-1][lengths > 0] // 2
     before = np.concatenate([[0], np.cumsum(lengths > 0)])
     own = (offsets // 2 - before).astype(np.int32)
-    return _rebuilt(text, pa.binary(), [pa.py_buffer(own), pa.py_buffer(np.delete(packed, prefixes))])
+    return _rebuilt(
+        text, pa.binary(), [pa.py_buffer(own), pa.py_buffer(np.delete(packed, prefixes))]
+    )
 
 
 def _uuids(text: pa.Array) -> pa.Array:

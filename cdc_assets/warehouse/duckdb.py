@@ -52,19 +52,20 @@ def column_type(arrow_type: pa.DataType) -> str:
 
 
 class DuckDBMirrors:
-    """The mirrors in one DuckDB file, open for writing until `close`.
+    """The mirrors in one DuckDB file, open until `close`, for writing unless `read_only`.
 
     Raises:
         WarehouseBusyError: Another process holds the file.
         WarehouseError: It can't be opened, or is no DuckDB file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = duckdb.connect(
                 str(path),
+                read_only=read_only,
                 config={
                     "memory_limit": MEMORY_LIMIT,
                     "checkpoint_threshold": _CHECKPOINT_THRESHOLD,

@@ -1,0 +1,170 @@
+"""What a run and a status look like as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, assert_never
+
+from cdc_assets.progress import (
+    ChangeCounts,
+    ChunkCopied,
+    SyncEvent,
+    SyncFinished,
+    TableFailed,
+    TableResult,
+    WindowApplied,
+)
+
+if TYPE_CHECKING:
+    from cdc_assets.operating import PipelineStatus
+
+
+def line(event: SyncEvent) -> str:
+    """Describe an event in one line."""
+    match event:
+        case ChunkCopied():
+            return f"copied chunk {event.chunk} of {event.table}: {event.rows:,} rows in " + (
+                f"{event.seconds:.2f} s"
+            )
+        case WindowApplied():
+            return (
+                f"applied window ({event.start_lsn}, {event.end_lsn}]: {event.changes:,} changes of"
+                f" {event.transactions:,} transactions in {event.seconds:.2f} s,"
+                f" {megabytes(event.remaining_bytes)} to go"
+            )
+        case TableFailed():
+            return f"left {event.table} behind: {event.error}"
+        case SyncFinished():
+            return (
+                f"pipeline {event.pipeline} is at {event.confirmed_lsn}: {event.counts.total:,}"
+                f" changes, {event.counts.copied:,} rows copied in {event.seconds:.2f} s"
+            )
+        case _:
+            assert_never(event)
+
+
+def finished_lines(event: SyncFinished) -> list[str]:
+    """Show a run's outcome, a line per table."""
+    header = ("table", "copied", "inserted", "updated", "deleted", "truncated", "rows", "at")
+    rows = [_table_row(table) for table in event.tables]
+    failures = [
+        f"{table.table} was left behind: {table.error.message}\n  hint: {table.error.hint}"
+        for table in event.failed
+        if table.error is not None
+    ]
+    return [*_columns([header, *rows]), line(event), *event.notes, *failures]
+
+
+def _table_row(table: TableResult) -> tuple[str, ...]:
+    counts = table.counts
+    numbers = (counts.copied, counts.inserted, counts.updated, counts.deleted, counts.truncated)
+    return (
+        str(table.table),
+        *(f"{number:,}" for number in numbers),
+        f"{table.row_count:,}",
+        str(table.confirmed_lsn) + (" FAILED" if table.error else ""),
+    )
+
+
+def finished_as_json(event: SyncFinished) -> dict[str, Any]:
+    """Give a run's outcome with LSNs as text and numbers."""
+    return {
+        "pipeline": event.pipeline,
+        "start_lsn": str(event.start_lsn),
+        "confirmed_lsn": str(event.confirmed_lsn),
+        "confirmed_lsn_int": int(event.confirmed_lsn),
+        "target_lsn": str(event.target_lsn),
+        "lag_bytes": event.lag_bytes,
+        "windows": event.windows,
+        "seconds": round(event.seconds, 3),
+        **_counts(event.counts),
+        "notes": list(event.notes),
+        "tables": [_table_as_json(table) for table in event.tables],
+    }
+
+
+def _table_as_json(table: TableResult) -> dict[str, Any]:
+    return {
+        "table": str(table.table),
+        "start_lsn": str(table.start_lsn),
+        "confirmed_lsn": str(table.confirmed_lsn),
+        "confirmed_lsn_int": int(table.confirmed_lsn),
+        "lag_bytes": table.lag_bytes,
+        "rows": table.row_count,
+        **_counts(table.counts),
+        "first_commit": table.first_commit.isoformat() if table.first_commit else None,
+        "last_commit": table.last_commit.isoformat() if table.last_commit else None,
+        "error": table.error.message if table.error else None,
+        "hint": table.error.hint if table.error else None,
+    }
+
+
+def _counts(counts: ChangeCounts) -> dict[str, int]:
+    return {
+        "copied": counts.copied,
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "deleted": counts.deleted,
+        "truncated": counts.truncated,
+    }
+
+
+def status_lines(status: PipelineStatus) -> list[str]:
+    """Show how far a pipeline is."""
+    header = ("table", "phase", "at", "behind", "rows")
+    rows = [
+        (
+            str(table.table),
+            "failed" if table.error else table.phase,
+            str(table.confirmed_lsn or "-"),
+            "-" if table.lag_bytes is None else megabytes(table.lag_bytes),
+            "-" if table.rows is None else f"{table.rows:,}",
+        )
+        for table in status.tables
+    ]
+    return [
+        f"pipeline {status.pipeline}: source at {status.source_lsn}, slot at {status.slot_lsn}, "
+        f"{megabytes(status.retained_bytes)} of WAL kept for it ({status.wal_status})",
+        *([status.warehouse_note] if status.warehouse_note else []),
+        *_columns([header, *rows]),
+        *(f"{table.table}: {table.error}" for table in status.tables if table.error),
+    ]
+
+
+def status_as_json(status: PipelineStatus) -> dict[str, Any]:
+    """Give a pipeline's state with LSNs as text."""
+    return {
+        "pipeline": status.pipeline,
+        "source_lsn": str(status.source_lsn),
+        "slot_lsn": str(status.slot_lsn),
+        "retained_bytes": status.retained_bytes,
+        "wal_status": status.wal_status,
+        "warehouse_note": status.warehouse_note,
+        "tables": [
+            {
+                "table": str(table.table),
+                "phase": table.phase,
+                "confirmed_lsn": str(table.confirmed_lsn) if table.confirmed_lsn else None,
+                "lag_bytes": table.lag_bytes,
+                "rows": table.rows,
+                "error": table.error,
+            }
+            for table in status.tables
+        ],
+    }
+
+
+def megabytes(count: int) -> str:
+    """Print a number of bytes in megabytes."""
+    return f"{count / 1_048_576:,.1f} MB"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
