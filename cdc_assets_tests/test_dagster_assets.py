@@ -203,9 +203,8 @@ class Owned(PostgresCdcComponent):
 def test_a_subclass_adds_keys_and_overrides_specs_and_execution() -> None:
     given = attributes("public.orders", owner="team:shop")
     defs = component_defs(component=Owned.from_attributes_dict(attributes=given))
-    result = defs.resolve_job_def("shop_sync").execute_in_process(
-        instance=dg.DagsterInstance.ephemeral()
-    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("shop_sync").execute_in_process(instance=instance)
 
     assert specs(defs)["shop/public/orders"].owners == ["team:shop"]
     assert result.success

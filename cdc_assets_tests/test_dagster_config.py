@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import cdc_assets
 from cdc_assets.config import load_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.orchestration.component import PostgresCdcComponent
 from cdc_assets_tests.dagster_pipelines import attributes, definitions
+from cdc_assets_tests.dagster_project import copy_project, dg, shop_config
 
-DG = Path(sys.executable).with_name("dg")
-PROJECT = Path(cdc_assets.__file__).parents[1]
 CANARY = "canary-5ecret"
 LITERAL = f"postgresql://cdc:{CANARY}@127.0.0.1/shop"
 
@@ -103,7 +97,7 @@ def test_the_schema_knows_every_key_and_no_reference() -> None:
 
 
 def test_dg_accepts_the_projects_own_pipeline(project: Path) -> None:
-    done = _dg(project, "check", "defs")
+    done = dg(project, "check", "defs")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All component YAML validated successfully" in done.stdout
@@ -111,7 +105,7 @@ def test_dg_accepts_the_projects_own_pipeline(project: Path) -> None:
 
 
 def test_dg_lists_the_component(project: Path) -> None:
-    listed = _dg(project, "list", "components", "--json")
+    listed = dg(project, "list", "components", "--json")
 
     assert "cdc_assets.PostgresCdcComponent" in listed.stdout
 
@@ -119,7 +113,7 @@ def test_dg_lists_the_component(project: Path) -> None:
 def test_dg_check_yaml_points_at_a_mistake_and_lists_the_keys(project: Path) -> None:
     _break(project, "slot: shop_cdc", "slott: shop_cdc")
 
-    done = _dg(project, "check", "yaml")
+    done = dg(project, "check", "yaml")
 
     assert done.returncode == 1
     assert "'slott' is not one of ['dsn', 'slot', 'publication']" in done.stdout
@@ -129,7 +123,7 @@ def test_dg_check_defs_names_the_nearest_key_and_no_secret(project: Path) -> Non
     _break(project, "dsn: {env: SHOP_SOURCE_DSN}", f"dsn: {LITERAL}")
     _break(project, "slot: shop_cdc", "slott: shop_cdc")
 
-    done = _dg(project, "check", "defs", "--no-check-yaml")
+    done = dg(project, "check", "defs", "--no-check-yaml")
 
     assert done.returncode == 1
     assert "source.slott: unknown key, did you mean 'slot'?" in done.stdout + done.stderr
@@ -137,46 +131,21 @@ def test_dg_check_defs_names_the_nearest_key_and_no_secret(project: Path) -> Non
 
 
 def test_what_dg_scaffolds_is_a_config_that_loads(project: Path) -> None:
-    done = _dg(project, "scaffold", "defs", "cdc_assets.PostgresCdcComponent", "sales")
+    done = dg(project, "scaffold", "defs", "cdc_assets.PostgresCdcComponent", "sales")
     written = project / "cdc_assets" / "defs" / "sales" / "defs.yaml"
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert load_config(written).name == "sales"
-    assert _dg(project, "check", "defs").returncode == 0
+    assert definitions(yaml.safe_load(written.read_text())["attributes"])
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project, so that a test can change its config."""
-    copy = tmp_path / "project"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "cdc_assets", copy / "cdc_assets", ignore=ignored)
-    shutil.copy(PROJECT / "pyproject.toml", copy)
-    return copy
-
-
-def _dg(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("DAGSTER")},
-        "PYTHONPATH": os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")]),
-        "DAGSTER_HOME": str(_home(project)),
-        "COLUMNS": "400",
-    }
-    environment.pop("SHOP_SOURCE_DSN", None)
-    return subprocess.run(
-        [DG, *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def _home(project: Path) -> Path:
-    home = project / ".dagster"
-    home.mkdir(exist_ok=True)
-    shutil.copy(PROJECT / "dagster.yaml", home)
-    return home
+    return copy_project(tmp_path)
 
 
 def _break(project: Path, right: str, wrong: str) -> None:
-    path = project / "cdc_assets" / "defs" / "shop" / "defs.yaml"
+    path = shop_config(project)
     text = path.read_text()
     assert right in text
     path.write_text(text.replace(right, wrong))

@@ -146,11 +146,19 @@ class _Run:
             found = metadata.table_metadata(result, self._assets.source(result.table))
             if result in reported:
                 version = dg.DataVersion(str(result.confirmed_lsn))
-                yield dg.MaterializeResult(asset_key=key, metadata=found, data_version=version)
+                yield self._materialized(key, found, version)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error))
                 yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
-        yield self._slot_result(finished)
+        yield self._materialized(self._assets.slot, metadata.slot_metadata(finished))
+
+    def _materialized(
+        self, key: dg.AssetKey, found: metadata.Metadata, version: dg.DataVersion | None = None
+    ) -> RunEvent:
+        if key in self._context.selected_asset_keys:
+            return dg.MaterializeResult(asset_key=key, metadata=found, data_version=version)
+        # A result is for a selected asset only, and a run brought this one on all the same.
+        return dg.AssetMaterialization(key, metadata=found)
 
     def _to_materialize(self, finished: SyncFinished) -> list[TableResult]:
         synced = [result for result in finished.tables if result.error is None]
@@ -184,13 +192,6 @@ class _Run:
                 value = position.value if isinstance(position, dg.IntMetadataValue) else None
                 told[record.asset_entry.asset_key] = LSN(value or 0)
         return told
-
-    def _slot_result(self, finished: SyncFinished) -> RunEvent:
-        found = metadata.slot_metadata(finished)
-        if self._assets.slot in self._context.selected_asset_keys:
-            return dg.MaterializeResult(asset_key=self._assets.slot, metadata=found)
-        # A result is for a selected asset only, and every run reports the slot.
-        return dg.AssetMaterialization(self._assets.slot, metadata=found)
 
 
 def _chunk_line(chunk: ChunkCopied) -> str:

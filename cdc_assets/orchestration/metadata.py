@@ -22,7 +22,19 @@ from cdc_assets.progress import (
 
 Metadata = dict[str, dg.MetadataValue]
 
-OWN_COLUMNS_PREFIX = "_cdc_"
+_OWN_COLUMNS = [
+    dg.TableColumn(
+        "_cdc_lsn",
+        type="UBIGINT",
+        description="end_lsn of the transaction that wrote the row",
+        constraints=dg.TableColumnConstraints(nullable=False),
+    ),
+    dg.TableColumn(
+        "_cdc_commit_ts",
+        type="TIMESTAMP WITH TIME ZONE",
+        description="when that transaction was committed; unknown for rows of a snapshot",
+    ),
+]
 
 
 def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
@@ -119,18 +131,17 @@ def _commit_range(tables: tuple[TableResult, ...]) -> tuple[datetime | None, dat
 
 
 def _table_schema(columns: tuple[Column, ...]) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=column.name,
-                type=column.warehouse_type,
-                description=f"{column.source_type} in the source" if column.source_type else None,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, other=["key"] if column.is_key else None
-                ),
-            )
-            for column in columns
-        ]
+    return dg.TableSchema(columns=[*map(_table_column, columns), *_OWN_COLUMNS])
+
+
+def _table_column(column: Column) -> dg.TableColumn:
+    return dg.TableColumn(
+        name=column.name,
+        type=column.warehouse_type,
+        description=f"{column.source_type} in the source",
+        constraints=dg.TableColumnConstraints(
+            nullable=column.nullable, other=["key"] if column.is_key else None
+        ),
     )
 
 
@@ -139,6 +150,5 @@ def _lineage(columns: tuple[Column, ...], source: dg.AssetKey) -> dg.TableColumn
         deps_by_column={
             column.name: [dg.TableColumnDep(asset_key=source, column_name=column.name)]
             for column in columns
-            if not column.name.startswith(OWN_COLUMNS_PREFIX)
         }
     )

@@ -1,0 +1,254 @@
+"""Runs of the job against a real server: what is materialized, and what each result says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from cdc_assets.lsn import LSN
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.dagster_pipelines import definitions, materialized, observed, run_sync
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.equality import assert_equal_to_source
+
+CUSTOMERS, ORDERS, SLOT = "shop/public/customers", "shop/public/orders", "shop/slot"
+
+SCHEMA = """
+CREATE TABLE customers (id bigint PRIMARY KEY, email text NOT NULL, joined timestamptz);
+CREATE TABLE orders (id bigint PRIMARY KEY, customer_id bigint, total numeric(12, 2));
+INSERT INTO customers SELECT i, 'c' || i, now() FROM generate_series(1, 30) i;
+INSERT INTO orders SELECT i, i % 30 + 1, i * 1.25 FROM generate_series(1, 100) i
+"""
+CHANGES = """
+INSERT INTO orders SELECT i, 1, 9.99 FROM generate_series(101, 107) i;
+UPDATE orders SET total = total + 1 WHERE id <= 3;
+DELETE FROM orders WHERE id IN (50, 51)
+"""
+
+HOLD_A_SECOND = """
+import sys, time, duckdb
+held = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+time.sleep(1)
+"""
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def shop(database: ScratchDatabase) -> ScratchDatabase:
+    database.execute(SCHEMA)
+    return database
+
+
+def test_the_first_run_copies_every_table_and_says_so(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    config = pipeline("public.customers", "public.orders")
+
+    result = run_sync(definitions(config), instance)
+
+    assert result.success
+    reported = materialized(result)
+    assert set(reported) == {CUSTOMERS, ORDERS, SLOT}
+    assert reported[ORDERS]["cdc/copied"] == 100
+    assert reported[ORDERS]["dagster/row_count"] == 100
+    assert reported[ORDERS]["dagster/table_name"] == "public.orders"
+    assert_equal_to_source(shop, config)
+
+
+def test_a_result_counts_the_changes_of_its_run(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    config = pipeline("public.customers", "public.orders")
+    before = materialized(run_sync(definitions(config), instance))[ORDERS]
+    shop.execute(CHANGES)
+    committed = LSN.parse(shop.execute("SELECT pg_current_wal_flush_lsn()::text")[0][0])
+
+    reported = materialized(run_sync(definitions(config), instance))
+
+    assert set(reported) == {ORDERS, SLOT}
+    orders = reported[ORDERS]
+    counts = {kind: orders[f"cdc/{kind}"] for kind in ("inserted", "updated", "deleted")}
+    assert counts == {"inserted": 7, "updated": 3, "deleted": 2}
+    assert orders["cdc/truncated"] == orders["cdc/copied"] == 0
+    assert orders["dagster/row_count"] == 105
+    assert orders["cdc/start_lsn"] == before["cdc/confirmed_lsn"]
+    assert LSN.parse(orders["cdc/confirmed_lsn"]) == orders["cdc/confirmed_lsn_int"] >= committed
+    assert orders["cdc/lag_bytes"] >= 0
+    assert orders["cdc/first_commit"] == orders["cdc/last_commit"]
+    assert reported[SLOT]["cdc/confirmed_lsn_int"] >= committed
+    assert_equal_to_source(shop, config)
+
+
+@pytest.mark.usefixtures("shop")
+def test_columns_say_their_types_key_and_origin(
+    pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    reported = materialized(run_sync(definitions(pipeline("public.orders")), instance))[ORDERS]
+
+    columns = {column.name: column for column in reported["dagster/column_schema"].columns}
+    assert columns["total"].type == "DECIMAL(12,2)"
+    assert columns["total"].description == "numeric(12,2) in the source"
+    assert columns["id"].constraints.other == ["key"]
+    assert not columns["id"].constraints.nullable
+    assert "_cdc_lsn" in columns
+    origin = reported["dagster/column_lineage"].deps_by_column
+    assert origin["total"] == [
+        dg.TableColumnDep(dg.AssetKey(["shop", "source", "public", "orders"]), "total")
+    ]
+    assert "_cdc_lsn" not in origin
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_quiet_run_materializes_the_slot_alone(
+    pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.customers", "public.orders"))
+    run_sync(defs, instance)
+
+    quiet = [set(materialized(run_sync(defs, instance))) for _ in range(2)]
+
+    assert quiet == [{SLOT}, {SLOT}]
+
+
+def test_an_empty_table_is_materialized_once(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    shop.execute("CREATE TABLE empty (id int PRIMARY KEY)")
+    defs = definitions(pipeline("public.empty"))
+
+    first = materialized(run_sync(defs, instance))
+
+    assert first["shop/public/empty"]["dagster/row_count"] == 0
+    assert set(materialized(run_sync(defs, instance))) == {SLOT}
+
+
+def test_what_another_program_synced_is_reported_by_the_next_run(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    from cdc_assets import sync
+
+    config = pipeline("public.customers", "public.orders")
+    run_sync(definitions(config), instance)
+    shop.execute(CHANGES)
+    list(sync(config))
+
+    reported = materialized(run_sync(definitions(config), instance))
+
+    assert ORDERS in reported
+    assert set(materialized(run_sync(definitions(config), instance))) == {SLOT}
+
+
+def test_a_subset_goes_on_alone_and_the_rest_follows_later(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    config = pipeline("public.customers", "public.orders")
+    defs = definitions(config)
+    run_sync(defs, instance)
+    shop.execute(f"{CHANGES}; DELETE FROM customers WHERE id > 20")
+
+    alone = materialized(run_sync(defs, instance, only=[ORDERS]))
+    rest = materialized(run_sync(defs, instance))
+
+    assert set(alone) == {ORDERS, SLOT}
+    assert alone[ORDERS]["cdc/inserted"] == 7
+    assert CUSTOMERS in rest
+    assert rest[CUSTOMERS]["cdc/deleted"] == 10
+    assert_equal_to_source(shop, config)
+
+
+def test_each_window_and_chunk_is_observed(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.orders"))
+    copied = observed(run_sync(defs, instance))
+    shop.execute(CHANGES)
+
+    applied = observed(run_sync(defs, instance))
+
+    assert sum(found["cdc/copied"] for key, found in copied if key == ORDERS) == 100
+    windows = [found for key, found in applied if key == SLOT]
+    assert sum(found["cdc/inserted"] for found in windows) == 7
+    assert windows[-1]["cdc/remaining_bytes"] == 0
+
+
+def test_a_failed_table_is_red_and_the_others_are_not(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    config = pipeline("public.customers", "public.orders")
+    defs = definitions(config)
+    run_sync(defs, instance)
+    shop.execute(CHANGES)
+    shop.execute("ALTER TABLE orders ALTER total TYPE text; UPDATE orders SET total = 'much'")
+
+    result = run_sync(defs, instance)
+
+    assert not result.success
+    # Dagster shows an asset as failed that was planned and not materialized by a failed run.
+    assert set(materialized(result)) == {CUSTOMERS, SLOT}
+    failure = _failure(result)
+    assert failure.description is not None
+    assert "table 'public.orders' was left behind" in failure.description
+    assert "much" not in failure.description
+    assert set(failure.metadata) == {"cdc/error/public.orders"}
+
+
+def test_a_lost_slot_fails_the_run_with_the_way_out(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    config = pipeline("public.orders")
+    defs = definitions(config)
+    run_sync(defs, instance)
+    shop.execute("SELECT pg_drop_replication_slot(%s)", [config.source.slot])
+
+    result = run_sync(defs, instance)
+
+    assert not result.success
+    assert not materialized(result)
+    failure = _failure(result)
+    assert failure.metadata["cdc/error"].value == "SlotNotFoundError"
+    assert "\nhint: " in (failure.description or "")
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_missing_variable_is_named_by_the_run_that_needs_it(
+    pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    result = run_sync(definitions(pipeline("public.orders", dsn_env="NOT_SET_ANYWHERE")), instance)
+
+    description = _failure(result).description or ""
+    assert "environment variable 'NOT_SET_ANYWHERE' for source.dsn is not set" in description
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_run_waits_for_a_warehouse_that_is_in_use(
+    pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    config = pipeline("public.orders")
+    defs = definitions(config)
+    run_sync(defs, instance)
+    command = [sys.executable, "-c", HOLD_A_SECOND, str(config.warehouse_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+
+        result = run_sync(defs, instance)
+
+    assert result.success
+    assert any(event.event_type_value == "STEP_UP_FOR_RETRY" for event in result.all_events)
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> dg.Failure:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    user_failure = event.step_failure_data.user_failure_data
+    assert user_failure is not None
+    return dg.Failure(user_failure.description, user_failure.metadata)
