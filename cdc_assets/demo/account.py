@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdc_assets.errors import CdcError
+
 FALLBACK = Path("/var/tmp")  # noqa: S108 - survives a reboot; what is found there is checked
 
 _ROOTS_CHOICE = ("postgres", "nobody")
@@ -76,7 +78,7 @@ class Account:
         """Make a folder that stands for `directory`: itself, or one of ours under /var/tmp.
 
         Raises:
-            PermissionError: The folder under /var/tmp was made by somebody else.
+            CdcError: The folder under /var/tmp was made by somebody else.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
@@ -89,13 +91,16 @@ def own_folder(name: str) -> Path:
     """Make a folder under /var/tmp that only we can write into, or find the one made before.
 
     Raises:
-        PermissionError: It is a link, or was made by somebody else.
+        CdcError: It is a link, or somebody else's, or open to others.
     """
     folder = FALLBACK / name
     folder.mkdir(mode=0o755, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{str(folder)!r} was not made by this user")
+        raise CdcError(
+            f"{str(folder)!r} was not made by this user, or others may write into it",
+            hint="remove it",
+        )
     folder.chmod(0o755)  # whatever the umask is
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import socket
@@ -45,7 +46,10 @@ def run_live(
     setup(config)
     with ExitStack() as running:
         services = [running.enter_context(service) for service in _services(config, home, port)]
-        running.enter_context(Workload(dsn, transactions_per_second=TRANSACTIONS_PER_SECOND))
+        seed = secrets.randbits(32)
+        running.enter_context(
+            Workload(dsn, seed=seed, transactions_per_second=TRANSACTIONS_PER_SECOND)
+        )
         address = f"http://127.0.0.1:{port}"
         print(f"Starting Dagster, its output is in {home / 'dagster'} ...", flush=True)
         if services[0].wait_for(f"{address}/server_info", stop, seconds=_START_TIMEOUT_SECONDS):
@@ -59,6 +63,11 @@ def run_live(
 
 def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
     """Describe the webserver and the daemon, which is stopped first: it starts no run then."""
+    if not (config.root / "workspace.yaml").is_file():
+        raise CdcError(
+            "there is no workspace.yaml beside the package",
+            hint="run the demo in a clone of the project, or with --once",
+        )
     directory = home / "dagster"
     directory.mkdir(exist_ok=True)
     shutil.copyfile(config.root / "dagster.yaml", directory / "dagster.yaml")

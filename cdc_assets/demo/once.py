@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.compare import Comparison, compare
 from cdc_assets.demo.workload import Workload
-from cdc_assets.progress import ChunkCopied, SyncEvent, SyncFinished, TableFailed, WindowApplied
+from cdc_assets.progress import TableFailed
 from cdc_assets.replicate import sync
+from cdc_assets.reporting import line
 from cdc_assets.source.setup import setup
 
 SYNCS_UNDER_LOAD = 4
@@ -21,7 +24,9 @@ def run_once(config: PipelineConfig, dsn: str) -> int:
         0 when every mirror equals its table, else 1.
     """
     setup(config)
-    with Workload(dsn, transactions_per_second=TRANSACTIONS_PER_SECOND) as workload:
+    with Workload(
+        dsn, seed=secrets.randbits(32), transactions_per_second=TRANSACTIONS_PER_SECOND
+    ) as workload:
         failed = 0
         for turn in range(1, SYNCS_UNDER_LOAD + 1):
             failed += _sync(config, f"sync {turn} under load")
@@ -49,37 +54,18 @@ def format_table(comparisons: list[Comparison]) -> str:
         for comparison in comparisons
     ]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [heads, tuple("-" * width for width in widths), *rows]
-    table = "\n".join(
-        f"{line[0]:<{widths[0]}}  "
-        + "  ".join(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    )
-    return "\n".join([table, *(str(each) for each in comparisons if not each.equal)])
+    laid_out = [
+        f"{first:<{widths[0]}}  "
+        + "  ".join(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
+        for first, *rest in (heads, tuple("-" * width for width in widths), *rows)
+    ]
+    return "\n".join([*laid_out, *(str(each) for each in comparisons if not each.equal)])
 
 
 def _sync(config: PipelineConfig, title: str) -> int:
     """Run one sync, say what it does, and count the tables that failed."""
     failed = 0
     for event in sync(config):
-        print(f"{title}: {_line(event)}", flush=True)
+        print(f"{title}: {line(event)}", flush=True)
         failed += isinstance(event, TableFailed)
     return failed
-
-
-def _line(event: SyncEvent) -> str:
-    match event:
-        case ChunkCopied():
-            return f"{event.table} chunk {event.chunk}, {event.rows:,} rows, {event.seconds:.2f} s"
-        case WindowApplied():
-            return (
-                f"window to {event.end_lsn}, {event.transactions:,} transactions, "
-                f"{event.changes:,} changes, {event.seconds:.2f} s"
-            )
-        case TableFailed():
-            return f"{event.table} failed: {event.error}"
-        case SyncFinished():
-            return (
-                f"done at {event.confirmed_lsn}, {event.counts.copied:,} rows copied, "
-                f"{event.counts.total:,} changes, {event.seconds:.2f} s"
-            )
