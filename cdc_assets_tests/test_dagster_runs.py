@@ -166,19 +166,35 @@ def test_a_subset_goes_on_alone_and_the_rest_follows_later(
     assert_equal_to_source(shop, config)
 
 
-def test_each_window_and_chunk_is_observed(
+def test_a_long_run_is_observed_on_its_way(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.orders", max_wal_bytes=1_048_576))
+    copied = observed(run_sync(defs, instance))
+    for _ in range(3):
+        shop.execute("UPDATE orders SET total = total + i FROM generate_series(1, 100) i")
+        shop.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1100000))")
+
+    result = run_sync(defs, instance)
+
+    assert sum(found["cdc/chunk/rows"] for key, found in copied if key == ORDERS) == 100
+    windows = [found for key, found in observed(result) if key == SLOT]
+    assert len(windows) >= 2
+    lags = [found["cdc/lag_bytes"] for found in windows]
+    assert lags == sorted(lags, reverse=True)
+    assert sum(found["cdc/window/changes"] for found in windows) <= 300
+    assert materialized(result)[SLOT]["cdc/windows"] == len(windows) + 1
+    assert materialized(result)[ORDERS]["cdc/updated"] == 300
+
+
+def test_a_run_of_one_window_needs_no_observation(
     shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
     defs = definitions(pipeline("public.orders"))
-    copied = observed(run_sync(defs, instance))
+    run_sync(defs, instance)
     shop.execute(CHANGES)
 
-    applied = observed(run_sync(defs, instance))
-
-    assert sum(found["cdc/copied"] for key, found in copied if key == ORDERS) == 100
-    windows = [found for key, found in applied if key == SLOT]
-    assert sum(found["cdc/inserted"] for found in windows) == 7
-    assert windows[-1]["cdc/remaining_bytes"] == 0
+    assert not observed(run_sync(defs, instance))
 
 
 def test_a_failed_table_is_red_and_the_others_are_not(

@@ -106,9 +106,10 @@ class _Run:
                 for table, counts in event.tables.items():
                     self._add(table, counts, event.end_lsn)
                 self._context.log.info(_window_line(event))
-                yield dg.AssetObservation(
-                    self._assets.slot, metadata=metadata.window_metadata(event)
-                )
+                if event.remaining_bytes:  # else the run's result says the same in a moment
+                    yield dg.AssetObservation(
+                        self._assets.slot, metadata=metadata.window_metadata(event)
+                    )
             case TableFailed():
                 self._context.log.error(f"{event.table} was left behind: {describe(event.error)}")
             case SyncFinished():

@@ -72,23 +72,26 @@ def slot_metadata(finished: SyncFinished) -> Metadata:
 
 
 def window_metadata(window: WindowApplied) -> Metadata:
-    """Describe a window that is durable and confirmed."""
-    counts = sum(window.tables.values(), ChangeCounts())
+    """Describe a window that is durable and confirmed, while the run goes on.
+
+    What means the same as in a result has its name, so that one plot shows both: the lag here is
+    up to where the run stops. Counts are of the window and named so.
+    """
     return {
         **_position(window.end_lsn, start=window.start_lsn),
-        **count_metadata(counts),
-        "cdc/transactions": dg.MetadataValue.int(window.transactions),
-        "cdc/remaining_bytes": dg.MetadataValue.int(window.remaining_bytes),
-        "cdc/seconds": dg.MetadataValue.float(window.seconds),
+        "cdc/lag_bytes": dg.MetadataValue.int(window.remaining_bytes),
+        "cdc/window/changes": dg.MetadataValue.int(window.changes),
+        "cdc/window/transactions": dg.MetadataValue.int(window.transactions),
+        "cdc/window/seconds": dg.MetadataValue.float(window.seconds),
     }
 
 
 def chunk_metadata(chunk: ChunkCopied) -> Metadata:
     """Describe a chunk of a snapshot that is durable."""
     return {
-        "cdc/chunk": dg.MetadataValue.int(chunk.chunk),
-        "cdc/copied": dg.MetadataValue.int(chunk.rows),
-        "cdc/seconds": dg.MetadataValue.float(chunk.seconds),
+        "cdc/chunk/number": dg.MetadataValue.int(chunk.chunk),
+        "cdc/chunk/rows": dg.MetadataValue.int(chunk.rows),
+        "cdc/chunk/seconds": dg.MetadataValue.float(chunk.seconds),
     }
 
 
