@@ -131,7 +131,7 @@ def run_transaction(
                 _undone(session, rng)
             if outcome > 1 - _ROLLBACK_SHARE:
                 raise psycopg.Rollback(transaction)
-    except (psycopg.IntegrityError, psycopg.errors.TransactionRollback):
+    except (psycopg.IntegrityError, psycopg.errors.DeadlockDetected):
         counts.refused += 1
     else:
         if outcome > 1 - _ROLLBACK_SHARE:
