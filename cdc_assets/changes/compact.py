@@ -172,7 +172,27 @@ def _strictly_growing(keys: list[pa.Array]) -> bool:
 
 
 def _groupable(key: pa.Array) -> pa.Array:
-    return key.storage if isinstance(key, pa.ExtensionArray) else key
+    """Give an array that Arrow can group, in which two keys are equal just when Postgres says so.
+
+    For Postgres -0 is 0 and NaN is NaN. Arrow can't group lists at all: these few become text.
+    """
+    if isinstance(key, pa.ExtensionArray):
+        return key.storage
+    if pa.types.is_floating(key.type):
+        positive_zero = pc.add(key, pa.scalar(0, key.type))
+        return positive_zero.view(pa.int32() if key.type == pa.float32() else pa.int64())
+    if pa.types.is_list(key.type):
+        elements = _as_numbers(_groupable(key.values))
+        lists = pa.ListArray.from_arrays(key.offsets, elements).to_pylist()
+        return pc.if_else(key.is_valid(), pa.array(map(repr, lists), pa.string()), None)
+    return key
+
+
+def _as_numbers(elements: pa.Array) -> pa.Array:
+    """Show dates and times as numbers: Python has no infinity of them and no 24:00:00."""
+    if not pa.types.is_temporal(elements.type):
+        return elements
+    return elements.view(pa.int32() if pa.types.is_date32(elements.type) else pa.int64())
 
 
 def _fills(batch: ChangeBatch, events: Events, rows: Ints) -> list[Fill]:

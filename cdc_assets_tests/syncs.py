@@ -1,0 +1,48 @@
+"""One run to its end, and what it said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError
+from cdc_assets.identifiers import TableName
+from cdc_assets.progress import SyncFinished
+from cdc_assets.replicate import sync
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.equality import assert_equal_to_source
+
+
+def sync_once(config: PipelineConfig) -> SyncFinished:
+    """Run a sync to its end, whatever becomes of single tables."""
+    *_, last = sync(config)
+    assert isinstance(last, SyncFinished)
+    return last
+
+
+def sync_all(config: PipelineConfig) -> SyncFinished:
+    """Run a sync in which no table fails."""
+    finished = sync_once(config)
+    assert {str(table.table): str(table.error) for table in finished.failed} == {}
+    return finished
+
+
+def errors_of(finished: SyncFinished) -> dict[str, CdcError]:
+    """Give the errors of the tables that were left behind."""
+    return {str(table.table): table.error for table in finished.failed if table.error is not None}
+
+
+def converge(database: ScratchDatabase, config: PipelineConfig) -> SyncFinished:
+    """Sync; afterwards source and warehouse are equal, and a second sync finds nothing to do."""
+    finished = sync_all(config)
+    assert_equal_to_source(database, config)
+    return finished
+
+
+def mirror_rows(config: PipelineConfig, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+    """Read a mirror, sorted."""
+    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
+        sql = f"SELECT {columns} FROM {TableName.parse(table).sql} ORDER BY ALL"
+        return warehouse.execute(sql).fetchall()
