@@ -24,13 +24,15 @@ _LOOK_EVERY_SECONDS = 1
 
 _WELCOME = """
 Dagster is on {address}
-  {address}/asset-groups/   the tables of the shop, what they are made of, and their changes
-  {address}/automation      {name}_sync_schedule: the next sync starts at the full minute
-  {address}/runs            each sync: its windows, counts and LSNs
+  {address}/asset-groups                the source tables and the warehouse tables made of them
+  {address}/assets/{name}/public/orders   one table: each sync's changes and LSNs, its columns
+  {address}/automation                  {name}_sync_schedule: a sync starts at each full minute
+  {address}/runs                        the syncs, each with its windows in the log
 
-The source changes {rate} times a second. In another terminal:
-  . {environment} && .venv/bin/cdc-assets status
-The warehouse is {warehouse}. Ctrl-C stops everything; the next start goes on here.
+The shop changes {rate} times a second. To look at it from another terminal:
+  cd {root} && . {environment} && .venv/bin/cdc-assets status
+The warehouse is {warehouse}
+Ctrl-C stops everything; the next start goes on from there.
 """
 
 
@@ -85,6 +87,7 @@ def _welcome(config: PipelineConfig, home: Path, address: str) -> str:
         address=address,
         name=config.name,
         rate=TRANSACTIONS_PER_SECOND,
+        root=config.root,
         environment=home / "shop.env",
         warehouse=config.warehouse_path,
     )
