@@ -19,7 +19,7 @@ from cdc_assets.errors import CheckpointConflictError, WarehouseBusyError, Wareh
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.warehouse.base import Write
 
-MEMORY_LIMIT = "400MB"
+MEMORY_LIMIT = "256MB"
 # Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
 _CHECKPOINT_THRESHOLD = "256MB"
 
@@ -136,7 +136,7 @@ class DuckDBMirrors:
 
     def row_count(self, table: TableName) -> int:
         """Count a mirror's rows."""
-        return self._number(f"SELECT count(*) FROM {table.sql}")
+        return _only_number(self.connection.execute(f"SELECT count(*) FROM {table.sql}"))
 
     def write(self, table: TableName, shape: TableShape, write: Write) -> int:
         """Apply one batch to a mirror, inside a transaction.
@@ -168,18 +168,16 @@ class DuckDBMirrors:
         if not keys or not len(keys[0]):
             return
         named = pa.table(list(keys), names=_key_names(shape))
-        with self._registered(named) as source:
-            matches = _key_matches(shape, "mirror", source)
-            self.connection.execute(
-                f"DELETE FROM {table.sql} AS mirror USING {source} WHERE {matches}"
-            )
+        matches = _key_matches(shape)
+        self._execute_with(
+            f"DELETE FROM {table.sql} AS mirror USING _cdc_batch WHERE {matches}", named
+        )
 
     def insert(self, table: TableName, rows: pa.Table) -> None:
         """Append rows with all columns of the mirror, in its order."""
         if not rows.num_rows:
             return
-        with self._registered(rows) as source:
-            self.connection.execute(f"INSERT INTO {table.sql} SELECT * FROM {source}")
+        self._execute_with(f"INSERT INTO {table.sql} SELECT * FROM _cdc_batch", rows)
 
     def _stage_looked_up(self, table: TableName, shape: TableShape, lookup: Lookup) -> int:
         staged = lookup.rows
@@ -188,46 +186,40 @@ class DuckDBMirrors:
         for at, mask in enumerate(lookup.wanted.values()):
             staged = staged.append_column(f"_cdc_want_{at}", mask)
         marks = {name: f"_cdc_want_{at}" for at, name in enumerate(lookup.wanted)}
-        with self._registered(staged) as source:
-            values = ", ".join(
-                f"CASE WHEN {source}.{marks[name]} THEN mirror.{quote(name)}"
-                f" ELSE {source}.{quote(name)} END AS {quote(name)}"
-                if name in marks
-                else f"{source}.{quote(name)}"
-                for name in lookup.rows.column_names
-            )
-            joined = (
-                f"{source} LEFT JOIN {table.sql} AS mirror"
-                f" ON {_key_matches(shape, 'mirror', source)}"
-            )
-            self.connection.execute(
-                f"CREATE TEMP TABLE _cdc_staged AS SELECT {values} FROM {joined}"
-            )
-            return self._number(
-                f"SELECT count(*) FROM {source} ANTI JOIN {table.sql} AS mirror"
-                f" ON {_key_matches(shape, 'mirror', source)}"
-            )
+        values = ", ".join(
+            f"CASE WHEN {marks[name]} THEN mirror.{quote(name)} ELSE _cdc_batch.{quote(name)} END"
+            if name in marks
+            else f"_cdc_batch.{quote(name)}"
+            for name in lookup.rows.column_names
+        )
+        joined = f"{table.sql} AS mirror ON {_key_matches(shape)}"
+        self._execute_with(
+            f"CREATE TEMP TABLE _cdc_staged AS SELECT {values} FROM _cdc_batch LEFT JOIN {joined}",
+            staged,
+        )
+        return self._execute_with(f"SELECT count(*) FROM _cdc_batch ANTI JOIN {joined}", staged)
 
-    @contextmanager
-    def _registered(self, rows: pa.Table) -> Iterator[str]:
-        self.connection.register("_cdc_batch", rows)
-        try:
-            yield "_cdc_batch"
-        finally:
-            self.connection.unregister("_cdc_batch")
+    def _execute_with(self, sql: str, _cdc_batch: pa.Table) -> int:
+        """Run a statement that reads `_cdc_batch`, and give the one number that it returns.
 
-    def _number(self, sql: str) -> int:
-        # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
-        return int(self.connection.execute(sql).fetchall()[0][0])
+        DuckDB finds the table among this frame's variables. A registered one would be a view in the
+        catalog, and the transaction keeps dropped views, with all their rows, to its end.
+        """
+        return _only_number(self.connection.execute(sql))
+
+
+def _only_number(result: duckdb.DuckDBPyConnection) -> int:
+    # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
+    return int(result.fetchall()[0][0])
 
 
 def _key_names(shape: TableShape) -> list[str]:
     return [f"_cdc_key_{at}" for at in range(len(shape.key))]
 
 
-def _key_matches(shape: TableShape, mirror: str, source: str) -> str:
+def _key_matches(shape: TableShape) -> str:
     return " AND ".join(
-        f"{mirror}.{quote(name)} = {source}.{key}"
+        f"mirror.{quote(name)} = _cdc_batch.{key}"
         for name, key in zip(shape.key, _key_names(shape), strict=True)
     )
 
