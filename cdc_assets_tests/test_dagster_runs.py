@@ -9,9 +9,16 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
+from cdc_assets import steps
 from cdc_assets.lsn import LSN
 from cdc_assets_tests.conftest import MakePipeline
-from cdc_assets_tests.dagster_pipelines import definitions, materialized, observed, run_sync
+from cdc_assets_tests.dagster_pipelines import (
+    definitions,
+    materialized,
+    observed,
+    run_sync,
+    values,
+)
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 
@@ -261,6 +268,38 @@ def test_a_run_waits_for_a_warehouse_that_is_in_use(
 
     assert result.success
     assert any(event.event_type_value == "STEP_UP_FOR_RETRY" for event in result.all_events)
+
+
+def test_what_was_committed_before_a_run_broke_off_is_reported_by_itself(
+    shop: ScratchDatabase,
+    pipeline: MakePipeline,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = pipeline("public.customers", "public.orders", max_wal_bytes=1_048_576)
+    defs = definitions(config)
+    run_sync(defs, instance)
+    for _ in range(2):
+        shop.execute("UPDATE orders SET total = total + i FROM generate_series(1, 100) i")
+        shop.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1100000))")
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+
+    def cut(step: steps.Step) -> None:
+        if step == "window_confirmed":
+            steps.observers.clear()
+            shop.execute(f"{others} AND datname = current_database()")
+
+    monkeypatch.setattr(steps, "observers", [cut])
+
+    result = run_sync(defs, instance)
+
+    assert result.success
+    fetched = instance.fetch_materializations(dg.AssetKey(ORDERS.split("/")), limit=2)
+    newest_first = [record.asset_materialization for record in fetched.records]
+    reports = [values(report.metadata) for report in reversed(newest_first) if report]
+    assert [found["cdc/updated"] for found in reports] == [100, 100]
+    assert reports[0]["cdc/confirmed_lsn"] == reports[1]["cdc/start_lsn"]
+    assert_equal_to_source(shop, config)
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> dg.Failure:

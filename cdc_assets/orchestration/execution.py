@@ -90,14 +90,13 @@ class _Run:
     def __init__(self, context: dg.AssetExecutionContext, assets: PipelineAssets) -> None:
         self._context = context
         self._assets = assets
-        self._durable: dict[TableName, tuple[ChangeCounts, LSN | None]] = {}
+        self._durable: dict[TableName, tuple[ChangeCounts, LSN]] = {}
         self.failed: tuple[TableResult, ...] = ()
 
     def report(self, event: SyncEvent) -> Iterator[RunEvent]:
         """Log an event and give what Dagster keeps of it."""
         match event:
             case ChunkCopied():
-                self._add(event.table, ChangeCounts(copied=event.rows), None)
                 self._context.log.info(_chunk_line(event))
                 yield dg.AssetObservation(
                     self._assets.mirrors[event.table], metadata=metadata.chunk_metadata(event)
@@ -111,6 +110,7 @@ class _Run:
                         self._assets.slot, metadata=metadata.window_metadata(event)
                     )
             case TableFailed():
+                self._durable.pop(event.table, None)  # a materialization would turn it green
                 self._context.log.error(f"{event.table} was left behind: {describe(event.error)}")
             case SyncFinished():
                 self._context.log.info(_finished_line(event))
@@ -122,21 +122,17 @@ class _Run:
     def report_what_is_durable(self) -> None:
         """Materialize what was committed before the run broke off.
 
-        The next run reads on from there and would find nothing to report, and whatever waits for
-        these tables would wait on. Logged, not yielded: an op that is tried again must not have
-        yielded its outputs.
+        The next run reads on from there, and whatever waits for these tables would wait on. A
+        table that was only copied waits for its first result. Logged, not yielded: an op that is
+        tried again must not have yielded its outputs.
         """
         for table, (counts, confirmed) in self._durable.items():
-            self._context.log_event(
-                dg.AssetMaterialization(
-                    self._assets.mirrors[table],
-                    metadata=metadata.partial_metadata(counts, confirmed),
-                )
-            )
+            found = metadata.partial_metadata(counts, confirmed)
+            self._context.log_event(_materialization(self._assets.mirrors[table], found, confirmed))
 
-    def _add(self, table: TableName, counts: ChangeCounts, confirmed: LSN | None) -> None:
-        before, position = self._durable.get(table, (ChangeCounts(), None))
-        self._durable[table] = (before + counts, confirmed or position)
+    def _add(self, table: TableName, counts: ChangeCounts, confirmed: LSN) -> None:
+        before, _ = self._durable.get(table, (ChangeCounts(), confirmed))
+        self._durable[table] = (before + counts, confirmed)
 
     def _results(self, finished: SyncFinished) -> Iterator[RunEvent]:
         for note in finished.notes:
@@ -146,20 +142,19 @@ class _Run:
             key = self._assets.mirrors[result.table]
             found = metadata.table_metadata(result, self._assets.source(result.table))
             if result in reported:
-                version = dg.DataVersion(str(result.confirmed_lsn))
-                yield self._materialized(key, found, version)
+                yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error))
                 yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
-        yield self._materialized(self._assets.slot, metadata.slot_metadata(finished))
+        found = metadata.slot_metadata(finished)
+        yield self._materialized(self._assets.slot, found, finished.confirmed_lsn)
 
-    def _materialized(
-        self, key: dg.AssetKey, found: metadata.Metadata, version: dg.DataVersion | None = None
-    ) -> RunEvent:
-        if key in self._context.selected_asset_keys:
-            return dg.MaterializeResult(asset_key=key, metadata=found, data_version=version)
-        # A result is for a selected asset only, and a run brought this one on all the same.
-        return dg.AssetMaterialization(key, metadata=found)
+    def _materialized(self, key: dg.AssetKey, found: metadata.Metadata, confirmed: LSN) -> RunEvent:
+        # A result is for a selected asset only; a run may bring on and report others.
+        if key not in self._context.selected_asset_keys:
+            return _materialization(key, found, confirmed)
+        version = dg.DataVersion(str(confirmed))
+        return dg.MaterializeResult(asset_key=key, metadata=found, data_version=version)
 
     def _to_materialize(self, finished: SyncFinished) -> list[TableResult]:
         synced = [result for result in finished.tables if result.error is None]
@@ -193,6 +188,14 @@ class _Run:
                 value = position.value if isinstance(position, dg.IntMetadataValue) else None
                 told[record.asset_entry.asset_key] = LSN(value or 0)
         return told
+
+
+def _materialization(
+    key: dg.AssetKey, found: metadata.Metadata, confirmed: LSN
+) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        key, metadata=found, tags={"dagster/data_version": str(confirmed)}
+    )
 
 
 def _chunk_line(chunk: ChunkCopied) -> str:

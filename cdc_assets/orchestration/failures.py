@@ -43,8 +43,8 @@ def tables_failure(failed: Sequence[TableResult]) -> dg.Failure:
     return dg.Failure(
         description="\n".join(
             [
-                f"{'tables' if many else 'table'} {which} {'were' if many else 'was'} left behind;"
-                " every other table was synced",
+                f"{'tables' if many else 'table'} {which} {'were' if many else 'was'} left behind,"
+                " the others were synced",
                 *(f"{name}: {reason}" for name, reason in reasons.items()),
             ]
         ),

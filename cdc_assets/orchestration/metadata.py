@@ -95,10 +95,9 @@ def chunk_metadata(chunk: ChunkCopied) -> Metadata:
     }
 
 
-def partial_metadata(counts: ChangeCounts, confirmed: LSN | None) -> Metadata:
+def partial_metadata(counts: ChangeCounts, confirmed: LSN) -> Metadata:
     """Describe what a run that broke off had already made durable of a table."""
-    position = _position(confirmed) if confirmed is not None else {}
-    return {**position, **count_metadata(counts)}
+    return {**_position(confirmed), **count_metadata(counts)}
 
 
 def count_metadata(counts: ChangeCounts) -> Metadata:
