@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cdc_assets.config import load_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.orchestration.component import PostgresCdcComponent
 from cdc_assets_tests.dagster_pipelines import attributes, definitions
-from cdc_assets_tests.dagster_project import copy_project, dg, shop_config
+from cdc_assets_tests.dagster_project import PROJECT, copy_project, dg, shop_config
 
 CANARY = "canary-5ecret"
 LITERAL = f"postgresql://cdc:{CANARY}@127.0.0.1/shop"
@@ -94,6 +95,16 @@ def test_the_schema_knows_every_key_and_no_reference() -> None:
         *("dsn", "slot", "publication")
     }
     assert "$ref" not in str(schema)
+
+
+def test_dg_and_the_daemon_know_the_code_location_by_one_name() -> None:
+    with (PROJECT / "pyproject.toml").open("rb") as file:
+        to_dg = tomllib.load(file)["tool"]["dg"]["project"]
+    (entry,) = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
+    to_the_daemon = entry["python_module"]
+
+    assert to_the_daemon["location_name"] == to_dg["code_location_name"]
+    assert to_the_daemon["module_name"] == to_dg["code_location_target_module"]
 
 
 def test_dg_accepts_the_projects_own_pipeline(project: Path) -> None:
