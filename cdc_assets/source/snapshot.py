@@ -76,7 +76,8 @@ class SnapshotReader:
             CdcError: The source refuses, or the connection is lost.
         """
         condition = "" if after is None else f"{_key(shape)} > {_bound(shape, after)}"
-        order = ", ".join(quote(name) for name in shape.key)
+        # an unqualified name would mean the output column, which is text
+        order = ", ".join(f"source.{quote(name)}" for name in shape.key)
         with self._read(table, shape, condition, f"ORDER BY {order} LIMIT {limit}") as chunk:
             yield chunk
 
@@ -113,7 +114,7 @@ class SnapshotReader:
                 self._cursor.adbc_statement.set_options(
                     **{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
                 )
-                self._cursor.execute(f"SELECT {columns} FROM {relation} {where} {tail}")
+                self._cursor.execute(f"SELECT {columns} FROM {relation} AS source {where} {tail}")
                 chunk.batches = _counted(chunk, shape, self._cursor.fetch_record_batch())
                 yield chunk
             finally:
