@@ -22,7 +22,7 @@ lint: $(VENV)/dev.stamp ## Style and types
 	$(BIN)/mypy
 
 bench: $(VENV)/dev.stamp ## Time against the server's own decoding and pg_recvlogical
-	$(BIN)/python -m cdc_assets.bench
+	$(BIN)/python -m cdc_assets_tests.bench
 
 # One stamp per set of extras: installs again only when what is wanted has changed
 $(VENV)/%.stamp: pyproject.toml constraints.txt

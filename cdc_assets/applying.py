@@ -22,7 +22,7 @@ from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
-from cdc_assets.session import RECOPY_ALL_HINT, RECOPY_HINT, Session
+from cdc_assets.session import RECOPY_ALL_HINT, Session, recopy_hint
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import LastTransaction, Write
@@ -150,7 +150,7 @@ class WindowApplier:
                 f"the mirror of {str(table)!r} lacks {missing} rows that the source has updated",
                 table=str(table),
                 lsn=str(LSN(batch.end_lsn[-1])),
-                hint="somebody else wrote the mirror: " + RECOPY_HINT.format(table=f"'{table}'"),
+                hint="somebody else wrote the mirror: " + recopy_hint(table),
             )
         reached("table_applied")
 
@@ -182,7 +182,7 @@ def _check_shape(raw: RawChanges, shape: TableShape, lsn: LSN) -> None:
         SchemaChangeError: The relation has other columns than the mirror.
         ReplicaIdentityError: Its old tuples do not carry the mirror's key.
     """
-    table, hint = str(raw.relation.table), RECOPY_HINT.format(table=f"'{raw.relation.table}'")
+    table, hint = str(raw.relation.table), recopy_hint(raw.relation.table)
     if difference := shape.difference(raw.relation):
         raise SchemaChangeError(
             f"table {table!r} was altered on the source at {lsn}: {difference}",

@@ -23,7 +23,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
-from cdc_assets.session import RECOPY_HINT, Session
+from cdc_assets.session import Session, recopy_hint
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import Chunk, SnapshotReader
 from cdc_assets.steps import reached
@@ -102,7 +102,7 @@ def _refuse_altered(table: TableName, copied: TableShape, source: TableShape) ->
         raise SchemaChangeError(
             f"table {str(table)!r} was altered while it was copied",
             table=str(table),
-            hint=RECOPY_HINT.format(table=f"'{table}'"),
+            hint=recopy_hint(table),
         )
 
 
@@ -138,6 +138,6 @@ def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableEr
         table=str(table),
         lsn=str(lsn),
         hint="correct the value on the source, then "
-        + RECOPY_HINT.format(table=f"'{table}'")
+        + recopy_hint(table)
         + "; docs/types.md lists what each type can hold",
     )

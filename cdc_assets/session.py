@@ -6,6 +6,7 @@ slot's position must be at or before it, and both must speak of the same server.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,9 +38,14 @@ from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
 
 RECOPY_ALL_HINT = (
-    "'cdc-assets teardown --drop-tables', then 'setup' and 'sync' copy every table anew"
+    "copy every table anew: cdc-assets teardown --drop-tables; cdc-assets setup; cdc-assets sync"
 )
-RECOPY_HINT = "'cdc-assets teardown --table {table}', then 'cdc-assets sync' copies it anew"
+
+
+def recopy_hint(table: TableName) -> str:
+    """Say how a table is brought back that can't go on from its checkpoint."""
+    name = shlex.quote(str(table))
+    return f"copy it anew: cdc-assets teardown --table {name}; cdc-assets sync"
 
 
 @dataclass(slots=True)
@@ -162,7 +168,7 @@ def _check_identity(session: Session) -> None:
             raise SourceChangedError(
                 f"the warehouse's checkpoint of {str(table)!r} is of {_describe(there)}, "
                 f"the source is {_describe(here)}",
-                hint="correct source.dsn; if the source was replaced on purpose: "
+                hint="correct source.dsn; if the source was replaced on purpose, "
                 + RECOPY_ALL_HINT,
             )
     end = current_end(session.control)
@@ -189,7 +195,7 @@ def _gone_changes(session: Session) -> dict[TableName, CdcError]:
         table: SlotAheadOfCheckpointError(
             f"slot {session.config.source.slot!r} is at {confirmed}, past the checkpoint "
             f"{checkpoint.lsn} of {str(table)!r} in the warehouse",
-            hint="changes in between are gone: " + RECOPY_HINT.format(table=f"'{table}'"),
+            hint="changes in between are gone: " + recopy_hint(table),
         )
         for table, checkpoint in session.checkpoints.items()
         if confirmed > checkpoint.lsn
@@ -206,5 +212,5 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
         "of the mirror any more",
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
-        hint=RECOPY_HINT.format(table=f"'{table}'"),
+        hint=recopy_hint(table),
     )

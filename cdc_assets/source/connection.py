@@ -166,8 +166,8 @@ def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
     """Say that a slot lost the WAL that it needed."""
     return SlotInvalidatedError(
         f"slot {slot!r} was invalidated: {reason}",
-        hint="changes are gone: 'cdc-assets teardown --drop-tables', then 'setup' and 'sync' to "
-        "copy every table anew; raise max_slot_wal_keep_size so that it does not come again",
+        hint="changes are gone; copy every table anew: cdc-assets teardown --drop-tables; cdc-assets "
+        "setup; cdc-assets sync; and raise max_slot_wal_keep_size",
     )
 
 

@@ -18,6 +18,7 @@ from cdc_assets.source.connection import Connection, fetch_one, invalidated, tra
 
 PLUGIN = "pgoutput"
 _FLUSH_TIMEOUT_SECONDS = 60.0
+_UNASKED_FLUSH_SECONDS = 0.1
 _IN_USE_TIMEOUT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 
@@ -117,19 +118,27 @@ def current_end(connection: Connection) -> LSN:
 def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
     """Wait until the source's WAL is on its disk up to `lsn`.
 
+    On an idle server nobody flushes what no commit has asked for: the WAL of an open transaction,
+    or of a read that pruned a page. So after a moment a commit of our own, of an empty transaction,
+    asks for it; it is all that a run ever writes to the source.
+
     Raises:
         ConnectionLostError: The server does not flush in time.
     """
-    deadline = time.monotonic() + _FLUSH_TIMEOUT_SECONDS
+    started, asked = time.monotonic(), False
     while True:
         flushed = LSN.parse(fetch_one(connection, "SELECT pg_current_wal_flush_lsn()::text")[0])
         if flushed >= lsn:
             return
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        if waited > _FLUSH_TIMEOUT_SECONDS:
             raise ConnectionLostError(
                 f"the source has flushed its WAL to {flushed} only, waited for {lsn}",
                 hint="look at the source's disk and its wal_writer",
             )
+        if waited > _UNASKED_FLUSH_SECONDS and not asked:
+            connection.execute("SELECT pg_current_xact_id()")
+            asked = True
         time.sleep(_POLL_SECONDS)
 
 
