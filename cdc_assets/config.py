@@ -284,7 +284,17 @@ def _envelope_problems(document: object) -> list[str]:
         problems.append(f"type: expected {COMPONENT_TYPE!r}, got {document.get('type')!r}")
     if not isinstance(document.get("attributes"), dict):
         problems.append("attributes: missing")
-    return problems
+    return problems + _templates(document.get("attributes"), [])
+
+
+def _templates(value: object, location: list[int | str]) -> list[str]:
+    """Find Dagster's templates, which the command line could not resolve."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return [found for key, part in parts for found in _templates(part, [*location, key])]
+    if isinstance(value, str) and "{{" in value and location[0] not in ("translation", "op"):
+        return [f"{_path(location)}: templates are not supported; source.dsn takes {{env: NAME}}"]
+    return []
 
 
 def _yaml_place(error: Exception) -> str:

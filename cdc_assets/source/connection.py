@@ -166,8 +166,8 @@ def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
     """Say that a slot lost the WAL that it needed."""
     return SlotInvalidatedError(
         f"slot {slot!r} was invalidated: {reason}",
-        hint="changes are gone; copy every table anew: cdc-assets teardown --drop-tables; cdc-assets "
-        "setup; cdc-assets sync; and raise max_slot_wal_keep_size",
+        hint="changes are gone; raise max_slot_wal_keep_size and copy every table anew: "
+        "cdc-assets teardown --drop-tables; cdc-assets setup; cdc-assets sync",
     )
 
 
