@@ -316,13 +316,13 @@ ANY_MESSAGE = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(raw=st.lists(ANY_MESSAGE, max_size=12))
 def test_any_bytes_decode_or_are_refused(raw: list[bytes]) -> None:
     _decodes_within_its_messages(raw)
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(data=st.data(), faults=st.integers(1, 3))
 def test_any_damage_to_good_messages_decodes_or_is_refused(
     data: st.DataObject, faults: int

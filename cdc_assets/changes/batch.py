@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 
 class UnfitColumnError(ValueError):
-    """A column holds a value that its type can't; `row` is a row at or before that value."""
+    """A column holds a value that its type can't; `end_lsn` is that of its transaction."""
 
     def __init__(self, column: str, wanted: str, end_lsn: int) -> None:
         super().__init__(f"column {column!r}: a value does not fit {wanted}")
@@ -112,7 +112,6 @@ def type_changes(
         UnfitColumnError: A value that its column's type can't hold.
     """
     end_lsn = transactions.end_lsn[raw.transactions]
-    first = int(end_lsn[0]) if len(end_lsn) else 0
     new = complete_fields(raw, shape)
     types = shape.types
     nothing = np.zeros(len(raw.ops), dtype=bool)
@@ -122,13 +121,13 @@ def type_changes(
         end_lsn=end_lsn,
         commit_micros=transactions.commit_micros[raw.transactions],
         columns=[
-            _decode(raw, field, shape.names[at], types[at], first) for at, field in enumerate(new)
+            _decode(raw, field, shape.names[at], types[at], end_lsn) for at, field in enumerate(new)
         ],
         unchanged={
             at: mask for at, field in enumerate(new) if (mask := field.kinds == UNCHANGED).any()
         },
         old_key=[
-            _decode(raw, raw.old[at], shape.names[at], types[at], first)
+            _decode(raw, raw.old[at], shape.names[at], types[at], end_lsn[raw.old_rows])
             for at in shape.key_indexes
             if raw.old
         ],
@@ -140,12 +139,28 @@ def type_changes(
 
 
 def _decode(
-    raw: RawChanges, field: Field, name: str, arrow_type: pa.DataType, first_lsn: int
+    raw: RawChanges, field: Field, name: str, arrow_type: pa.DataType, end_lsn: Ints
 ) -> pa.Array:
     try:
         return decode_field(field, raw.messages.buffer, arrow_type)
     except UnfitValueError as error:
-        raise UnfitColumnError(name, error.wanted, first_lsn) from error
+        row = _first_unfit(raw, field, arrow_type)
+        raise UnfitColumnError(name, error.wanted, int(end_lsn[row])) from error
+
+
+def _first_unfit(raw: RawChanges, field: Field, arrow_type: pa.DataType) -> int:
+    """Find the first row whose value does not fit, by halves."""
+    fitting, end = 0, len(field.kinds)  # a value between them does not fit
+    while end - fitting > 1:
+        middle = (fitting + end) // 2
+        half = slice(fitting, middle)
+        part = Field(field.kinds[half], field.starts[half], field.lengths[half])
+        try:
+            decode_field(part, raw.messages.buffer, arrow_type)
+            fitting = middle
+        except UnfitValueError:
+            end = middle
+    return fitting
 
 
 def complete_fields(raw: RawChanges, shape: TableShape) -> list[Field]:
