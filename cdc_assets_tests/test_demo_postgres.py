@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def test_folders_closed_to_the_servers_account_stay_closed(tmp_path: Path):
     finally:
         server.remove()
     assert not server.cluster.parent.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can't run Postgres as itself")
+def test_a_deleted_directory_takes_a_cluster_elsewhere_along(tmp_path: Path):
+    directory = tmp_path / "demo"
+    directory.mkdir(mode=0o700)
+    server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS)
+    try:
+        with server:
+            ask(server, "SELECT lo_create(1234)")
+        with server:
+            assert ask(server, "SELECT count(*) FROM pg_largeobject_metadata") == 1
+        server.start()
+        shutil.rmtree(directory)
+        server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS)
+        with server:
+            assert ask(server, "SELECT count(*) FROM pg_largeobject_metadata") == 0
+    finally:
+        server.remove()
 
 
 def test_the_older_server_is_version_15(older_database: ScratchDatabase):

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
-from cdc_assets.demo.account import FALLBACK, Account
+from cdc_assets.demo.account import Account
 from cdc_assets.demo.programs import EmbeddedPostgresError, reachable_programs, wheel_bin_dir
 
 SUPERUSER = "postgres"
@@ -57,6 +57,7 @@ class EmbeddedPostgres:
         bin_dir: Path | None = None,
     ) -> None:
         self._account = Account.for_server()
+        self._directory = directory.resolve()
         self._home = self._account.reachable(directory)
         self._settings = {**_SETTINGS, **(settings or {})}
         self.bin_dir = reachable_programs(bin_dir or wheel_bin_dir(), self._account)
@@ -83,6 +84,7 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedPostgresError: It does not start.
         """
+        self._tie()
         self._initialize()
         self._clear_away()
         settings = {**self._settings, "port": str(self._choose_port())}
@@ -116,7 +118,8 @@ class EmbeddedPostgres:
         shutil.rmtree(self.cluster, ignore_errors=True)
         for name in ("port", "password"):
             (self._home / name).unlink(missing_ok=True)
-        if self._home.parent == FALLBACK:
+        if self._home != self._directory:
+            (self._directory / "cluster").unlink(missing_ok=True)
             self._home.rmdir()
 
     def __enter__(self) -> Self:
@@ -129,6 +132,18 @@ class EmbeddedPostgres:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _tie(self) -> None:
+        """Link the directory to a cluster elsewhere; without the link the cluster is forgotten.
+
+        Who deletes the directory wants to start anew, and can't know of the folder elsewhere.
+        """
+        link = self._directory / "cluster"
+        if self._home == self._directory or link.is_symlink():
+            return
+        self.kill()
+        shutil.rmtree(self.cluster, ignore_errors=True)
+        link.symlink_to(self.cluster)
 
     def _initialize(self) -> None:
         if (self.cluster / "PG_VERSION").exists():
