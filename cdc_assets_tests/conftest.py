@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ SERVER_SETTINGS = {
     "max_connections": "100",
 }
 OLDER_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
+
+# A test run that is killed can't stop its servers: its end of the pipe closes, whatever ends it
+_END_WITH_TESTS = 'cat; kill -QUIT "$(head -n 1 "$0/postmaster.pid")" && rm -rf "$0"'
 
 MakePipeline = Callable[..., PipelineConfig]
 
@@ -118,10 +122,17 @@ def _directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    watch = subprocess.Popen(
+        ["sh", "-c", _END_WITH_TESTS, str(server.cluster)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         yield server.start()
     finally:
         server.remove()
+        watch.communicate()
 
 
 def _database(server: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
