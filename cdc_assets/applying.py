@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cdc_assets.changes.batch import ChangeBatch, UnfitColumnError, concatenate, type_changes
 from cdc_assets.changes.compact import behind_last_truncate, compact, events_of
+from cdc_assets.changes.fence import shown_everywhere
 from cdc_assets.changes.rows import build_rows
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.copying import unfit_value
@@ -118,6 +119,9 @@ class WindowApplier:
         end_lsn = transactions.end_lsn[raw.transactions]
         if not len(end_lsn) or end_lsn[-1] <= checkpoint.lsn:
             return
+        fences = self.session.fences.get(table, [])
+        if shown_everywhere(fences, transactions.xid[raw.transactions]).all():
+            return  # the copy has seen it all, and perhaps another shape of the table
         _check_shape(raw, checkpoint.shape, LSN(end_lsn[0]))
         try:
             masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)

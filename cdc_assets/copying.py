@@ -98,7 +98,7 @@ def _require_select(session: Session, table: TableName) -> None:
 
 
 def _refuse_altered(table: TableName, copied: TableShape, source: TableShape) -> None:
-    if copied != source:
+    if copied.declaration != source.declaration:
         raise SchemaChangeError(
             f"table {str(table)!r} was altered while it was copied",
             table=str(table),

@@ -88,9 +88,12 @@ class Session:
         self.checkpoints[checkpoint.table] = checkpoint
 
     def confirm(self) -> LSN:
-        """Move the slot to the smallest checkpoint of the config's tables."""
-        known = [self.checkpoints.get(table) for table in self.config.table_names]
-        lsns = [checkpoint.lsn for checkpoint in known if checkpoint is not None]
+        """Move the slot to the smallest checkpoint of the config's tables.
+
+        A checkpoint that the slot has passed already holds nothing back: its changes are gone.
+        """
+        lsns = [checkpoint.lsn for checkpoint in self.checkpoints.values()]
+        lsns = [lsn for lsn in lsns if lsn >= self.slot.confirmed_lsn]
         if lsns:
             confirmed = confirm(self.control, self.config.source.slot, min(lsns))
             self.slot = replace(self.slot, confirmed_lsn=confirmed)
@@ -205,7 +208,7 @@ def _gone_changes(session: Session) -> dict[TableName, CdcError]:
 def shape_error(session: Session, table: TableName) -> TableError | None:
     """Say whether the source's table has got another shape than its mirror, once all is applied."""
     mirror, source = session.checkpoints[table].shape, session.source_table(table).shape
-    if mirror == source:
+    if mirror.declaration == source.declaration:
         return None
     return SchemaChangeError(
         f"table {str(table)!r} was altered on the source: its columns or its key are not those "

@@ -155,20 +155,30 @@ def compact(batch: ChangeBatch, events: Events) -> Compacted:
 
 
 def _last_event_per_key(events: Events) -> tuple[list[pa.Array], Ints]:
-    if _strictly_growing(events.keys):
+    if len(events.keys) == 1 and pa.types.is_integer(events.keys[0].type):
+        last = _last_per_number(events.keys[0].to_numpy())
+    else:
+        last = _last_per_group([_groupable(key) for key in events.keys])
+    if len(last) == len(events):
         return events.keys, np.arange(len(events))
-    names = [str(at) for at in range(len(events.keys))]
-    table = pa.table([*map(_groupable, events.keys), np.arange(len(events))], [*names, "event"])
-    last = table.group_by(names).aggregate([("event", "max")])["event_max"].combine_chunks()
-    return [key.take(last) for key in events.keys], last.to_numpy()
+    return [key.take(pa.array(last)) for key in events.keys], last
 
 
-def _strictly_growing(keys: list[pa.Array]) -> bool:
-    """See the common case, inserts with growing numbers, where every key is its own group."""
-    if len(keys) != 1 or not pa.types.is_integer(keys[0].type):
-        return False
-    numbers = keys[0].to_numpy()
-    return bool((numbers[1:] > numbers[:-1]).all())
+def _last_per_number(numbers: Ints) -> Ints:
+    """Sort: changes come in a few ascending runs, as a rule, which a merge sort only joins."""
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    is_last = np.ones(len(order), dtype=bool)
+    is_last[:-1] = ordered[1:] != ordered[:-1]
+    return order[is_last]
+
+
+def _last_per_group(keys: list[pa.Array]) -> Ints:
+    names = [str(at) for at in range(len(keys))]
+    table = pa.table([*keys, np.arange(len(keys[0]))], [*names, "event"])
+    last = table.group_by(names).aggregate([("event", "max")])["event_max"]
+    numbers: Ints = last.combine_chunks().to_numpy()
+    return numbers
 
 
 def _groupable(key: pa.Array) -> pa.Array:

@@ -59,6 +59,12 @@ class TableShape:
         """The key's columns, in the key's order."""
         return tuple(self.columns[at] for at in self.key_indexes)
 
+    @property
+    def declaration(self) -> tuple[object, ...]:
+        """What must stay for values to stay what they are; two shapes may differ in the rest."""
+        columns = self.columns
+        return self.key, *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns)
+
     def difference(self, relation: Relation) -> str:
         """Say how a Relation message differs from this shape; empty when it does not."""
         declared = [(column.name, column.type_oid, column.typmod) for column in self.columns]

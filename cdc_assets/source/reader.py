@@ -17,14 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 
 from cdc_assets.identifiers import quote_literal
 from cdc_assets.lsn import LSN
-from cdc_assets.source.connection import PIN_SETTINGS, translated
+from cdc_assets.source.arrow import ArrowSession
+from cdc_assets.source.connection import translated
 
-BATCH_BYTES = 8 * 1024 * 1024
 _QUEUED_BATCHES = 4
 # Small first windows let applying start early. Every call reads the WAL again from restart_lsn,
 # which stands still during a burst: growing windows keep that to a small share.
@@ -117,46 +116,39 @@ class SlotReader:
         return False
 
     def _read(self) -> None:
-        with (
-            adbc.connect(self._conninfo, autocommit=True) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(PIN_SETTINGS + f", set_config('work_mem', '{_WORK_MEM}', false)")
-            copy = self._copy_slot(cursor)
+        with ArrowSession(self._conninfo) as session:
+            session.row(f"SELECT set_config('work_mem', '{_WORK_MEM}', false)")
+            copy = self._copy_slot(session)
             position, size = self._start_lsn, _FIRST_WINDOW_BYTES
             while position < self._target_lsn:
                 upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
-                if not self._read_window(cursor, copy, upto):
+                if not self._read_window(session, copy, upto):
                     return
-                position = _confirmed(cursor, copy)
+                position = _confirmed(session, copy)
                 if not self._put(WindowEnd(position)):
                     return
                 size = max(size, position - self._start_lsn)
 
-    def _copy_slot(self, cursor: adbc.Cursor) -> str:
-        cursor.execute("SELECT pg_backend_pid()")
-        copy = f"{self._slot[:40]}_run_{cursor.fetchone()[0]}"
-        cursor.execute(
-            f"SELECT 1 FROM pg_copy_logical_replication_slot({quote_literal(self._slot)},"
+    def _copy_slot(self, session: ArrowSession) -> str:
+        copy = f"{self._slot[:40]}_run_{session.row('SELECT pg_backend_pid()')[0]}"
+        session.row(
+            f"SELECT slot_name FROM pg_copy_logical_replication_slot({quote_literal(self._slot)},"
             f" {quote_literal(copy)}, true)"
         )
-        if _confirmed(cursor, copy) < self._start_lsn:
-            cursor.execute(
-                f"SELECT 1 FROM pg_replication_slot_advance({quote_literal(copy)},"
+        if _confirmed(session, copy) < self._start_lsn:
+            session.row(
+                f"SELECT slot_name FROM pg_replication_slot_advance({quote_literal(copy)},"
                 f" '{self._start_lsn}')"
             )
         return copy
 
-    def _read_window(self, cursor: adbc.Cursor, copy: str, upto: LSN) -> bool:
-        cursor.adbc_statement.set_options(
-            **{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
-        )
-        cursor.execute(
+    def _read_window(self, session: ArrowSession, copy: str, upto: LSN) -> bool:
+        batches = session.batches(
             f"SELECT data FROM pg_logical_slot_get_binary_changes({quote_literal(copy)}, '{upto}',"
             " NULL, 'proto_version', '1', 'publication_names',"
             f" {quote_literal(_name_list(self._publication))})"
         )
-        return all(self._put(batch) for batch in cursor.fetch_record_batch())
+        return all(self._put(batch) for batch in batches)
 
 
 def _name_list(publication: str) -> str:
@@ -164,9 +156,9 @@ def _name_list(publication: str) -> str:
     return '"' + publication.replace('"', '""') + '"'
 
 
-def _confirmed(cursor: adbc.Cursor, slot: str) -> LSN:
-    cursor.execute(
+def _confirmed(session: ArrowSession, slot: str) -> LSN:
+    row = session.row(
         "SELECT confirmed_flush_lsn::text FROM pg_replication_slots"
         f" WHERE slot_name = {quote_literal(slot)}"
     )
-    return LSN.parse(cursor.fetchone()[0])
+    return LSN.parse(row[0])

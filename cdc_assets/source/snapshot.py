@@ -8,19 +8,18 @@ commits past L. These two make the fence with which the part and the stream agre
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.identifiers import quote, quote_literal
 from cdc_assets.lsn import LSN
+from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
-from cdc_assets.source.connection import PIN_SETTINGS, translated
-from cdc_assets.source.reader import BATCH_BYTES
+from cdc_assets.source.connection import translated
 
 # Types whose cast to text is their output function, so it is the stream's text. Others (bool,
 # char(n), inet, …) have a cast of their own and take the slower `format`, which calls the output
@@ -57,14 +56,11 @@ class SnapshotReader:
 
     def __enter__(self) -> Self:
         with translated(self._slot):
-            self._connection = adbc.connect(self._conninfo, autocommit=True)
-            self._cursor = self._connection.cursor()
-            self._cursor.execute(PIN_SETTINGS)
+            self._session = ArrowSession(self._conninfo).__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cursor.close()
-        self._connection.close()
+        self._session.__exit__()
 
     @contextmanager
     def read_range(
@@ -104,25 +100,24 @@ class SnapshotReader:
         # a plain table's children are tables of their own in a publication
         relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
         with translated(self._slot):
-            self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
-                self._cursor.execute(
+                snapshot, lsn = self._session.row(
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
                 )
-                snapshot, lsn = self._cursor.fetchone()
                 chunk = Chunk(snapshot, LSN.parse(lsn).before_page_header())
-                self._cursor.adbc_statement.set_options(
-                    **{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
+                rows = self._session.batches(
+                    f"SELECT {columns} FROM {relation} AS source {where} {tail}"
                 )
-                self._cursor.execute(f"SELECT {columns} FROM {relation} AS source {where} {tail}")
-                chunk.batches = _counted(chunk, shape, self._cursor.fetch_record_batch())
-                yield chunk
+                with closing(rows):  # a statement that is not read to its end blocks the session
+                    chunk.batches = _counted(chunk, shape, rows)
+                    yield chunk
             finally:
-                self._cursor.execute("ROLLBACK")
+                self._session.execute("ROLLBACK")
 
 
 def _counted(
-    chunk: Chunk, shape: TableShape, batches: pa.RecordBatchReader
+    chunk: Chunk, shape: TableShape, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         if not batch.num_rows:
