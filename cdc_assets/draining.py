@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cdc_assets.applying import AppliedTable, WindowApplier, history_changed
@@ -96,7 +97,7 @@ class Drain:
     ) -> WindowApplied:
         started, session = time.monotonic(), self.session
         applier = WindowApplier(session, decoder, self.tables, expected)
-        with session.mirrors.transaction():
+        with self._fences_of_commits(), session.mirrors.transaction():
             for piece in window.pieces:
                 applier.take(piece)
             if applier.expected is not None and applier.expected.end_lsn <= window.end_lsn:
@@ -123,6 +124,16 @@ class Drain:
             remaining_bytes=max(0, self.target_lsn - window.end_lsn),
             seconds=time.monotonic() - started,
         )
+
+    @contextmanager
+    def _fences_of_commits(self) -> Iterator[None]:
+        """Forget the fences that a transaction has put up when it is undone with its rows."""
+        fences = {table: list(kept) for table, kept in self.session.fences.items()}
+        try:
+            yield
+        except BaseException:
+            self.session.fences = fences
+            raise
 
     def _behind(self, lsn: LSN) -> list[TableName]:
         return [table for table in self.tables if self.session.checkpoints[table].lsn < lsn]

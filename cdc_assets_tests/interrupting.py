@@ -1,0 +1,105 @@
+"""Interrupts a sync at its steps: by whatever a test wants to do there, or by SIGKILL.
+
+Run as a program it is the sync that kills itself:
+`python -m cdc_assets_tests.interrupting <config> <step> <number>`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cdc_assets import applying, copying
+from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.replicate import sync
+from cdc_assets.source import reader, window
+from cdc_assets.steps import Step, observers
+
+PROJECT = Path(__file__).resolve().parents[1]
+_SMALL = (
+    (copying, "CHUNK_ROWS", 70),
+    (applying, "APPLY_BYTES", 100_000),
+    (reader, "BATCH_BYTES", 60_000),
+    (reader, "_FIRST_WINDOW_BYTES", 150_000),
+    (window, "MEMORY_BYTES", 50_000),
+)
+
+
+def make_small(put: Callable[[object, str, object], None] = setattr) -> None:
+    """Make chunks, batches and slices so small that a small load has many of each."""
+    for module, name, value in _SMALL:
+        put(module, name, value)
+
+
+@contextmanager
+def at_step(step: Step, number: int, act: Callable[[], object]) -> Iterator[None]:
+    """Inside the block, act when a run comes to a step for the `number`-th time."""
+    count = 0
+
+    def observe(reached: Step) -> None:
+        nonlocal count
+        count += reached == step
+        if reached == step and count == number:
+            act()
+
+    observers.append(observe)
+    try:
+        yield
+    finally:
+        observers.remove(observe)
+    assert count >= number, f"{step!r} came {count} times, expected {number}"
+
+
+def config_path(config: PipelineConfig) -> Path:
+    """Give the file that a pipeline of the fixtures was read from."""
+    return config.root / "defs.yaml"
+
+
+def kill_at(config: PipelineConfig, step: Step, number: int) -> bool:
+    """Sync in a process that kills itself when it comes to a step for the `number`-th time.
+
+    Returns:
+        Whether it came that far; else it has ended well.
+    """
+    with start_sync(config, step, number) as process:
+        _, said = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), said
+    return process.returncode == -signal.SIGKILL
+
+
+def start_sync(
+    config: PipelineConfig, step: Step | None = None, number: int = 0
+) -> subprocess.Popen[str]:
+    """Start a sync in a process of its own."""
+    arguments = [str(config_path(config)), step or "", str(number)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "cdc_assets_tests.interrupting", *arguments],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _main(path: str, step: str, number: str) -> None:
+    make_small()
+    left = int(number)
+
+    def observe(reached: Step) -> None:
+        nonlocal left
+        left -= reached == step
+        if reached == step and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    observers.append(observe)
+    for _ in sync(load_config(Path(path))):
+        continue
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
