@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cdc_assets.changes.batch import ChangeBatch, UnfitColumnError, concatenate, type_changes
+from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
 from cdc_assets.changes.compact import behind_last_truncate, compact, events_of
 from cdc_assets.changes.fence import shown_everywhere
 from cdc_assets.changes.rows import build_rows
@@ -116,22 +116,29 @@ class WindowApplier:
     def _take_changes(self, raw: RawChanges, transactions: Transactions) -> None:
         table = raw.relation.table
         checkpoint = self.session.checkpoints[table]
-        end_lsn = transactions.end_lsn[raw.transactions]
-        if not len(end_lsn) or end_lsn[-1] <= checkpoint.lsn:
+        raw = raw.keep(self._is_news(raw, transactions, checkpoint.lsn))
+        if not len(raw.ops):
             return
-        fences = self.session.fences.get(table, [])
-        if shown_everywhere(fences, transactions.xid[raw.transactions]).all():
-            return  # the copy has seen it all, and perhaps another shape of the table
-        _check_shape(raw, checkpoint.shape, LSN(end_lsn[0]))
+        first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
+        _check_shape(raw, checkpoint.shape, first_lsn)
         try:
             masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
             batch = type_changes(raw, transactions, checkpoint.shape, fenced=masks)
         except UnfitColumnError as error:
             raise unfit_value(table, error.column, error.wanted, LSN(error.end_lsn)) from error
-        batch = batch.after(checkpoint.lsn)
         self.applied.setdefault(table, AppliedTable()).add(batch)
         self._pending.setdefault(table, []).append(batch)
         self._pending_bytes += batch.nbytes
+
+    def _is_news(self, raw: RawChanges, transactions: Transactions, applied: LSN) -> Mask:
+        """Find the rows that are not in the mirror yet for certain.
+
+        The others are not even decoded: what a copy has seen may have been of another shape, or
+        have held a value that had to be corrected before the table could be copied.
+        """
+        fences = self.session.fences.get(raw.relation.table, [])
+        news = ~shown_everywhere(fences, transactions.xid[raw.transactions])
+        return news & (transactions.end_lsn[raw.transactions] > applied)
 
     def _flush_table(self, table: TableName) -> None:
         batches = self._pending.pop(table, [])

@@ -306,15 +306,3 @@ def test_a_batch_that_is_applied_twice_changes_nothing_more(steps: list[Step]) -
     mirror.apply(batch)
     mirror.apply(batch)
     assert _comparable(mirror.rows) == _comparable(model.rows)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(steps=_steps(KEY_SPACES["integer"][1]), first=st.integers(0, 400))
-def test_changes_at_or_before_a_checkpoint_are_left_out(steps: list[Step], first: int) -> None:
-    shape, model = _shape(KEY_SPACES["integer"][0]), Model()
-    _play(steps, model)
-    rest = _batch(model.changes, shape).after(first)
-    assert rest.end_lsn.tolist() == [change.lsn for change in model.changes if change.lsn > first]
-    assert len(rest.old_rows) == sum(
-        change.old_key is not None for change in model.changes if change.lsn > first
-    )

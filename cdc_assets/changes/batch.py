@@ -70,11 +70,6 @@ class ChangeBatch:
             truncated=int(tally[TRUNCATE]),
         )
 
-    def after(self, end_lsn: int) -> ChangeBatch:
-        """Leave out what ends at or before `end_lsn`."""
-        first = int(np.searchsorted(self.end_lsn, end_lsn, side="right"))
-        return self.slice(first, len(self)) if first else self
-
     def slice(self, start: int, stop: int) -> ChangeBatch:
         """Cut out the rows `[start, stop)`."""
         old = slice(*np.searchsorted(self.old_rows, (start, stop)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,22 @@ class RawChanges:
     old_rows: Ints
     old_is_full: NDArray[np.bool_]
     nbytes: int
+
+    def keep(self, mask: NDArray[np.bool_]) -> RawChanges:
+        """Leave out rows."""
+        if mask.all():
+            return self
+        rows, with_old = np.flatnonzero(mask), mask[self.old_rows]
+        return replace(
+            self,
+            ops=self.ops[rows],
+            transactions=self.transactions[rows],
+            new=[column.at(rows) for column in self.new],
+            old=[column.at(np.flatnonzero(with_old)) for column in self.old],
+            old_rows=np.searchsorted(rows, self.old_rows[with_old]),
+            old_is_full=self.old_is_full[with_old],
+            nbytes=self.nbytes * len(rows) // len(mask),
+        )
 
 
 @dataclass(slots=True)

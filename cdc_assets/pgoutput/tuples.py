@@ -30,6 +30,10 @@ class Field:
         present: NDArray[np.bool_] = self.kinds == TEXT
         return present
 
+    def at(self, rows: Ints) -> Field:
+        """Pick out rows."""
+        return Field(self.kinds[rows], self.starts[rows], self.lengths[rows])
+
     def scattered(self, rows: Ints, count: int) -> Field:
         """Spread n rows over `count` rows, at the positions `rows`."""
         if len(rows) == count:
