@@ -17,14 +17,14 @@ from pathlib import Path
 from cdc_assets import applying, copying
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.replicate import sync
-from cdc_assets.source import reader, window
+from cdc_assets.source import arrow, reader, window
 from cdc_assets.steps import Step, observers
 
 PROJECT = Path(__file__).resolve().parents[1]
 _SMALL = (
     (copying, "CHUNK_ROWS", 70),
     (applying, "APPLY_BYTES", 100_000),
-    (reader, "BATCH_BYTES", 60_000),
+    (arrow, "BATCH_BYTES", 60_000),
     (reader, "_FIRST_WINDOW_BYTES", 150_000),
     (window, "MEMORY_BYTES", 50_000),
 )

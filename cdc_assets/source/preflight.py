@@ -115,6 +115,9 @@ def _table_problem(catalog: Catalog, name: TableName, published: bool) -> TableE
             table=str(name),
             hint=f"did you mean {meant!r}?" if meant else "correct it in the config's tables",
         )
+    # before it is published: without identity UPDATE and DELETE would fail on the source then
+    if (problem := _identity_problem(table)) is not None:
+        return problem
     if published and not table.published:
         return TableError(
             f"table {str(name)!r} is not in publication {catalog.publication!r}",
@@ -122,7 +125,7 @@ def _table_problem(catalog: Catalog, name: TableName, published: bool) -> TableE
             hint="run 'cdc-assets setup', or as the owner: ALTER PUBLICATION"
             f' "{catalog.publication}" ADD TABLE {name.sql}',
         )
-    return _identity_problem(table) or _column_problem(table)
+    return _column_problem(table)
 
 
 def _identity_problem(table: SourceTable) -> TableError | None:

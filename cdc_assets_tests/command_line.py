@@ -1,0 +1,71 @@
+"""`cdc-assets` as a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
+from cdc_assets_tests.interrupting import PROJECT, config_path
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, read as JSON."""
+        return json.loads(self.out)
+
+
+def run_command(config: PipelineConfig | Path, command: str, *options: str, **env: str) -> Done:
+    """Run `cdc-assets <command> --config …` to its end."""
+    path = config if isinstance(config, Path) else config_path(config)
+    done = subprocess.run(
+        [sys.executable, "-m", "cdc_assets.cli", command, "--config", str(path), *options],
+        cwd=PROJECT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def assert_readable(done: Done, *, says: str, hint: str, code: int = 1) -> None:
+    """Fail unless a command ended with one error that says something, and with its hint."""
+    assert done.code == code, done
+    assert "Traceback" not in done.err + done.out
+    lines = [line for line in done.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert [line.split(": ")[0] for line in lines] == ["error", "hint"], done.err
+    assert says in done.err, done.err
+    assert hint in lines[1], done.err
+
+
+def rewrite(config: PipelineConfig, **changed: Any) -> Path:
+    """Write the config beside itself with other attributes; give its file."""
+    document = yaml.safe_load(config_path(config).read_text())
+    for key, value in changed.items():
+        *parents, last = key.split("__")
+        place = document["attributes"]
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    path = config.root / "other" / "defs.yaml"
+    path.parent.mkdir(exist_ok=True)
+    assert document["type"] == COMPONENT_TYPE
+    path.write_text(yaml.safe_dump(document))
+    return path
