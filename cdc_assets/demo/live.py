@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,6 +76,7 @@ def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
     directory = home / "dagster"
     directory.mkdir(exist_ok=True)
     shutil.copyfile(config.root / "dagster.yaml", directory / "dagster.yaml")
+    make_storage(directory)
     workspace = ["-w", str(config.root / "workspace.yaml")]
     web = ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *workspace]
     daemon = ["dagster._daemon", "run", *workspace]
@@ -80,6 +84,27 @@ def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
         Service("webserver", web, directory=config.root, home=directory),
         Service("daemon", daemon, directory=config.root, home=directory),
     ]
+
+
+def make_storage(home: Path) -> None:
+    """Have Dagster make its databases, before two programs do so at once.
+
+    Each stamps its revision into a new SQLite file. Two stamps make the file unreadable for good,
+    and the first start of webserver and daemon side by side does that now and then.
+
+    Raises:
+        CdcError: Dagster can't make them.
+    """
+    asked = subprocess.run(
+        [sys.executable, "-m", "dagster", "instance", "info"],
+        env={**os.environ, "DAGSTER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode:
+        last = asked.stderr.strip().splitlines()[-1:]
+        raise CdcError(f"Dagster can't make its storage in {str(home)!r}: {' '.join(last)}")
 
 
 def _welcome(config: PipelineConfig, home: Path, address: str) -> str:
