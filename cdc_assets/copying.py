@@ -24,7 +24,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.session import Session, recopy_hint
-from cdc_assets.source.slot import wait_until_flushed
+from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
 from cdc_assets.source.snapshot import Chunk, SnapshotReader
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Checkpoint
@@ -40,6 +40,8 @@ def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> It
         CdcError: The source or the warehouse refuses.
     """
     _require_select(session, table)
+    if table not in session.checkpoints:
+        _require_published_changes(session, table)
     chunk = 0
     while (checkpoint := session.checkpoints.get(table)) is None or checkpoint.phase == "copying":
         chunk += 1
@@ -94,6 +96,24 @@ def _require_select(session: Session, table: TableName) -> None:
         f"the source's role may not read table {str(table)!r}, which the first copy needs",
         table=str(table),
         hint=f"as the owner: GRANT SELECT ON {table.sql} TO the role of source.dsn",
+    )
+
+
+def _require_published_changes(session: Session, table: TableName) -> None:
+    source = session.config.source
+    pid = wait_for_unpublished_changes(
+        session.control,
+        slot=source.slot,
+        publication=source.publication,
+        table_oid=session.source_table(table).oid,
+    )
+    if pid is None:
+        return
+    raise TableError(
+        f"table {str(table)!r} was published lately, and a transaction that is older stays open:"
+        f" what it has changed is not on the slot (pid {pid} on the source)",
+        table=str(table),
+        hint="let it end, or end it with pg_terminate_backend; the next sync copies the table",
     )
 
 

@@ -20,6 +20,7 @@ PLUGIN = "pgoutput"
 _FLUSH_TIMEOUT_SECONDS = 60.0
 _UNASKED_FLUSH_SECONDS = 0.1
 _IN_USE_TIMEOUT_SECONDS = 5.0
+_JOIN_TIMEOUT_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 
 
@@ -145,6 +146,45 @@ def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
 def current_snapshot(connection: Connection) -> Snapshot:
     """Ask which transactions the source shows now."""
     return Snapshot.parse(fetch_one(connection, "SELECT pg_current_snapshot()::text")[0])
+
+
+_JOINED_LATELY = """
+SELECT bool_or(age(entry.xid) <= age(slot.catalog_xmin))
+FROM pg_replication_slots slot, pg_publication p, LATERAL (
+    SELECT p.xmin
+    UNION ALL SELECT r.xmin FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = %s
+    UNION ALL SELECT n.xmin FROM pg_publication_namespace n JOIN pg_class c
+        ON c.relnamespace = n.pnnspid WHERE n.pnpubid = p.oid AND c.oid = %s
+) AS entry(xid)
+WHERE slot.slot_name = %s AND p.pubname = %s
+"""
+
+
+def wait_for_unpublished_changes(
+    connection: Connection, *, slot: str, publication: str, table_oid: int
+) -> int | None:
+    """Wait until no open transaction can hold changes that were made before a table was published.
+
+    The slot decodes a change with the catalog as it was then, so it leaves such changes out; only
+    a read of the table that sees them committed brings them. Where the slot's catalog_xmin is past
+    the table's entry in the publication, every change that the slot still gives is published.
+
+    Returns:
+        The pid of a session whose transaction stays open, else None.
+    """
+    row = fetch_one(connection, _JOINED_LATELY, (table_oid, table_oid, slot, publication))
+    if not row[0]:
+        return None
+    running, deadline = current_snapshot(connection), time.monotonic() + _JOIN_TIMEOUT_SECONDS
+    while current_snapshot(connection).xmin < running.xmax:
+        if time.monotonic() > deadline:
+            oldest = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL"
+                " ORDER BY age(backend_xid) DESC LIMIT 1"
+            ).fetchone()
+            return oldest[0] if oldest else 0
+        time.sleep(_POLL_SECONDS)
+    return None
 
 
 def confirm(connection: Connection, slot: str, lsn: LSN) -> LSN:

@@ -1,0 +1,51 @@
+"""A table that joins a running pipeline is copied whole, whoever writes it meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.source.setup import setup
+from cdc_assets_tests.command_line import rewrite
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once
+
+
+@pytest.fixture
+def joined(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    """A pipeline that runs with `a`, in a config to which `b` was added."""
+    database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+    config = pipeline("public.a")
+    converge(database, config)
+    return load_config(rewrite(config, tables=[{"source": "public.a"}, {"source": "public.b"}]))
+
+
+def test_a_table_joins_with_its_rows_and_its_later_changes(
+    database: ScratchDatabase, joined: PipelineConfig
+) -> None:
+    database.execute("INSERT INTO b VALUES (1), (2)")
+    assert len(setup(joined)) == 1
+    database.execute("DELETE FROM b WHERE id = 1; INSERT INTO a VALUES (1)")
+
+    converge(database, joined)
+
+
+def test_changes_from_before_the_publication_are_not_lost_with_their_late_commit(
+    database: ScratchDatabase, joined: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot leaves them out, so a copy before that commit would never get them."""
+    monkeypatch.setattr("cdc_assets.source.slot._JOIN_TIMEOUT_SECONDS", 0.2)
+    with database.connect() as long:
+        long.autocommit = False
+        long.execute("INSERT INTO b VALUES (1)")
+        setup(joined)
+        database.execute("INSERT INTO a VALUES (1)")
+        for _ in range(2):
+            errors = errors_of(sync_once(joined))
+            assert list(errors) == ["public.b"]
+            assert f"pid {long.info.backend_pid}" in errors["public.b"].message
+            assert mirror_rows(joined, "public.a", "id") == [(1,)]
+        long.commit()
+
+    converge(database, joined)
