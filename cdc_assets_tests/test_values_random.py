@@ -1,0 +1,207 @@
+"""Random rows of a wide table, inserted, updated, moved and deleted, converge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import LiteralString, cast
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets.identifiers import TableName
+from cdc_assets.operating import forget_tables
+from cdc_assets_tests.conftest import make_pipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.slices import cut_small
+from cdc_assets_tests.syncs import converge
+from cdc_assets_tests.values import KINDS, TYPES_SQL
+
+# A row of more than 1600 columns is impossible, of these some 70 is not
+COLUMNS = {f"c{number}": kind for number, kind in enumerate(KINDS)}
+TABLE = [TableName("public", "wide")]
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+INTEGER = st.integers(-(2**63), 2**63 - 1)
+# Values that a type can hold beyond its listed ones, as text
+MORE: dict[str, st.SearchStrategy[str]] = {
+    "bigint": INTEGER.map(str),
+    "integer": st.integers(-(2**31), 2**31 - 1).map(str),
+    "text": TEXT,
+    "bytea": st.binary(max_size=40).map(lambda value: "\\x" + value.hex()),
+    "double precision": st.floats().map(repr),
+    "real": st.floats(width=32).map(repr),
+    "numeric": st.decimals(allow_nan=False, allow_infinity=False).map(str),
+    "numeric(10,2)": st.decimals(-99_999_999, 99_999_999, places=2).map(str),
+    "numeric(38,0)": st.integers(-(10**38) + 1, 10**38 - 1).map(str),
+    "timestamp": st.integers(-211_800_000_000, 9_224_000_000_000).map(
+        lambda seconds: f"epoch {seconds}"
+    ),
+    "date": st.integers(-2_440_587, 2_145_000_000).map(lambda days: f"day {days}"),
+    "uuid": st.uuids().map(str),
+    "time": st.times().map(str),
+    "text[]": st.lists(st.one_of(st.none(), TEXT), max_size=4).map(lambda parts: _array(parts)),
+    "bigint[]": st.lists(INTEGER, max_size=4).map(
+        lambda numbers: "{" + ",".join(map(str, numbers)) + "}"
+    ),
+    "bit(5)": st.integers(0, 31).map(lambda number: f"{number:05b}"),
+}
+
+
+def _array(parts: list[str | None]) -> str:
+    escaped = [
+        "NULL" if part is None else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for part in parts
+    ]
+    return "{" + ",".join(escaped) + "}"
+
+
+@st.composite
+def values(draw: st.DrawFn, kind_type: str, listed: tuple[str, ...]) -> str | None:
+    choices = [st.none(), st.sampled_from([text for text in listed if len(text) < 4000])]
+    return draw(st.one_of(*choices, *([MORE[kind_type]] if kind_type in MORE else [])))
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Insert, update, move (to another key) or delete one row; `texts` by column."""
+
+    op: str
+    key: int
+    other: int
+    texts: dict[str, str | None]
+    ends_transaction: bool
+
+
+@st.composite
+def statements(draw: st.DrawFn) -> Statement:
+    op = draw(st.sampled_from(["insert", "insert", "update", "update", "move", "delete"]))
+    chosen = (
+        list(COLUMNS)
+        if op == "insert"
+        else draw(st.lists(st.sampled_from(list(COLUMNS)), max_size=5, unique=True))
+    )
+    if op == "insert":
+        chosen = draw(st.lists(st.sampled_from(chosen), min_size=10, max_size=40, unique=True))
+    kinds = {name: COLUMNS[name] for name in chosen}
+    texts = {name: draw(values(kind.type, kind.texts)) for name, kind in kinds.items()}
+    key, other = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    return Statement(op, key, other, texts, draw(st.booleans()))
+
+
+class Wide:
+    """The table and its pipeline; statements that break the key are left out."""
+
+    def __init__(self, database: ScratchDatabase, config: PipelineConfig) -> None:
+        self.database, self.config = database, config
+
+    def play(self, played: list[Statement]) -> None:
+        with closing(self.database.connect()) as connection:
+            connection.execute("BEGIN")
+            for statement in played:
+                self._execute(connection, statement)
+                if statement.ends_transaction:
+                    connection.execute("COMMIT")
+                    connection.execute("BEGIN")
+            connection.execute("COMMIT")
+
+    def _execute(self, connection: psycopg.Connection, statement: Statement) -> None:
+        texts = {"big": "x" * 3000 if statement.key % 2 else "", **statement.texts}
+        typed = [_typed(name, text) for name, text in texts.items()]
+        names, parameters = list(texts), [parameter for _, parameter in typed]
+        expressions = [expression for expression, _ in typed]
+        key, other = statement.key, statement.other
+        assignments = [
+            f"{name} = {expression}"
+            for name, expression in zip(names, expressions, strict=True)
+            if name != "big"
+        ]
+        match statement.op:
+            case "insert":
+                sql = (
+                    f"INSERT INTO wide (id, {', '.join(names)})"
+                    f" VALUES ({key}, {', '.join(expressions)}) ON CONFLICT DO NOTHING"
+                )
+            case "delete":
+                sql, parameters = f"DELETE FROM wide WHERE id = {key}", []
+            case "move":
+                free = f"NOT EXISTS (SELECT FROM wide WHERE id = {other})"
+                sql = f"UPDATE wide SET {', '.join(['id = ' + str(other), *assignments])}"
+                sql, parameters = f"{sql} WHERE id = {key} AND {free}", parameters[1:]
+            case _:
+                sql = f"UPDATE wide SET {', '.join(['n = n + 1', *assignments])} WHERE id = {key}"
+                parameters = parameters[1:]
+        connection.execute(cast("LiteralString", sql), parameters or None)
+
+
+def _typed(name: str, text: str | None) -> tuple[str, str | None]:
+    if name == "big":
+        return "%s::text", text
+    kind = COLUMNS[name].type
+    if text is not None and text.startswith("epoch "):
+        return f"(timestamp '1970-01-01' + %s::text::interval)::{kind}", text[6:] + " seconds"
+    if text is not None and text.startswith("day "):
+        return "date '1970-01-01' + %s::text::int", text[4:]
+    return f"%s::text::{kind}", text
+
+
+@pytest.fixture(scope="module")
+def wide(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wide]:
+    database = ScratchDatabase(postgres, "values_random")
+    database.create()
+    try:
+        database.execute(TYPES_SQL)
+        listed = ", ".join(f"{name} {kind.type}" for name, kind in COLUMNS.items())
+        database.execute(
+            f"CREATE TABLE wide (id int PRIMARY KEY, n int DEFAULT 0, big text, {listed})"
+        )
+        database.execute("ALTER TABLE wide ALTER big SET STORAGE EXTERNAL")
+        config = make_pipeline(database, tmp_path_factory.mktemp("random"), "public.wide")
+        yield Wide(database, config)
+    finally:
+        database.drop()
+
+
+MANY = st.lists(statements(), min_size=12, max_size=20)
+COMMON = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+}
+
+
+@settings(max_examples=12, **COMMON)
+@given(before=st.lists(statements(), min_size=4, max_size=8), played=MANY)
+def test_random_changes_converge(
+    wide: Wide, before: list[Statement], played: list[Statement]
+) -> None:
+    """The table goes on from example to example: each starts from what the last one left."""
+    wide.play(before)
+    converge(wide.database, wide.config)
+    wide.play(played)
+    converge(wide.database, wide.config)
+
+
+@settings(max_examples=6, **COMMON)
+@given(unseen=MANY, seen=MANY)
+def test_random_rows_are_copied_as_they_are(
+    wide: Wide,
+    monkeypatch: pytest.MonkeyPatch,
+    unseen: list[Statement],
+    seen: list[Statement],
+) -> None:
+    """A new copy, while the slot still has changes that the copy has seen already."""
+    cut_small(monkeypatch)
+    wide.play(unseen)
+    forget_tables(wide.config, TABLE)
+    wide.play(seen)
+    converge(wide.database, wide.config)
