@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
 
+import adbc_driver_manager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
@@ -44,6 +45,7 @@ PIN_SETTINGS = "SELECT " + ", ".join(
     f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _PINNED.items()
 )
 _LOCK_CLASS = crc32(b"cdc_assets") - 2**31  # advisory locks take two int4
+_BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
 _ACCESS_FAULTS = (
     "authentication failed",
     "does not exist",
@@ -119,7 +121,7 @@ def translated(slot: str) -> Iterator[None]:
         raise
     except Exception as error:
         state = getattr(error, "sqlstate", None)
-        if state is None and not isinstance(error, psycopg.OperationalError):
+        if state is None and not isinstance(error, _BROKEN):
             raise
         raise source_error(state, str(error), slot) from error
 

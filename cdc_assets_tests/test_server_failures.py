@@ -1,0 +1,236 @@
+"""A server that crashes, hides commits, runs out of slots or throws WAL away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import duckdb
+import psycopg
+import pytest
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets.errors import ConnectionLostError
+from cdc_assets.steps import Step
+from cdc_assets_tests.command_line import assert_readable, run_command
+from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.interrupting import at_step, make_small
+from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
+from cdc_assets_tests.syncs import converge, mirror_rows, sync_once
+from cdc_assets_tests.waiting import wait_for, wait_for_row
+
+SETTINGS = {**SERVER_SETTINGS, "max_replication_slots": "4"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A server of these tests alone."""
+    own = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=SETTINGS)
+    try:
+        yield own.start()
+    finally:
+        own.remove()
+
+
+@pytest.fixture
+def fragile(server: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
+    """A database on it."""
+    scratch = ScratchDatabase(server, "fragile")
+    scratch.create()
+    try:
+        yield scratch
+    finally:
+        server.start()  # again, if it was crashed
+        scratch.drop()
+
+
+@pytest.fixture
+def ledger(
+    fragile: ScratchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PipelineConfig:
+    make_small(monkeypatch.setattr)
+    create_ledger(fragile)
+    return make_pipeline(fragile, tmp_path, *TABLES)
+
+
+@pytest.fixture
+def orders(fragile: ScratchDatabase, tmp_path: Path) -> PipelineConfig:
+    fragile.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    return make_pipeline(fragile, tmp_path, "public.orders")
+
+
+def configure(database: ScratchDatabase, setting: str, value: str | None) -> None:
+    """Change a setting of the running server; None takes it back."""
+    with database.connect() as connection:
+        what = f"SET {setting} = '{value}'" if value is not None else f"RESET {setting}"
+        connection.execute(f"ALTER SYSTEM {what}")  # type: ignore[call-overload]
+        connection.execute("SELECT pg_reload_conf()")
+    shown = "SELECT 1 FROM pg_settings WHERE name = %s AND (setting = %s OR %s::text IS NULL)"
+    wait_for(lambda: database.execute(shown, [setting, value, value]), f"{setting} to be set")
+
+
+@pytest.mark.parametrize("step", ["chunk_read", "chunk_staged", "window_read", "window_committed"])
+def test_a_crash_of_the_server_within_a_run_is_made_good_by_the_next(
+    server: EmbeddedPostgres, fragile: ScratchDatabase, ledger: PipelineConfig, step: Step
+) -> None:
+    Writer(fragile, seed=5).commit(60)
+
+    with pytest.raises(ConnectionLostError) as raised, at_step(step, 2, server.kill):
+        sync_once(ledger)
+
+    assert raised.value.retryable
+    server.start()
+    Writer(fragile, seed=6).commit(20)
+    converge(fragile, ledger)
+
+
+def test_a_slot_that_a_crash_took_back_gives_nothing_twice(
+    server: EmbeddedPostgres, fragile: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    converge(fragile, ledger)
+    fragile.execute("CHECKPOINT")
+    for seed in (7, 8):
+        Writer(fragile, seed=seed).commit(60)
+        confirmed = converge(fragile, ledger).confirmed_lsn
+    server.kill()
+    server.start()
+    ((behind,),) = fragile.execute(
+        "SELECT confirmed_flush_lsn < %s::pg_lsn FROM pg_replication_slots", [str(confirmed)]
+    )
+    assert behind
+    fragile.execute("INSERT INTO lines VALUES (-1, 1, 1)")
+
+    finished = converge(fragile, ledger)
+
+    assert finished.counts.total == finished.counts.inserted == 1
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["after the copy", "before the copy"])
+def test_a_commit_that_waits_for_a_standby_is_applied_once_the_source_shows_it(
+    fragile: ScratchDatabase,
+    orders: PipelineConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    copied: bool,
+) -> None:
+    monkeypatch.setattr("cdc_assets.source.window._VISIBLE_TIMEOUT_SECONDS", 0.3)
+    fragile.execute("INSERT INTO orders VALUES (1)")
+    if copied:
+        converge(fragile, orders)
+    configure(fragile, "synchronous_standby_names", "none_such")
+    waiter = Thread(target=fragile.execute, args=["INSERT INTO orders VALUES (2)"])
+    waiter.start()
+    try:
+        wait_for_row(
+            fragile,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+            "a commit that waits for a standby",
+        )
+        fragile.execute("SET synchronous_commit = local; INSERT INTO orders VALUES (3)")
+        for _ in range(2):
+            finished = sync_once(orders)
+            assert "which the source does not show yet" in finished.notes[0]
+            assert finished.failed == ()
+            assert (2,) not in mirror_rows(orders, "public.orders", "id")
+    finally:
+        configure(fragile, "synchronous_standby_names", None)
+        waiter.join()
+
+    assert converge(fragile, orders).notes == ()
+
+
+def test_asynchronous_commits_just_before_a_run_are_in_it(
+    fragile: ScratchDatabase, orders: PipelineConfig
+) -> None:
+    for number in range(5):
+        fragile.execute(f"SET synchronous_commit = off; INSERT INTO orders VALUES ({number})")
+        converge(fragile, orders)
+
+
+def test_a_run_without_a_spare_slot_says_so(
+    fragile: ScratchDatabase, orders: PipelineConfig
+) -> None:
+    converge(fragile, orders)
+    fragile.execute("INSERT INTO orders VALUES (1)")
+    for number in range(3):
+        fragile.execute(f"SELECT pg_create_physical_replication_slot('taken_{number}')")
+
+    done = run_command(orders, "sync")
+
+    for number in range(3):
+        fragile.execute(f"SELECT pg_drop_replication_slot('taken_{number}')")
+    assert_readable(done, says="all replication slots", hint="max_replication_slots")
+    converge(fragile, orders)
+
+
+def test_a_lost_slot_says_so_until_everything_is_copied_anew(
+    fragile: ScratchDatabase, orders: PipelineConfig
+) -> None:
+    converge(fragile, orders)
+    fragile.execute("INSERT INTO orders VALUES (1)")
+    configure(fragile, "max_slot_wal_keep_size", "1")
+    try:
+
+        def lost() -> bool:
+            fragile.execute("CREATE TABLE filler AS SELECT generate_series(1, 100) AS n")
+            fragile.execute("DROP TABLE filler")
+            fragile.execute("SELECT pg_switch_wal()")
+            fragile.execute("CHECKPOINT")
+            status = "SELECT 1 FROM pg_replication_slots WHERE wal_status = 'lost'"
+            return bool(fragile.execute(status))
+
+        wait_for(lost, "the slot to be lost")
+    finally:
+        configure(fragile, "max_slot_wal_keep_size", None)
+
+    for command in ("sync", "check", "setup", "status"):
+        done = run_command(orders, command)
+        assert_readable(done, says="was invalidated", hint="cdc-assets teardown --drop-tables")
+    assert mirror_rows(orders, "public.orders") == []
+    assert run_command(orders, "teardown", "--drop-tables").code == 0
+    assert run_command(orders, "setup").code == 0
+    converge(fragile, orders)
+
+
+def test_a_warehouse_of_another_server_is_refused(
+    fragile: ScratchDatabase, orders: PipelineConfig
+) -> None:
+    """As if the source had been replaced: another system, or WAL that ends before ours."""
+    converge(fragile, orders)
+    for change, says in (
+        ("identity = replace(identity, '\"timeline\": 1', '\"timeline\": 2')", "timeline 2"),
+        ("lsn = lsn + 1000000000000", "restored from an older copy"),
+    ):
+        with duckdb.connect(str(orders.warehouse_path)) as warehouse:
+            kept = warehouse.execute("SELECT identity, lsn FROM _cdc.checkpoints").fetchall()[0]
+            warehouse.execute(f"UPDATE _cdc.checkpoints SET {change}")
+        assert_readable(run_command(orders, "sync"), says=says, hint="--drop-tables")
+        with duckdb.connect(str(orders.warehouse_path)) as warehouse:
+            warehouse.execute("UPDATE _cdc.checkpoints SET identity = ?, lsn = ?", kept)
+    converge(fragile, orders)
+
+
+def test_a_server_whose_log_is_not_logical(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    database = ScratchDatabase(server, "replica")
+    database.create()
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    config = make_pipeline(database, tmp_path, "public.orders", create=False)
+    server.stop()
+    lesser = EmbeddedPostgres(server.cluster.parent, settings={**SETTINGS, "wal_level": "replica"})
+    try:
+        lesser.start()
+        with psycopg.connect(database.dsn) as connection:
+            assert connection.execute("SHOW wal_level").fetchone() == ("replica",)
+        for command in ("setup", "sync"):
+            done = run_command(config, command)
+            assert_readable(done, says="wal_level is 'replica'", hint="wal_level = logical")
+        done = run_command(config, "check", "--json")
+        assert done.code == 1
+        problems = [problem["error"] for problem in done.json["problems"]]
+        assert any("wal_level" in problem for problem in problems)
+        assert any("does not exist" in problem for problem in problems)
+    finally:
+        server.start()
+        database.drop()
