@@ -114,7 +114,7 @@ def _warehouse_state(
         return "the warehouse is in use, most likely by a run", {}, {}
     try:
         checkpoints = Checkpoints(mirrors.connection, config.name).read()
-        rows = {table: mirrors.row_count(table) for table in checkpoints}
+        rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
     finally:
         mirrors.close()
     return "", checkpoints, rows

@@ -157,6 +157,7 @@ def _check(session: Session) -> None:
     problems: dict[TableName, CdcError] = {
         **table_problems(session.catalog, session.config.table_names),
         **_gone_changes(session),
+        **_gone_mirrors(session),
     }
     if problems and len(problems) == len(session.config.table_names):
         raise next(iter(problems.values()))
@@ -202,6 +203,18 @@ def _gone_changes(session: Session) -> dict[TableName, CdcError]:
         )
         for table, checkpoint in session.checkpoints.items()
         if confirmed > checkpoint.lsn
+    }
+
+
+def _gone_mirrors(session: Session) -> dict[TableName, CdcError]:
+    return {
+        table: TableError(
+            f"the mirror of {str(table)!r} is not in the warehouse any more",
+            table=str(table),
+            hint="somebody else dropped it: " + recopy_hint(table),
+        )
+        for table in session.checkpoints
+        if not session.mirrors.exists(table)
     }
 
 
