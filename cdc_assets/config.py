@@ -215,7 +215,7 @@ def load_config(path: Path) -> PipelineConfig:
         raise ConfigError(f"config {str(path)!r} is not YAML: {_yaml_place(error)}") from error
     problems = _envelope_problems(document)
     if problems:
-        raise _config_error(str(path), problems)
+        raise config_error(str(path), problems)
     return parse_config(document["attributes"], root=project_root(path), place=str(path))
 
 
@@ -234,7 +234,7 @@ def parse_config(attributes: Mapping[str, Any], *, root: Path, place: str) -> Pi
         return PipelineConfig.model_validate({**attributes, "root": root})
     except ValidationError as error:
         problems = [_problem(detail) for detail in error.errors(include_input=False)]
-        raise _config_error(place, list(dict.fromkeys(problems))) from None
+        raise config_error(place, list(dict.fromkeys(problems))) from None
 
 
 def find_config(directory: Path) -> Path:
@@ -263,7 +263,8 @@ def project_root(path: Path) -> Path:
     return folder
 
 
-def _config_error(place: str, problems: list[str]) -> ConfigError:
+def config_error(place: str, problems: list[str]) -> ConfigError:
+    """Make one error of all problems that the config at `place` has."""
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return ConfigError(
         f"config {place!r} has {count}: " + "; ".join(problems),

@@ -18,7 +18,7 @@ from dagster.components.resolved.core_models import OpSpec
 from pydantic import BaseModel, GetJsonSchemaHandler, RootModel, ValidationError
 from pydantic_core import CoreSchema
 
-from cdc_assets.config import PipelineConfig, parse_config
+from cdc_assets.config import PipelineConfig, config_error, parse_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 
@@ -115,16 +115,6 @@ def schedule_problems(schedule: object) -> list[str]:
     if not isinstance(schedule, str) or is_valid_cron_string(schedule):
         return []  # what is no text has its problem already
     return [f"schedule: expected a cron expression with five fields, got {schedule!r}"]
-
-
-def config_error(place: str, problems: list[str]) -> ConfigError:
-    """Make one error of all problems, worded as `parse_config` words it."""
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return ConfigError(
-        f"config {place!r} has {count}: " + "; ".join(problems),
-        hint="docs/configuration.md lists every key",
-        problems=tuple(problems),
-    )
 
 
 def _dagsters_problems(attributes: Mapping[str, Any]) -> Iterator[str]:

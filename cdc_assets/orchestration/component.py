@@ -20,6 +20,7 @@ from cdc_assets.config import (
     TableConfig,
     WarehouseConfig,
     WindowConfig,
+    config_error,
     parse_config,
     project_root,
 )
@@ -27,7 +28,6 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import (
     DEFAULT_SCHEDULE,
     attributes_model,
-    config_error,
     read_attributes,
     schedule_problems,
 )
