@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def test_chunks_follow_the_order_of_the_key(
 @pytest.mark.usefixtures("chunks_of_three")
 @pytest.mark.parametrize("collation", ["en-x-icu", "sv-x-icu", "und-x-icu", "C"])
 def test_a_text_key_is_cut_by_its_collation(
-    older_database: ScratchDatabase, tmp_path: Any, collation: str
+    older_database: ScratchDatabase, tmp_path: Path, collation: str
 ) -> None:
     words = ["a", "A", "b", "B", "z", "Z", "ä", "Ä", "å", "é", "e", "f", "_x", " x", "-x", "x-y"]
     older_database.execute(
@@ -100,6 +101,22 @@ def test_a_text_key_is_cut_by_its_collation(
     with ExitStack() as stack:
         for number in (1, 3, 5):
             stack.enter_context(at_step("chunk_committed", number, move))
+        converge(older_database, config)
+
+
+@pytest.mark.usefixtures("chunks_of_three")
+def test_a_key_of_an_extensions_type_is_cut_as_it_is_compared(
+    older_database: ScratchDatabase, tmp_path: Path
+) -> None:
+    older_database.execute("CREATE EXTENSION citext; CREATE TABLE t (k citext PRIMARY KEY)")
+    older_database.execute("INSERT INTO t SELECT unnest(ARRAY['a','B','c','D','e','F','g','H'])")
+    config = make_pipeline(older_database, tmp_path, "public.t")
+
+    def move() -> None:
+        older_database.execute("UPDATE t SET k = upper(k) WHERE k IN ('a', 'g')")
+        older_database.execute("INSERT INTO t VALUES ('Aa'), ('aB'), ('z')")
+
+    with at_step("chunk_committed", 2, move):
         converge(older_database, config)
 
 

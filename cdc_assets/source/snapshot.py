@@ -72,8 +72,9 @@ class SnapshotReader:
             CdcError: The source refuses, or the connection is lost.
         """
         condition = "" if after is None else f"{_key(shape)} > {_bound(shape, after)}"
-        # an unqualified name would mean the output column, which is text
-        order = ", ".join(f"source.{quote(name)}" for name in shape.key)
+        # An unqualified name would mean the output column, which is text. The operator is the one
+        # that compares with a bound: the order of an extension's type may be another's (citext).
+        order = ", ".join(f"source.{quote(name)} USING <" for name in shape.key)
         with self._read(table, shape, condition, f"ORDER BY {order} LIMIT {limit}") as chunk:
             yield chunk
 
