@@ -74,6 +74,11 @@ class WindowApplier:
     last: LastTransaction | None = None
     _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
     _pending_bytes: int = 0
+    _by_oid: dict[int, TableName] = field(init=False)
+
+    def __post_init__(self) -> None:
+        checkpoints = self.session.checkpoints
+        self._by_oid = {checkpoints[table].shape.oid: table for table in self.tables}
 
     def take(self, piece: CommittedPiece) -> None:
         """Decode a piece, and write what is pending once it is large.
@@ -82,7 +87,7 @@ class WindowApplier:
             TableError: A table can't go on: the transaction must be undone.
         """
         self._note_last(piece.transactions)
-        for raw in self.decoder.decode(piece.messages, self._is_wanted):
+        for raw in self.decoder.decode(piece.messages, self._table_of):
             self._take_changes(raw, piece.transactions)
         if self._pending_bytes > APPLY_BYTES:
             self.flush()
@@ -93,8 +98,14 @@ class WindowApplier:
             self._flush_table(table)
         self._pending_bytes = 0
 
-    def _is_wanted(self, relation: Relation) -> bool:
-        return relation.table in self.tables
+    def _table_of(self, relation: Relation) -> TableName | None:
+        """Find the table whose changes these are, whatever its name was when they were made.
+
+        A table that is only called like one of ours is given, too: its changes are refused.
+        """
+        if relation.oid in self._by_oid:
+            return self._by_oid[relation.oid]
+        return relation.table if relation.table in self.tables else None
 
     def _note_last(self, transactions: Transactions) -> None:
         if not len(transactions):
@@ -114,7 +125,7 @@ class WindowApplier:
         )
 
     def _take_changes(self, raw: RawChanges, transactions: Transactions) -> None:
-        table = raw.relation.table
+        table = raw.table
         checkpoint = self.session.checkpoints[table]
         raw = raw.keep(self._is_news(raw, transactions, checkpoint.lsn))
         if not len(raw.ops):
@@ -136,7 +147,7 @@ class WindowApplier:
         The others are not even decoded: what a copy has seen may have been of another shape, or
         have held a value that had to be corrected before the table could be copied.
         """
-        fences = self.session.fences.get(raw.relation.table, [])
+        fences = self.session.fences.get(raw.table, [])
         news = ~shown_everywhere(fences, transactions.xid[raw.transactions])
         return news & (transactions.end_lsn[raw.transactions] > applied)
 
@@ -193,7 +204,7 @@ def _check_shape(raw: RawChanges, shape: TableShape, lsn: LSN) -> None:
         SchemaChangeError: The relation has other columns than the mirror.
         ReplicaIdentityError: Its old tuples do not carry the mirror's key.
     """
-    table, hint = str(raw.relation.table), recopy_hint(raw.relation.table)
+    table, hint = str(raw.table), recopy_hint(raw.table)
     if difference := shape.difference(raw.relation):
         raise SchemaChangeError(
             f"table {table!r} was altered on the source at {lsn}: {difference}",

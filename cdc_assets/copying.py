@@ -105,7 +105,7 @@ def _require_published_changes(session: Session, table: TableName) -> None:
         session.control,
         slot=source.slot,
         publication=source.publication,
-        table_oid=session.source_table(table).oid,
+        table_oid=session.source_table(table).shape.oid,
     )
     if pid is None:
         return

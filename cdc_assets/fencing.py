@@ -47,7 +47,7 @@ def keep_out(
     Returns:
         A mask over the rows for the new keys and one for the old; None when no fence stands.
     """
-    table = raw.relation.table
+    table = raw.table
     shape = session.checkpoints[table].shape
     while fences := session.fences.get(table):
         fields = complete_fields(raw, shape)

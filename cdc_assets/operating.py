@@ -113,7 +113,7 @@ def _warehouse_state(
     except WarehouseBusyError:
         return "the warehouse is in use, most likely by a run", {}, {}
     try:
-        checkpoints = Checkpoints(mirrors.connection, config.name).read()
+        checkpoints = Checkpoints(mirrors, config.name).read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
     finally:
         mirrors.close()
@@ -159,7 +159,7 @@ def _forget(
     mirrors = DuckDBMirrors(config.warehouse_path)
     done = []
     try:
-        state = Checkpoints(mirrors.connection, config.name)
+        state = Checkpoints(mirrors, config.name)
         with mirrors.transaction():
             known = state.read()
             for table in known if tables is None else [name for name in tables if name in known]:

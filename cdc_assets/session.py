@@ -121,7 +121,7 @@ def open_session(config: PipelineConfig) -> Iterator[Session]:
         catalog = read_catalog(control, config)
         mirrors = DuckDBMirrors(config.warehouse_path)
         try:
-            state = Checkpoints(mirrors.connection, config.name)
+            state = Checkpoints(mirrors, config.name)
             state.refuse_other_owners(config.table_names)
             known = state.read()
             session = Session(

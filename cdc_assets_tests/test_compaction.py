@@ -140,7 +140,7 @@ def _shape(oids: Sequence[int]) -> TableShape:
     key = [_column(f"k{at}", oid) for at, oid in enumerate(oids)]
     # the key stands apart from the table's first columns, and in another order
     columns = (_column("a", 25), *reversed(key), _column("b", 25))
-    return TableShape(columns, tuple(column.name for column in key))
+    return TableShape(1, columns, tuple(column.name for column in key))
 
 
 def _array(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array:

@@ -83,7 +83,8 @@ def messages_of(raw: Sequence[bytes]) -> Messages:
 
 
 def decode(raw: Sequence[bytes], decoder: StreamDecoder | None = None) -> list[RawChanges]:
-    return list((decoder or StreamDecoder()).decode(messages_of(raw), lambda _: True))
+    decoder = decoder or StreamDecoder()
+    return list(decoder.decode(messages_of(raw), lambda relation: relation.table))
 
 
 def shown(changes: RawChanges) -> Shown:
@@ -219,10 +220,10 @@ def test_a_piece_that_starts_inside_a_transaction_counts_it_as_the_first() -> No
 
 
 def test_relations_that_nobody_wants_are_passed_over() -> None:
-    def wanted(found: Relation) -> bool:
-        return found.table.name == "u"
+    def table_of(found: Relation) -> TableName | None:
+        return found.table if found.table.name == "u" else None
 
-    (group,) = StreamDecoder().decode(messages_of(GOOD), wanted)
+    (group,) = StreamDecoder().decode(messages_of(GOOD), table_of)
     assert group.relation.oid == 2
 
 
@@ -282,7 +283,7 @@ def test_begin_and_commit_of_another_length_are_refused() -> None:
 def _decodes_within_its_messages(raw: Sequence[bytes]) -> None:
     with suppress(ProtocolError):
         messages = messages_of(raw)
-        for group in StreamDecoder().decode(messages, lambda _: True):
+        for group in StreamDecoder().decode(messages, lambda relation: relation.table):
             rows = len(group.ops)
             assert all(len(field.kinds) == rows for field in group.new)
             for field in [*group.new, *group.old]:

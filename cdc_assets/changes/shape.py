@@ -34,8 +34,13 @@ class SourceColumn:
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """The published columns in the stream's order, and the names of those that identify a row."""
+    """The published columns in the stream's order, and the names of those that identify a row.
 
+    Attributes:
+        oid: The table's, which outlives a change of its name.
+    """
+
+    oid: int
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
 
@@ -63,10 +68,16 @@ class TableShape:
     def declaration(self) -> tuple[object, ...]:
         """What must stay for values to stay what they are; two shapes may differ in the rest."""
         columns = self.columns
-        return self.key, *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns)
+        return (
+            self.oid,
+            self.key,
+            *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns),
+        )
 
     def difference(self, relation: Relation) -> str:
         """Say how a Relation message differs from this shape; empty when it does not."""
+        if relation.oid != self.oid:
+            return "it is another table of the same name"
         declared = [(column.name, column.type_oid, column.typmod) for column in self.columns]
         announced = [(column.name, column.type_oid, column.typmod) for column in relation.columns]
         return _difference(declared, announced)
@@ -82,7 +93,7 @@ class TableShape:
             SourceColumn(**{**column, "type": SourceType(**column["type"])})
             for column in plain["columns"]
         )
-        return cls(tuple(columns), tuple(plain["key"]))
+        return cls(plain["oid"], tuple(columns), tuple(plain["key"]))
 
 
 def _difference(

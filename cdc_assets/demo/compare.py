@@ -134,7 +134,8 @@ def _warehouse_rows(
     )
     readers = [from_warehouse(kind) for kind in kinds]
     rows: Counter[Row] = Counter()
-    cursor = warehouse.execute(f"SELECT {names} FROM {table.sql}")
+    (catalog,) = warehouse.execute("SELECT current_database()").fetchall()[0]
+    cursor = warehouse.execute(f"SELECT {names} FROM {quote(catalog)}.{table.sql}")
     while batch := cursor.fetchmany(10_000):
         for row in batch:
             rows[

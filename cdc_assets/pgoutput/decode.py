@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_assets.errors import ProtocolError
+from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.messages import (
     BEGIN,
     DELETE,
@@ -31,6 +32,7 @@ class RawChanges:
     """Changes of one relation in stream order, n rows; the text still lies in `messages.buffer`.
 
     Attributes:
+        table: Whose changes they are, for the caller.
         ops: I, U, D or T (truncate, a row without any field).
         transactions: Index of each row's transaction among those with messages in the piece.
         new: A field per column; rows without a new tuple (D, T) have kind 0.
@@ -41,6 +43,7 @@ class RawChanges:
         nbytes: Size of these messages.
     """
 
+    table: TableName
     relation: Relation
     messages: Messages
     ops: Bytes
@@ -78,11 +81,11 @@ class StreamDecoder:
     relations: dict[int, Relation] = field(default_factory=dict)
 
     def decode(
-        self, messages: Messages, wanted: Callable[[Relation], bool]
+        self, messages: Messages, table_of: Callable[[Relation], TableName | None]
     ) -> Iterator[RawChanges]:
         """Group a piece's changes by relation; order is kept within a relation.
 
-        Relations that are not `wanted` are passed over.
+        Relations of which `table_of` knows no table are passed over.
 
         A relation that is announced anew with another shape inside the piece gives one group per
         shape, in order.
@@ -94,7 +97,7 @@ class StreamDecoder:
         if len(messages) and messages.kinds[0] == BEGIN:
             transactions -= 1
         for part, offset in self._split_at_new_shapes(messages):
-            yield from self._groups(part, transactions[offset : offset + len(part)], wanted)
+            yield from self._groups(part, transactions[offset : offset + len(part)], table_of)
 
     def _split_at_new_shapes(self, messages: Messages) -> Iterator[tuple[Messages, int]]:
         start = 0
@@ -109,7 +112,10 @@ class StreamDecoder:
         yield messages.slice(start, len(messages)), start
 
     def _groups(
-        self, messages: Messages, transactions: Ints, wanted: Callable[[Relation], bool]
+        self,
+        messages: Messages,
+        transactions: Ints,
+        table_of: Callable[[Relation], TableName | None],
     ) -> Iterator[RawChanges]:
         is_row = np.isin(messages.kinds, (INSERT, UPDATE, DELETE))
         rows = np.flatnonzero(is_row)
@@ -117,12 +123,13 @@ class StreamDecoder:
         truncated = _truncations(messages)
         for oid in sorted({*np.unique(oids).tolist(), *truncated}):
             relation = self._relation(oid, messages)
-            if not wanted(relation):
+            table = table_of(relation)
+            if table is None:
                 continue
             chosen = rows[oids == oid]
             if oid in truncated:
                 chosen = np.sort(np.concatenate([chosen, truncated[oid]]))
-            yield _read_changes(relation, messages, chosen, transactions[chosen])
+            yield _read_changes(table, relation, messages, chosen, transactions[chosen])
 
     def _relation(self, oid: int, messages: Messages) -> Relation:
         if oid not in self.relations:
@@ -144,7 +151,7 @@ def _truncations(messages: Messages) -> dict[int, list[int]]:
 
 
 def _read_changes(
-    relation: Relation, messages: Messages, rows: Ints, transactions: Ints
+    table: TableName, relation: Relation, messages: Messages, rows: Ints, transactions: Ints
 ) -> RawChanges:
     ops = messages.kinds[rows]
     at = messages.starts[rows] + 5  # behind kind and relation
@@ -163,6 +170,7 @@ def _read_changes(
     new, at[new_rows] = walk_tuples(messages, at[new_rows] + 1, columns=columns)
     _check_ends(at, ends, ops)
     return RawChanges(
+        table=table,
         relation=relation,
         messages=messages,
         ops=ops,

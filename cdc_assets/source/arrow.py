@@ -47,6 +47,10 @@ class ArrowSession:
         self._connection.close()
         self._database.close()
 
+    def cancel(self) -> None:
+        """End the statement that runs, from another thread; nothing happens if none does."""
+        self._connection.cancel()
+
     def execute(self, sql: str) -> None:
         """Run a statement that has no rows."""
         with AdbcStatement(self._connection) as statement:

@@ -25,7 +25,6 @@ class SourceTable:
     """
 
     name: TableName
-    oid: int
     identity: str
     shape: TableShape
     row_filter: str
@@ -94,9 +93,9 @@ def read_tables(
         wanted = set(attnames or [column.name for column in columns[oid]])
         tables[name] = SourceTable(
             name=name,
-            oid=oid,
             identity=identity,
             shape=TableShape(
+                oid=oid,
                 columns=tuple(column for column in columns[oid] if column.name in wanted),
                 key=_choose_key(identity, keys.get(oid, [])),
             ),

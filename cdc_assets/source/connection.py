@@ -77,7 +77,9 @@ def complete_conninfo(conninfo: str, *, application: str) -> str:
         "keepalives_count": "3",
         "tcp_user_timeout": "60000",
     }
-    return make_conninfo("", **{**defaults, **given})
+    # ADBC reads the catalog as it connects, and misreads it where every name comes quoted
+    options = f"{given.pop('options', '')} -c quote_all_identifiers=off".strip()
+    return make_conninfo("", **{**defaults, **given, "options": options})
 
 
 def connect(conninfo: str) -> Connection:
@@ -158,6 +160,8 @@ def source_error(state: str | None, text: str, slot: str) -> CdcError:
                 f"the connection to the source broke: {reason}",
                 hint="nothing is lost: the next run goes on from the checkpoint",
             )
+    if state.startswith("22"):  # data exceptions quote the data
+        reason = "it can't read or write a value"
     return ReplicationError(f"the source refused a statement ({state}): {reason}")
 
 

@@ -25,11 +25,12 @@ class Catalog:
 
 def server_problems(connection: Connection) -> list[CdcError]:
     """Find what keeps every table from being replicated."""
-    version, wal_level, may_replicate, role = fetch_one(
+    version, wal_level, may_replicate, role, encoding = fetch_one(
         connection,
         "SELECT current_setting('server_version_num')::int, current_setting('wal_level'),"
         " rolreplication OR rolsuper OR EXISTS (SELECT 1 FROM pg_roles r"
-        "  WHERE r.rolname = 'rds_replication' AND pg_has_role(r.oid, 'USAGE')), rolname"
+        "  WHERE r.rolname = 'rds_replication' AND pg_has_role(r.oid, 'USAGE')), rolname,"
+        " current_setting('server_encoding')"
         " FROM pg_roles WHERE rolname = current_user",
     )
     problems: list[CdcError] = []
@@ -38,6 +39,13 @@ def server_problems(connection: Connection) -> list[CdcError]:
             PreflightError(
                 f"the source is Postgres {version // 10000}, expected 15 or later",
                 hint="upgrade the source",
+            )
+        )
+    if encoding == "SQL_ASCII":
+        problems.append(
+            PreflightError(
+                "the source's database has encoding SQL_ASCII: nothing says what its bytes mean",
+                hint="move it to a database with an encoding, UTF8 for example",
             )
         )
     if wal_level != "logical":

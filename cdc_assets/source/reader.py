@@ -72,6 +72,8 @@ class SlotReader:
             maxsize=_QUEUED_BATCHES
         )
         self._closed = threading.Event()
+        self._session: ArrowSession | None = None
+        self._session_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="cdc-assets-reader", daemon=True)
 
     def __enter__(self) -> Self:
@@ -79,8 +81,11 @@ class SlotReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop reading; returns once the copy of the slot is gone."""
+        """Stop reading, even in the middle of a window; returns once the slot's copy is gone."""
         self._closed.set()
+        with self._session_lock:
+            if self._session is not None:
+                self._session.cancel()
         while self._thread.is_alive():
             try:
                 self._queue.get(timeout=0.05)
@@ -117,17 +122,25 @@ class SlotReader:
 
     def _read(self) -> None:
         with ArrowSession(self._conninfo) as session:
-            session.row(f"SELECT set_config('work_mem', '{_WORK_MEM}', false)")
-            copy = self._copy_slot(session)
-            position, size = self._start_lsn, _FIRST_WINDOW_BYTES
-            while position < self._target_lsn:
-                upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
-                if not self._read_window(session, copy, upto):
-                    return
-                position = _confirmed(session, copy)
-                if not self._put(WindowEnd(position)):
-                    return
-                size = max(size, position - self._start_lsn)
+            self._session = session
+            try:
+                self._read_windows(session)
+            finally:
+                with self._session_lock:
+                    self._session = None
+
+    def _read_windows(self, session: ArrowSession) -> None:
+        session.row(f"SELECT set_config('work_mem', '{_WORK_MEM}', false)")
+        copy = self._copy_slot(session)
+        position, size = self._start_lsn, _FIRST_WINDOW_BYTES
+        while position < self._target_lsn:
+            upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
+            if not self._read_window(session, copy, upto):
+                return
+            position = _confirmed(session, copy)
+            if not self._put(WindowEnd(position)):
+                return
+            size = max(size, position - self._start_lsn)
 
     def _copy_slot(self, session: ArrowSession) -> str:
         copy = f"{self._slot[:40]}_run_{session.row('SELECT pg_backend_pid()')[0]}"

@@ -132,7 +132,8 @@ def _text(column: SourceColumn) -> str:
     name = quote(column.name)
     if column.type_oid in _CASTS_BY_OUTPUT:
         return f"{name}::text"
-    return f"CASE WHEN {name} IS NOT NULL THEN format('%s', {name}) END"
+    # IS NOT NULL is not true of a composite with a null field
+    return f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END"
 
 
 def _key(shape: TableShape) -> str:

@@ -7,18 +7,17 @@ from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-import duckdb
-
 from cdc_assets.changes.fence import Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import CheckpointConflictError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.warehouse.base import Checkpoint, LastTransaction
+from cdc_assets.warehouse.duckdb import DuckDBMirrors
 
 _SCHEMA = """
-CREATE SCHEMA IF NOT EXISTS _cdc;
-CREATE TABLE IF NOT EXISTS _cdc.checkpoints (
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS {schema}.checkpoints (
     pipeline VARCHAR NOT NULL,
     source_table VARCHAR NOT NULL,
     lsn UBIGINT NOT NULL,
@@ -31,7 +30,7 @@ CREATE TABLE IF NOT EXISTS _cdc.checkpoints (
     error VARCHAR NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE NOT NULL
 );
-CREATE TABLE IF NOT EXISTS _cdc.fences (
+CREATE TABLE IF NOT EXISTS {schema}.fences (
     pipeline VARCHAR NOT NULL,
     source_table VARCHAR NOT NULL,
     low VARCHAR,
@@ -46,12 +45,13 @@ CREATE TABLE IF NOT EXISTS _cdc.fences (
 class Checkpoints:
     """One pipeline's checkpoints and fences; writes belong into the rows' transaction."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, pipeline: str) -> None:
-        self._connection, self._pipeline = connection, pipeline
+    def __init__(self, mirrors: DuckDBMirrors, pipeline: str) -> None:
+        self._connection, self._pipeline = mirrors.connection, pipeline
+        self._schema = f"{mirrors.catalog}._cdc"  # a file may be called _cdc.duckdb
 
     def prepare(self) -> None:
         """Make the state tables if they are not there."""
-        self._connection.execute(_SCHEMA)
+        self._connection.execute(_SCHEMA.format(schema=self._schema))
 
     def read(self) -> dict[TableName, Checkpoint]:
         """Read every table's checkpoint; empty when the warehouse has no state yet."""
@@ -59,7 +59,7 @@ class Checkpoints:
             return {}
         rows = self._connection.execute(
             "SELECT source_table, lsn, phase, copied_to, shape, identity, last_transaction, error,"
-            " epoch_us(updated_at) FROM _cdc.checkpoints WHERE pipeline = ?",
+            f" epoch_us(updated_at) FROM {self._schema}.checkpoints WHERE pipeline = ?",
             (self._pipeline,),
         ).fetchall()
         checkpoints = [_checkpoint(*row) for row in rows]
@@ -74,7 +74,7 @@ class Checkpoints:
         if not self._exist():
             return
         rows = self._connection.execute(
-            "SELECT pipeline, source_table FROM _cdc.checkpoints WHERE pipeline <> ?",
+            f"SELECT pipeline, source_table FROM {self._schema}.checkpoints WHERE pipeline <> ?",
             (self._pipeline,),
         ).fetchall()
         ours = {table.folded: table for table in tables}
@@ -88,8 +88,8 @@ class Checkpoints:
 
     def _exist(self) -> bool:
         found = self._connection.execute(
-            "SELECT 1 FROM information_schema.tables"
-            " WHERE table_schema = '_cdc' AND table_name = 'checkpoints'"
+            "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database()"
+            " AND table_schema = '_cdc' AND table_name = 'checkpoints'"
         ).fetchall()
         return bool(found)
 
@@ -97,7 +97,7 @@ class Checkpoints:
         """Set one table's checkpoint, its first or another phase."""
         self.forget_checkpoint(checkpoint.table)
         self._connection.execute(
-            "INSERT INTO _cdc.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
+            f"INSERT INTO {self._schema}.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
             (
                 self._pipeline,
                 str(checkpoint.table),
@@ -122,8 +122,8 @@ class Checkpoints:
         """
         for checkpoint in before:
             moved = self._connection.execute(
-                "UPDATE _cdc.checkpoints SET lsn = ?, lsn_text = ?, error = '', updated_at = now(),"
-                " last_transaction = coalesce(?, last_transaction)"
+                f"UPDATE {self._schema}.checkpoints SET lsn = ?, lsn_text = ?, error = '',"
+                " updated_at = now(), last_transaction = coalesce(?, last_transaction)"
                 " WHERE pipeline = ? AND source_table = ? AND lsn = ?",
                 (
                     int(lsn),
@@ -149,14 +149,14 @@ class Checkpoints:
     def forget_checkpoint(self, table: TableName) -> None:
         """Remove a table's checkpoint."""
         self._connection.execute(
-            "DELETE FROM _cdc.checkpoints WHERE pipeline = ? AND source_table = ?",
+            f"DELETE FROM {self._schema}.checkpoints WHERE pipeline = ? AND source_table = ?",
             (self._pipeline, str(table)),
         )
 
     def read_fences(self, table: TableName) -> list[Fence]:
         """Read a table's fences in the order in which their ranges were read."""
         rows = self._connection.execute(
-            "SELECT low, high, low_inclusive, snapshot, lsn FROM _cdc.fences"
+            f"SELECT low, high, low_inclusive, snapshot, lsn FROM {self._schema}.fences"
             " WHERE pipeline = ? AND source_table = ? ORDER BY lsn, rowid",
             (self._pipeline, str(table)),
         ).fetchall()
@@ -168,7 +168,7 @@ class Checkpoints:
     def add_fence(self, table: TableName, fence: Fence) -> None:
         """Put up a fence."""
         self._connection.execute(
-            "INSERT INTO _cdc.fences VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO {self._schema}.fences VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 self._pipeline,
                 str(table),
@@ -183,7 +183,7 @@ class Checkpoints:
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
         """Remove a table's fences, or those that the stream has passed."""
         self._connection.execute(
-            "DELETE FROM _cdc.fences WHERE pipeline = ? AND source_table = ?"
+            f"DELETE FROM {self._schema}.fences WHERE pipeline = ? AND source_table = ?"
             + ("" if passed is None else f" AND lsn <= {int(passed)}"),
             (self._pipeline, str(table)),
         )

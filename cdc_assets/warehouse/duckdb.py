@@ -74,6 +74,7 @@ class DuckDBMirrors:
             )
         except (duckdb.Error, OSError) as error:
             raise _open_error(path, str(error)) from error
+        self.catalog = quote(self.connection.execute("SELECT current_database()").fetchall()[0][0])
 
     def close(self) -> None:
         """Write DuckDB's log into the file and let go of it."""
@@ -118,25 +119,30 @@ class DuckDBMirrors:
             *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
         ]
         listed = ", ".join(f"{quote(name)} {kind}" for name, kind in columns)
-        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
-        self.connection.execute(f"CREATE TABLE {table.sql} ({listed})")
+        schema = f"{self.catalog}.{quote(table.schema)}"
+        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        self.connection.execute(f"CREATE TABLE {self._name(table)} ({listed})")
+
+    def _name(self, table: TableName) -> str:
+        """Name the catalog, too: a schema may be called like one (`temp`, or the file's name)."""
+        return f"{self.catalog}.{table.sql}"
 
     def exists(self, table: TableName) -> bool:
         """Whether there is a table or view of this name, whatever its case."""
         found = self.connection.execute(
-            "SELECT 1 FROM information_schema.tables"
-            " WHERE lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
+            "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database()"
+            " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
             (table.schema, table.name),
         ).fetchall()
         return bool(found)
 
     def drop(self, table: TableName) -> None:
         """Drop a mirror, if it is there."""
-        self.connection.execute(f"DROP TABLE IF EXISTS {table.sql}")
+        self.connection.execute(f"DROP TABLE IF EXISTS {self._name(table)}")
 
     def row_count(self, table: TableName) -> int:
         """Count a mirror's rows."""
-        return _only_number(self.connection.execute(f"SELECT count(*) FROM {table.sql}"))
+        return _only_number(self.connection.execute(f"SELECT count(*) FROM {self._name(table)}"))
 
     def write(self, table: TableName, shape: TableShape, write: Write) -> int:
         """Apply one batch to a mirror, inside a transaction.
@@ -151,7 +157,7 @@ class DuckDBMirrors:
             # the truncation's, and it has no commit time, unlike rows of the stream.
             lsn, at = quote(LSN_COLUMN), int(write.truncated_at)
             self.connection.execute(
-                f"DELETE FROM {table.sql}"
+                f"DELETE FROM {self._name(table)}"
                 f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
             )
         if write.looked_up is not None:
@@ -159,7 +165,7 @@ class DuckDBMirrors:
         self.delete(table, shape, write.deleted)
         self.insert(table, write.inserted)
         if write.looked_up is not None:
-            self.connection.execute(f"INSERT INTO {table.sql} SELECT * FROM _cdc_staged")
+            self.connection.execute(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_staged")
             self.connection.execute("DROP TABLE _cdc_staged")
         return missing
 
@@ -170,14 +176,14 @@ class DuckDBMirrors:
         named = pa.table(list(keys), names=_key_names(shape))
         matches = _key_matches(shape)
         self._execute_with(
-            f"DELETE FROM {table.sql} AS mirror USING _cdc_batch WHERE {matches}", named
+            f"DELETE FROM {self._name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
         )
 
     def insert(self, table: TableName, rows: pa.Table) -> None:
         """Append rows with all columns of the mirror, in its order."""
         if not rows.num_rows:
             return
-        self._execute_with(f"INSERT INTO {table.sql} SELECT * FROM _cdc_batch", rows)
+        self._execute_with(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_batch", rows)
 
     def _stage_looked_up(self, table: TableName, shape: TableShape, lookup: Lookup) -> int:
         staged = lookup.rows
@@ -192,7 +198,7 @@ class DuckDBMirrors:
             else f"_cdc_batch.{quote(name)}"
             for name in lookup.rows.column_names
         )
-        joined = f"{table.sql} AS mirror ON {_key_matches(shape)}"
+        joined = f"{self._name(table)} AS mirror ON {_key_matches(shape)}"
         self._execute_with(
             f"CREATE TEMP TABLE _cdc_staged AS SELECT {values} FROM _cdc_batch LEFT JOIN {joined}",
             staged,
