@@ -156,7 +156,14 @@ class Drain:
             self.session.fences[table] = [fence for fence in fences if fence.lsn > lsn]
 
 
-def fenced_until(session: Session, tables: frozenset[TableName]) -> LSN:
-    """Give the LSN that the stream must pass until every fence of these tables is down."""
-    lsns = [fence.lsn for table in tables for fence in session.fences.get(table, [])]
-    return max(lsns, default=LSN(0))
+def standing_fences(
+    session: Session, tables: frozenset[TableName]
+) -> tuple[frozenset[TableName], LSN]:
+    """Find the tables that are not past all of their fences, and where they will be."""
+    ahead = {
+        table: max(fence.lsn for fence in fences)
+        for table in tables
+        if (fences := session.fences.get(table))
+        and max(fence.lsn for fence in fences) > session.checkpoints[table].lsn
+    }
+    return frozenset(ahead), max(ahead.values(), default=LSN(0))

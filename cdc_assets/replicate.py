@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from cdc_assets.applying import AppliedTable
 from cdc_assets.config import PipelineConfig
 from cdc_assets.copying import copy_table
-from cdc_assets.draining import Drain, fenced_until
+from cdc_assets.draining import Drain, standing_fences
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -130,25 +130,22 @@ class _Run:
             yield TableFailed(table, error)
 
     def _drain(self, group: frozenset[TableName]) -> Iterator[SyncEvent]:
-        """Drain to the target, and on to where the group's copies agree with the stream."""
-        session = self._session
+        """Drain to the target, and those that were copied to where they agree with the stream."""
+        session, target = self._session, self._target
         while group:
-            target = max(self._target, fenced_until(session, group))
             drain = Drain(session, group, target)
             for event in drain.run():
                 self._windows += not isinstance(event, TableFailed)
                 yield event
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
-            group = drain.tables
             if drain.unseen_xid is not None:
                 self._notes.append(
                     f"stopped before transaction {drain.unseen_xid}, which the source does not "
                     "show yet: its commit waits for a standby"
                 )
                 return
-            if fenced_until(session, group) <= target:
-                return
+            group, target = standing_fences(session, drain.tables)
 
     def _refuse_altered(self) -> Iterator[TableFailed]:
         """Fail tables that were altered and not changed since: the stream says nothing of it."""

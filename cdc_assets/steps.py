@@ -13,7 +13,6 @@ Step = Literal[
     "chunk_staged",
     "chunk_committed",
     "window_read",
-    "batch_applied",
     "table_applied",
     "before_commit",
     "window_committed",

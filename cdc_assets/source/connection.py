@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,8 @@ _PINNED = {
 PIN_SETTINGS = "SELECT " + ", ".join(
     f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _PINNED.items()
 )
+IN_USE_TIMEOUT_SECONDS = 5.0
+POLL_SECONDS = 0.02
 _LOCK_CLASS = crc32(b"cdc_assets") - 2**31  # advisory locks take two int4
 _BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
 _ACCESS_FAULTS = (
@@ -180,25 +183,31 @@ def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
 def lock_pipeline(connection: Connection, slot: str) -> None:
     """Take the pipeline's lock for the session's life.
 
-    An advisory lock belongs to the database and ends with its session, so a killed run frees it as
-    soon as the server sees the dead connection.
+    An advisory lock belongs to the database and ends with its session. The server may take a moment
+    to see that a killed run is gone, so it is asked for a few seconds.
 
     Raises:
         SlotInUseError: Another run holds it.
     """
     key = crc32(slot.encode()) - 2**31
-    row = fetch_one(connection, "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, key))
-    if not row[0]:
-        holder = connection.execute(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
-            " AND classid = %s::bigint::oid AND objid = %s::bigint::oid",
-            (_LOCK_CLASS % 2**32, key % 2**32),
-        ).fetchone()
-        raise SlotInUseError(
-            f"another run holds the pipeline of slot {slot!r}"
-            + (f" (pid {holder[0]} on the source)" if holder else ""),
-            hint="wait for it to end; two runs at once would read the same changes",
-        )
+    deadline = time.monotonic() + IN_USE_TIMEOUT_SECONDS
+    while not fetch_one(connection, "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, key))[0]:
+        if time.monotonic() > deadline:
+            raise _locked(connection, slot, key)
+        time.sleep(POLL_SECONDS)
+
+
+def _locked(connection: Connection, slot: str, key: int) -> SlotInUseError:
+    holder = connection.execute(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        " AND classid = %s::bigint::oid AND objid = %s::bigint::oid",
+        (_LOCK_CLASS % 2**32, key % 2**32),
+    ).fetchone()
+    return SlotInUseError(
+        f"another run holds the pipeline of slot {slot!r}"
+        + (f" (pid {holder[0]} on the source)" if holder else ""),
+        hint="wait for it to end; two runs at once would read the same changes",
+    )
 
 
 def fetch_one(connection: Connection, sql: str, parameters: Any = ()) -> TupleRow:

@@ -14,14 +14,19 @@ from cdc_assets.errors import (
     SlotNotFoundError,
 )
 from cdc_assets.lsn import LSN, WalIdentity
-from cdc_assets.source.connection import Connection, fetch_one, invalidated, translated
+from cdc_assets.source.connection import (
+    IN_USE_TIMEOUT_SECONDS,
+    POLL_SECONDS,
+    Connection,
+    fetch_one,
+    invalidated,
+    translated,
+)
 
 PLUGIN = "pgoutput"
 _FLUSH_TIMEOUT_SECONDS = 60.0
 _UNASKED_FLUSH_SECONDS = 0.1
-_IN_USE_TIMEOUT_SECONDS = 5.0
 _JOIN_TIMEOUT_SECONDS = 30.0
-_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def wait_until_free(connection: Connection, slot: str) -> SlotState:
     Raises:
         SlotInUseError: Somebody still reads it; says who.
     """
-    deadline = time.monotonic() + _IN_USE_TIMEOUT_SECONDS
+    deadline = time.monotonic() + IN_USE_TIMEOUT_SECONDS
     while (state := read_slot(connection, slot)).active_pid is not None:
         if time.monotonic() > deadline:
             row = connection.execute(
@@ -97,7 +102,7 @@ def wait_until_free(connection: Connection, slot: str) -> SlotState:
                 + (f" ({row[0]!r})" if row and row[0] else ""),
                 hint="stop the other reader, or give this pipeline a slot of its own",
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     return state
 
 
@@ -140,7 +145,7 @@ def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
         if waited > _UNASKED_FLUSH_SECONDS and not asked:
             connection.execute("SELECT pg_current_xact_id()")
             asked = True
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def current_snapshot(connection: Connection) -> Snapshot:
@@ -183,7 +188,7 @@ def wait_for_unpublished_changes(
                 " ORDER BY age(backend_xid) DESC LIMIT 1"
             ).fetchone()
             return oldest[0] if oldest else 0
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     return None
 
 

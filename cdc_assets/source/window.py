@@ -35,13 +35,12 @@ from cdc_assets.pgoutput.messages import (
     read_begins,
     read_commits,
 )
-from cdc_assets.source.connection import Connection
+from cdc_assets.source.connection import POLL_SECONDS, Connection
 from cdc_assets.source.reader import SlotReader, WindowEnd
 from cdc_assets.source.slot import current_snapshot
 
 MEMORY_BYTES = 32 * 1024 * 1024
 _VISIBLE_TIMEOUT_SECONDS = 5.0
-_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +274,6 @@ class _Shown:
         while not (shown := self._snapshot.shows(transactions.xid)).all():
             if time.monotonic() > deadline:
                 return int((~shown).argmax())
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             self._snapshot = current_snapshot(self._control)
         return None
