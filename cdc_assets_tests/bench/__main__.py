@@ -32,7 +32,6 @@ from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workl
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
-_TOTALS = "SELECT count(*), sum(id)::bigint, sum(amount)::text, sum(hash) FROM ({rows}) t"
 
 
 @dataclass(slots=True)
@@ -54,6 +53,7 @@ class Bench:
         self._before = directory / "before.duckdb"
         with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {self._name}")
+            self.version = connection.info.server_version
         self._config.write_text(yaml.safe_dump(self._component()))
 
     def run(self, workload: Workload, *, repeats: int) -> Measured:
@@ -162,7 +162,7 @@ def _row(workload: Workload, measured: Measured) -> str:
         ours / theirs for ours, theirs in zip(measured.sync, measured.recvlogical, strict=True)
     )
     cells = (
-        workload.about,
+        f"{workload.about} ({len(measured.sync)} times)",
         f"{server:.1f} s",
         f"{recvlogical:.1f} s",
         f"{sync:.1f} s",
@@ -184,21 +184,20 @@ def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; default: all")
-    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
     options = parser.parse_args()
-    rows = []
+    rows, version = [], 0
     for name in options.workloads or WORKLOADS:
+        workload = WORKLOADS[name]
         with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
             directory = Path(folder)
             with EmbeddedPostgres(directory / "postgres", settings=_SERVER) as server:
-                measured = Bench(server, name, directory).run(
-                    WORKLOADS[name], repeats=options.repeats
-                )
-                server.stop()
-                version = "PostgreSQL 18"
-        rows.append(_row(WORKLOADS[name], measured))
+                bench = Bench(server, name, directory)
+                measured = bench.run(workload, repeats=options.repeats or workload.repeats)
+                version = bench.version
+        rows.append(_row(workload, measured))
         sys.stderr.write(rows[-1] + "\n")
-    head = f"{os.cpu_count()} cores, {version}, medians of {options.repeats}"
+    head = f"{os.cpu_count()} cores, PostgreSQL {version // 10000}.{version % 10000}, medians"
     sys.stdout.write("\n".join([head, "", _HEADER, *rows, ""]))
 
 

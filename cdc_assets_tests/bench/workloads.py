@@ -41,11 +41,12 @@ END $$
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Something to do to the table, and how many changes it makes."""
+    """Something to do to the table, how many changes it makes, and how often it is measured."""
 
     about: str
     run: Callable[[Connection, int], None]
     changes: int
+    repeats: int
 
 
 def _batches(connection: Connection, changes: int) -> None:
@@ -81,8 +82,8 @@ def _one_transaction(connection: Connection, changes: int) -> None:
 
 
 WORKLOADS: Mapping[str, Workload] = {
-    "a": Workload("1.4 M changes in transactions of 10,000 rows", _batches, 1_400_000),
-    "b": Workload("300,000 single-row transactions", _singles, 300_000),
-    "c": Workload("one transaction of 3 M rows", _one_transaction, 3_000_000),
-    "d": Workload("one transaction of 6 M rows", _one_transaction, 6_000_000),
+    "a": Workload("1.4 M changes in transactions of 10,000 rows", _batches, 1_400_000, 3),
+    "b": Workload("300,000 single-row transactions", _singles, 300_000, 3),
+    "c": Workload("one transaction of 3 M rows", _one_transaction, 3_000_000, 1),
+    "d": Workload("one transaction of 6 M rows", _one_transaction, 6_000_000, 1),
 }
