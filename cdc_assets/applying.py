@@ -137,6 +137,8 @@ class WindowApplier:
             batch = type_changes(raw, transactions, checkpoint.shape, fenced=masks)
         except UnfitColumnError as error:
             raise unfit_value(table, error.column, error.wanted, LSN(error.end_lsn)) from error
+        if any(key.null_count for key in batch.old_key):
+            raise _identity_error(table, first_lsn, "an old row came without the mirror's key")
         self.applied.setdefault(table, AppliedTable()).add(batch)
         self._pending.setdefault(table, []).append(batch)
         self._pending_bytes += batch.nbytes
@@ -204,20 +206,24 @@ def _check_shape(raw: RawChanges, shape: TableShape, lsn: LSN) -> None:
         SchemaChangeError: The relation has other columns than the mirror.
         ReplicaIdentityError: Its old tuples do not carry the mirror's key.
     """
-    table, hint = str(raw.table), recopy_hint(raw.table)
     if difference := shape.difference(raw.relation):
         raise SchemaChangeError(
-            f"table {table!r} was altered on the source at {lsn}: {difference}",
-            table=table,
+            f"table {str(raw.table)!r} was altered on the source at {lsn}: {difference}",
+            table=str(raw.table),
             lsn=str(lsn),
-            hint=hint,
+            hint=recopy_hint(raw.table),
         )
     carried = {column.name for column in raw.relation.columns if column.in_identity}
     if raw.relation.replica_identity != "f" and carried != set(shape.key):
-        raise ReplicaIdentityError(
-            f"the replica identity of table {table!r} was changed at {lsn}: it is not the mirror's"
-            f" key ({', '.join(shape.key)}) any more",
-            table=table,
-            lsn=str(lsn),
-            hint=hint,
+        raise _identity_error(
+            raw.table, lsn, f"it is not the mirror's key ({', '.join(shape.key)}) any more"
         )
+
+
+def _identity_error(table: TableName, lsn: LSN, reason: str) -> ReplicaIdentityError:
+    return ReplicaIdentityError(
+        f"the replica identity of table {str(table)!r} was changed at {lsn}: {reason}",
+        table=str(table),
+        lsn=str(lsn),
+        hint=recopy_hint(table),
+    )

@@ -18,6 +18,7 @@ from cdc_assets.pgoutput.messages import Transactions
 from cdc_assets.pgoutput.tuples import UNCHANGED, Field
 from cdc_assets.pgoutput.values import cut_text, decode_text
 from cdc_assets.session import Session
+from cdc_assets.source.connection import table_errors
 from cdc_assets.source.fences import fenced
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader
@@ -53,12 +54,14 @@ def keep_out(
         fields = complete_fields(raw, shape)
         new_keys = _texts(fields, shape, raw)
         xids = transactions.xid[raw.transactions]
-        new = fenced(session.control, shape, fences, keys=new_keys, xids=xids)
         old = np.zeros(len(xids), dtype=bool)
-        if len(raw.old_rows):
-            old_keys = _texts(raw.old, shape, raw)
-            old_xids = xids[raw.old_rows]
-            old[raw.old_rows] = fenced(session.control, shape, fences, keys=old_keys, xids=old_xids)
+        with table_errors(table):
+            new = fenced(session.control, shape, fences, keys=new_keys, xids=xids)
+            if len(raw.old_rows):
+                old_keys = _texts(raw.old, shape, raw)
+                old[raw.old_rows] = fenced(
+                    session.control, shape, fences, keys=old_keys, xids=xids[raw.old_rows]
+                )
         lacks = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
         cut = np.flatnonzero(old & ~new & lacks)
         if not len(cut):

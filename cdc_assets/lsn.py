@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 _TEXT = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
-WAL_BLOCK_BYTES = 8192
-_PAGE_HEADER_BYTES = (24, 40)  # SizeOfXLogShortPHD, SizeOfXLogLongPHD (xlog_internal.h)
-
 
 class LSN(int):
     """A byte position in the WAL, ordered as Postgres orders `pg_lsn`; prints as `16/B374D848`."""
@@ -33,15 +30,6 @@ class LSN(int):
 
     def __repr__(self) -> str:
         return f"LSN({str(self)!r})"
-
-    def before_page_header(self) -> LSN:
-        """Give the end of the WAL before this position when only a page header lies between.
-
-        `pg_current_wal_insert_lsn()` counts the header of a page that nothing was written to yet;
-        `pg_current_wal_flush_lsn()` does not, and would never reach it on an idle server.
-        """
-        offset = self % WAL_BLOCK_BYTES
-        return LSN(self - offset) if offset in _PAGE_HEADER_BYTES else self
 
 
 @dataclass(frozen=True, slots=True)

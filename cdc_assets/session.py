@@ -224,8 +224,8 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
     if mirror.declaration == source.declaration:
         return None
     return SchemaChangeError(
-        f"table {str(table)!r} was altered on the source: its columns or its key are not those "
-        "of the mirror any more",
+        f"table {str(table)!r} or its publication was altered on the source: its columns, its key "
+        "or what is published of it are not those of the mirror any more",
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
         hint=recopy_hint(table),

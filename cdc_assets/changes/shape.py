@@ -38,11 +38,14 @@ class TableShape:
 
     Attributes:
         oid: The table's, which outlives a change of its name.
+        publication: Changes when the table leaves the publication and comes back, and when its row
+            filter or what is published changes: what was left out in between is nowhere.
     """
 
     oid: int
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
+    publication: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ class TableShape:
         columns = self.columns
         return (
             self.oid,
+            self.publication,
             self.key,
             *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns),
         )
@@ -93,7 +97,7 @@ class TableShape:
             SourceColumn(**{**column, "type": SourceType(**column["type"])})
             for column in plain["columns"]
         )
-        return cls(plain["oid"], tuple(columns), tuple(plain["key"]))
+        return cls(plain["oid"], tuple(columns), tuple(plain["key"]), plain["publication"])
 
 
 def _difference(

@@ -21,6 +21,7 @@ class SourceTable:
             identifies a row.
         row_filter: The publication's WHERE for this table, or empty.
         is_partitioned: Whether its rows lie in partitions.
+        has_mixed_identity: Whether a partition's replica identity is not the table's.
         selectable: Whether the role may read the table, which the first copy needs.
     """
 
@@ -29,6 +30,7 @@ class SourceTable:
     shape: TableShape
     row_filter: str
     is_partitioned: bool
+    has_mixed_identity: bool
     selectable: bool
     published: bool
 
@@ -36,12 +38,21 @@ class SourceTable:
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], p.rowfilter,
        p.tablename IS NOT NULL, c.relkind = 'p',
-       has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
+       EXISTS (SELECT 1 FROM pg_partition_tree(c.oid) part
+               JOIN pg_class leaf ON leaf.oid = part.relid
+               WHERE part.isleaf AND c.relkind = 'p'
+                 AND leaf.relreplident NOT IN (c.relreplident, 'f')),
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+       concat_ws('.', pub.oid, pub.xmin, p.rowfilter,
+           (SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = pub.oid AND r.prrelid = c.oid),
+           (SELECT s.oid FROM pg_publication_namespace s
+            WHERE s.pnpubid = pub.oid AND s.pnnspid = n.oid))
 FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
 JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
+LEFT JOIN pg_publication pub ON pub.pubname = %s
 LEFT JOIN pg_publication_tables p
-  ON p.pubname = %s AND p.schemaname = n.nspname AND p.tablename = c.relname
+  ON p.pubname = pub.pubname AND p.schemaname = n.nspname AND p.tablename = c.relname
 """
 _COLUMNS = """
 SELECT a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, a.atttypmod,
@@ -86,9 +97,8 @@ def read_tables(
     keys = _read_keys(connection, oids)
     tables = {}
     for row in rows:
-        schema, relation, oid, identity, attnames, row_filter, published, partitioned, readable = (
-            row
-        )
+        schema, relation, oid, identity, attnames, row_filter, published, *rest = row
+        partitioned, mixed, readable, publication = rest
         name = TableName(schema, relation)
         wanted = set(attnames or [column.name for column in columns[oid]])
         tables[name] = SourceTable(
@@ -98,9 +108,11 @@ def read_tables(
                 oid=oid,
                 columns=tuple(column for column in columns[oid] if column.name in wanted),
                 key=_choose_key(identity, keys.get(oid, [])),
+                publication=publication,
             ),
             row_filter=row_filter or "",
             is_partitioned=partitioned,
+            has_mixed_identity=mixed,
             selectable=readable,
             published=published,
         )

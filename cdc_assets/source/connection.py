@@ -22,7 +22,9 @@ from cdc_assets.errors import (
     SlotInUseError,
     SlotInvalidatedError,
     SlotNotFoundError,
+    TableError,
 )
+from cdc_assets.identifiers import TableName
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -40,6 +42,9 @@ _PINNED = {
     "standard_conforming_strings": "on",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "row_security": "off",  # a policy that would hide rows from the copy is an error instead
     "default_transaction_isolation": "read committed",
 }
 PIN_SETTINGS = "SELECT " + ", ".join(
@@ -131,9 +136,14 @@ def translated(slot: str) -> Iterator[None]:
         raise source_error(state, str(error), slot) from error
 
 
+def first_line(error: object) -> str:
+    """Give the first line of a server's message: those behind it quote the statement or a key."""
+    return " ".join(str(error).strip().partition("\n")[0].split())
+
+
 def source_error(state: str | None, text: str, slot: str) -> CdcError:
     """Name what an SQLSTATE means for a run on `slot`."""
-    reason = " ".join(text.replace("\n", " ").split())
+    reason = first_line(text)
     match state:
         case "55006":  # object_in_use
             return SlotInUseError(
@@ -178,6 +188,28 @@ def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
         hint="changes are gone; raise max_slot_wal_keep_size and copy every table anew: "
         "cdc-assets teardown --drop-tables; cdc-assets setup; cdc-assets sync",
     )
+
+
+@contextmanager
+def table_errors(table: TableName) -> Iterator[None]:
+    """Blame a table for a query on it that the server does not understand, allow or compute.
+
+    Raises:
+        TableError: SQLSTATE class 42 (syntax, access) or 22 (data; its message quotes them).
+    """
+    try:
+        yield
+    except Exception as error:
+        state = getattr(error, "sqlstate", None) or ""
+        if state[:2] not in ("22", "42"):
+            raise
+        reason = first_line(error) if state.startswith("42") else "a value is not understood"
+        raise TableError(
+            f"table {str(table)!r} can't be read ({state}): {reason}",
+            table=str(table),
+            hint="a copy needs SELECT on the whole table, no row-level policy that hides rows, and "
+            "a key that the operators of pg_catalog can order",
+        ) from error
 
 
 def lock_pipeline(connection: Connection, slot: str) -> None:

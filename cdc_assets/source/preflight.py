@@ -147,6 +147,13 @@ def _identity_problem(table: SourceTable) -> TableError | None:
             f" {table.name.sql} REPLICA IDENTITY USING INDEX; until then UPDATE and DELETE of a"
             " published table without identity fail on the source",
         )
+    if table.has_mixed_identity:
+        return ReplicaIdentityError(
+            f"a partition of table {name!r} has another replica identity than the table: its "
+            "changes would not say which row they are about",
+            table=name,
+            hint="ALTER TABLE the partition REPLICA IDENTITY as the table's",
+        )
     unpublished = set(table.shape.key) - set(table.shape.names)
     if unpublished:
         return ReplicaIdentityError(

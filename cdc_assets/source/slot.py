@@ -116,7 +116,7 @@ def current_end(connection: Connection) -> LSN:
         ConnectionLostError: The server does not flush in time.
     """
     row = fetch_one(connection, "SELECT pg_current_wal_insert_lsn()::text")
-    end = LSN.parse(row[0]).before_page_header()
+    end = LSN.parse(row[0])
     wait_until_flushed(connection, end)
     return end
 
@@ -125,7 +125,8 @@ def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
     """Wait until the source's WAL is on its disk up to `lsn`.
 
     On an idle server nobody flushes what no commit has asked for: the WAL of an open transaction,
-    or of a read that pruned a page. So after a moment a commit of our own, of an empty transaction,
+    or of a read that pruned a page; and a position behind the header of a new page is reached by no
+    flush at all. So after a moment a commit of our own, of an empty transaction,
     asks for it; it is all that a run ever writes to the source.
 
     Raises:

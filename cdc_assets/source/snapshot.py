@@ -19,7 +19,7 @@ from cdc_assets.identifiers import quote, quote_literal
 from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
-from cdc_assets.source.connection import translated
+from cdc_assets.source.connection import table_errors, translated
 
 # Types whose cast to text is their output function, so it is the stream's text. Others (bool,
 # char(n), inet, …) have a cast of their own and take the slower `format`, which calls the output
@@ -88,7 +88,7 @@ class SnapshotReader:
             CdcError: The source refuses, or the connection is lost.
         """
         bounds = ", ".join(_bound(shape, key) for key in keys)
-        with self._read(table, shape, f"{_key(shape)} IN ({bounds})", "") as chunk:
+        with self._read(table, shape, f"{_key(shape)} IN (VALUES {bounds})", "") as chunk:
             yield chunk
 
     @contextmanager
@@ -100,13 +100,15 @@ class SnapshotReader:
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         # a plain table's children are tables of their own in a publication
         relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
-        with translated(self._slot):
+        with translated(self._slot), table_errors(table.name):
             self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
+                # Before the snapshot: to an older one a rewritten table would look empty
+                self._session.execute(f"LOCK TABLE {relation} IN ACCESS SHARE MODE")
                 snapshot, lsn = self._session.row(
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
                 )
-                chunk = Chunk(snapshot, LSN.parse(lsn).before_page_header())
+                chunk = Chunk(snapshot, LSN.parse(lsn))
                 rows = self._session.batches(
                     f"SELECT {columns} FROM {relation} AS source {where} {tail}"
                 )

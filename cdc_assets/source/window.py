@@ -136,20 +136,21 @@ class WindowStream:
             window.unseen_xid = int(group.transactions.xid[unseen])
             if unseen:
                 window.end_lsn = LSN(group.transactions.end_lsn[unseen - 1])
+        shown_count = len(group.transactions) if unseen is None else unseen
         offset = 0
         for messages in group.pieces:
             begins = np.flatnonzero(messages.kinds == BEGIN)
-            count = len(begins)
-            if unseen is not None and offset + count > unseen:
-                messages = messages.slice(0, int(begins[unseen - offset]))
-                count = unseen - offset
             goes_on = int((messages.kinds[:1] != BEGIN).any())
+            is_cut = offset + len(begins) > shown_count
+            if is_cut:
+                messages = messages.slice(0, int(begins[shown_count - offset]))
+                begins = begins[: shown_count - offset]
             yield CommittedPiece(
-                messages, _part(group.transactions, offset - goes_on, offset + count)
+                messages, _part(group.transactions, offset - goes_on, offset + len(begins))
             )
-            offset += count
-            if unseen is not None and offset == unseen:
-                return
+            if is_cut:
+                return  # not before: the last transaction that is shown may go on in this piece
+            offset += len(begins)
         window.end_lsn = LSN(max(window.end_lsn, int(group.transactions.end_lsn[-1])))
 
 
