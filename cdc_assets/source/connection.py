@@ -41,6 +41,7 @@ _PINNED = {
     "search_path": "pg_catalog",
     "standard_conforming_strings": "on",
     "statement_timeout": "0",
+    "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "default_transaction_read_only": "off",

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from cdc_assets.changes.batch import Mask
 from cdc_assets.changes.fence import Fence, KeyText, shown_everywhere
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.source.connection import Connection
-
-Mask = NDArray[np.bool_]
 
 
 def fenced(

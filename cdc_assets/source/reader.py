@@ -133,7 +133,7 @@ class SlotReader:
         session.row(f"SELECT set_config('work_mem', '{_WORK_MEM}', false)")
         copy = self._copy_slot(session)
         position, size = self._start_lsn, _FIRST_WINDOW_BYTES
-        while position < self._target_lsn:
+        while position < self._target_lsn and not self._closed.is_set():
             upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
             if not self._read_window(session, copy, upto):
                 return
