@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets.operating import forget_tables
 from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
@@ -115,7 +116,23 @@ def test_a_publication_that_is_gone(database: ScratchDatabase, config: PipelineC
     done = run_command(config, "sync")
 
     assert_readable(done, says="does not exist", hint="cdc-assets setup")
+
+
+def test_a_publication_that_was_gone_for_a_while(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    """Postgres 18 leaves out, with a warning only, what was changed while it was gone."""
+    database.execute(f"ALTER PUBLICATION {config.source.publication} RENAME TO gone")
+    table = config.table_names[0]
+    database.execute(f"DELETE FROM {table.sql}")
     database.execute(f"ALTER PUBLICATION gone RENAME TO {config.source.publication}")
+
+    done = run_command(config, "sync")
+
+    assert done.returncode == 1
+    assert "its publication was altered" in done.stdout
+    assert "cdc-assets teardown --table" in done.stdout
+    forget_tables(config, config.table_names)
     converge(database, config)
 
 
