@@ -117,6 +117,7 @@ def _sync(options: argparse.Namespace) -> int:
     from cdc_assets.replicate import sync
     from cdc_assets.reporting import finished_as_json, finished_lines, line
 
+    code = FAILED
     for event in sync(config, tables=tables or None, until_lsn=options.until_lsn):
         if not isinstance(event, SyncFinished):
             print(line(event), file=sys.stderr, flush=True)
@@ -125,8 +126,8 @@ def _sync(options: argparse.Namespace) -> int:
             _say_json(finished_as_json(event))
         else:
             print("\n".join(finished_lines(event)))
-        return FAILED if event.failed else DONE
-    return FAILED
+        code = FAILED if event.failed else DONE
+    return code
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ from cdc_assets.identifiers import TableName, nearest
 COMPONENT_TYPE = "cdc_assets.PostgresCdcComponent"
 DEFAULT_MAX_WAL_BYTES = 268_435_456
 MIN_MAX_WAL_BYTES = 1_048_576
+MIN_MAX_MEMORY_BYTES = 134_217_728
 
 # Keys that the design fixes and that a later version understands.
 LATER_KEYS = frozenset({"mask", "columns", "where", "enrich", "transform"})
@@ -118,6 +119,7 @@ class DuckDBConfig(_Strict):
     """A DuckDB file; a relative path starts at the project's root."""
 
     path: Annotated[str, Field(min_length=1)]
+    max_memory_bytes: Annotated[int, Field(ge=MIN_MAX_MEMORY_BYTES)] | None = None
 
 
 class WarehouseConfig(_Strict):

@@ -30,6 +30,9 @@ from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Checkpoint
 
 CHUNK_ROWS = 100_000
+# A chunk is one warehouse transaction, and what a crash repeats
+CHUNK_BYTES = 256 * 1024 * 1024
+_FIRST_CHUNK_ROWS = 1_000
 
 
 def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> Iterator[ChunkCopied]:
@@ -42,18 +45,25 @@ def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> It
     _require_select(session, table)
     if table not in session.checkpoints:
         _require_published_changes(session, table)
-    chunk = 0
+    number, limit = 0, min(_FIRST_CHUNK_ROWS, CHUNK_ROWS)
     while (checkpoint := session.checkpoints.get(table)) is None or checkpoint.phase == "copying":
-        chunk += 1
+        number += 1
         started = time.monotonic()
-        rows = _copy_chunk(session, reader, table, checkpoint)
+        chunk = _copy_chunk(session, reader, table, checkpoint, limit=limit)
         reached("chunk_committed")
-        yield ChunkCopied(table, chunk, rows, time.monotonic() - started)
+        yield ChunkCopied(table, number, chunk.rows, time.monotonic() - started)
+        if chunk.rows:
+            limit = min(CHUNK_ROWS, 1 + CHUNK_BYTES * chunk.rows // chunk.nbytes)
 
 
 def _copy_chunk(
-    session: Session, reader: SnapshotReader, table: TableName, checkpoint: Checkpoint | None
-) -> int:
+    session: Session,
+    reader: SnapshotReader,
+    table: TableName,
+    checkpoint: Checkpoint | None,
+    *,
+    limit: int,
+) -> Chunk:
     source = session.source_table(table)
     if checkpoint is None:
         checkpoint = Checkpoint(
@@ -67,7 +77,7 @@ def _copy_chunk(
     after = checkpoint.copied_to
     with (
         session.mirrors.transaction(),
-        reader.read_range(source, checkpoint.shape, after=after, limit=CHUNK_ROWS) as chunk,
+        reader.read_range(source, checkpoint.shape, after=after, limit=limit) as chunk,
     ):
         reached("chunk_read")
         if table not in session.checkpoints:
@@ -75,7 +85,7 @@ def _copy_chunk(
         for rows in decoded(chunk, checkpoint.shape, table):
             session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
-        is_last = chunk.rows < CHUNK_ROWS
+        is_last = chunk.rows < limit
         high = None if is_last else chunk.last_key
         fence = Fence(after, high, False, Snapshot.parse(chunk.snapshot), chunk.lsn)
         session.state.add_fence(table, fence)
@@ -86,7 +96,7 @@ def _copy_chunk(
         reached("chunk_staged")
     session.checkpoints[table] = written
     session.fences.setdefault(table, []).append(fence)
-    return chunk.rows
+    return chunk
 
 
 def _require_select(session: Session, table: TableName) -> None:

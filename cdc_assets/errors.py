@@ -129,5 +129,19 @@ class WarehouseBusyError(WarehouseError):
     retryable = True
 
 
+class WarehouseMemoryError(WarehouseError):
+    """The warehouse needs more memory than its limit.
+
+    Args:
+        message: What happened.
+        next_bytes: The limit to try next, or None when it is at the most that is allowed.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, next_bytes: int | None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.next_bytes = next_bytes
+
+
 class CheckpointConflictError(WarehouseError):
     """The warehouse belongs to another pipeline, or another run moved its checkpoint."""

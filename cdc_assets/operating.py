@@ -9,7 +9,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, WarehouseBusyError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
-from cdc_assets.session import open_session, read_catalog
+from cdc_assets.session import open_mirrors, open_session, read_catalog
 from cdc_assets.source import setup as source_setup
 from cdc_assets.source.connection import Connection, connect, fetch_one, translated
 from cdc_assets.source.preflight import publication_problems, server_problems, table_problems
@@ -17,7 +17,6 @@ from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_slot
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def _warehouse_state(
     if not config.warehouse_path.exists():
         return "the warehouse does not exist yet: run 'cdc-assets sync'", {}, {}
     try:
-        mirrors = DuckDBMirrors(config.warehouse_path, read_only=True)
+        mirrors = open_mirrors(config, read_only=True)
     except WarehouseBusyError:
         return "the warehouse is in use, most likely by a run", {}, {}
     try:
@@ -156,7 +155,7 @@ def _forget(
 ) -> list[str]:
     if not config.warehouse_path.exists():
         return []
-    mirrors = DuckDBMirrors(config.warehouse_path)
+    mirrors = open_mirrors(config)
     done = []
     try:
         state = Checkpoints(mirrors, config.name)

@@ -16,11 +16,12 @@ import time
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 
+from cdc_assets.allocator import return_freed_memory
 from cdc_assets.applying import AppliedTable
 from cdc_assets.config import PipelineConfig
 from cdc_assets.copying import copy_table
 from cdc_assets.draining import Drain, standing_fences
-from cdc_assets.errors import TableError
+from cdc_assets.errors import TableError, WarehouseMemoryError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
@@ -61,26 +62,43 @@ def sync(
         CdcError: Nothing can be replicated, or both ends can't be used any more; what was given out
             stays durable.
     """
-    with open_session(config) as session:
-        yield from _Run(session, frozenset(tables or config.table_names), until_lsn).events()
+    return_freed_memory()
+    run = _Run(frozenset(tables or config.table_names), until_lsn)
+    memory_bytes: int | None = None
+    while True:
+        try:
+            with open_session(config, memory_bytes=memory_bytes) as session:
+                yield from run.events(session)
+        except WarehouseMemoryError as error:
+            if error.next_bytes is None:
+                raise
+            memory_bytes = error.next_bytes
+        else:
+            return
 
 
 class _Run:
-    def __init__(
-        self, session: Session, tables: frozenset[TableName], until_lsn: LSN | None
-    ) -> None:
-        self._session, self._tables, self._until_lsn = session, tables, until_lsn
+    """One run; it goes on in another session where the first one's warehouse lacked memory."""
+
+    _session: Session
+    _slot_start: LSN
+    _starts: dict[TableName, LSN]
+    _target: LSN
+
+    def __init__(self, tables: frozenset[TableName], until_lsn: LSN | None) -> None:
+        self._tables, self._until_lsn = tables, until_lsn
         self._started = time.monotonic()
-        self._slot_start = session.slot.confirmed_lsn
-        self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
-        self._target = LSN(0)
+        self._sessions = 0
         self._windows = 0
         self._copied: dict[TableName, int] = {}
         self._applied: dict[TableName, AppliedTable] = {}
         self._notes: list[str] = []
 
-    def events(self) -> Iterator[SyncEvent]:
-        session = self._session
+    def events(self, session: Session) -> Iterator[SyncEvent]:
+        self._session, self._sessions = session, self._sessions + 1
+        if self._sessions == 1:
+            self._slot_start = session.slot.confirmed_lsn
+            self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
         for table in session.config.table_names:
             if table in self._tables and table in session.failed:
                 session.fail(table, session.failed[table])

@@ -36,6 +36,7 @@ from cdc_assets.source.slot import SlotState, confirm, current_end, read_identit
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.memory import FIRST_BYTES
 
 RECOPY_ALL_HINT = (
     "copy every table anew: cdc-assets teardown --drop-tables; cdc-assets setup; cdc-assets sync"
@@ -100,13 +101,35 @@ class Session:
         return self.slot.confirmed_lsn
 
 
+def open_mirrors(
+    config: PipelineConfig, *, read_only: bool = False, memory_bytes: int | None = None
+) -> DuckDBMirrors:
+    """Open the pipeline's warehouse.
+
+    Raises:
+        WarehouseError: It can't be opened.
+    """
+    return DuckDBMirrors(
+        config.warehouse_path,
+        read_only=read_only,
+        memory_bytes=memory_bytes,
+        most_memory_bytes=config.warehouse.duckdb.max_memory_bytes,
+    )
+
+
 @contextmanager
-def open_session(config: PipelineConfig) -> Iterator[Session]:
+def open_session(config: PipelineConfig, *, memory_bytes: int | None = None) -> Iterator[Session]:
     """Open both ends, take the pipeline's lock and check them against each other.
 
     Tables that can't go on are in `failed`; the session serves the others.
 
+    Args:
+        config: The pipeline.
+        memory_bytes: What the warehouse may use at first; by default little, or as much as was
+            found to be needed before.
+
     Raises:
+        WarehouseMemoryError: The warehouse needs more memory; a new session may give it more.
         CdcError: Nothing can be replicated; says why and the way out.
     """
     conninfo, slot = conninfo_of(config), config.source.slot
@@ -119,7 +142,7 @@ def open_session(config: PipelineConfig) -> Iterator[Session]:
             raise problem
         slot_state = wait_until_free(control, slot)
         catalog = read_catalog(control, config)
-        mirrors = DuckDBMirrors(config.warehouse_path)
+        mirrors = open_mirrors(config, memory_bytes=memory_bytes)
         try:
             state = Checkpoints(mirrors, config.name)
             state.refuse_other_owners(config.table_names)
@@ -138,10 +161,22 @@ def open_session(config: PipelineConfig) -> Iterator[Session]:
             _check(session)
             with mirrors.transaction():
                 state.prepare()
+            mirrors.allow_memory(state.memory_bytes())
+            _keep_memory_bytes(session)
             session.fences = {table: state.read_fences(table) for table in session.checkpoints}
             yield session
+            mirrors.write_log()
+            _keep_memory_bytes(session)
         finally:
             mirrors.close()
+
+
+def _keep_memory_bytes(session: Session) -> None:
+    """Let the next run start with the memory that this one has needed."""
+    needed = session.mirrors.memory_bytes
+    if needed > max(session.state.memory_bytes(), FIRST_BYTES):
+        with session.mirrors.transaction():
+            session.state.keep_memory_bytes(needed)
 
 
 def read_catalog(control: Connection, config: PipelineConfig) -> Catalog:

@@ -17,7 +17,7 @@ LAYERS = {
     "source": 3,
     "warehouse": 3,
     **dict.fromkeys(("session", "copying", "fencing", "applying", "draining"), 4),
-    **dict.fromkeys(("replicate", "operating", "reporting"), 4),
+    **dict.fromkeys(("replicate", "operating", "reporting", "allocator"), 4),
     "orchestration": 5,
     **dict.fromkeys(("definitions", "defs", "cli", "demo"), 6),
 }

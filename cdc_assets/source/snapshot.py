@@ -38,6 +38,7 @@ class Chunk:
         lsn: Taken after it.
         batches: One text column per column of the shape, null is NULL; read once, in key order.
         rows: Rows given out so far.
+        nbytes: Size of their text.
         last_key: Key of the last row given out.
     """
 
@@ -45,6 +46,7 @@ class Chunk:
     lsn: LSN
     batches: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
     rows: int = 0
+    nbytes: int = 0
     last_key: tuple[str, ...] | None = None
 
 
@@ -126,6 +128,7 @@ def _counted(
         if not batch.num_rows:
             continue
         chunk.rows += batch.num_rows
+        chunk.nbytes += batch.nbytes
         chunk.last_key = tuple(batch.column(at)[-1].as_py() for at in shape.key_indexes)
         yield batch
 

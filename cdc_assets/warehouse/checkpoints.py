@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS {schema}.fences (
     snapshot VARCHAR NOT NULL,
     lsn UBIGINT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS {schema}.memory (limit_bytes UBIGINT NOT NULL);
 """
 
 
@@ -46,18 +47,32 @@ class Checkpoints:
     """One pipeline's checkpoints and fences; writes belong into the rows' transaction."""
 
     def __init__(self, mirrors: DuckDBMirrors, pipeline: str) -> None:
-        self._connection, self._pipeline = mirrors.connection, pipeline
+        self._mirrors, self._pipeline = mirrors, pipeline
         self._schema = f"{mirrors.catalog}._cdc"  # a file may be called _cdc.duckdb
 
     def prepare(self) -> None:
         """Make the state tables if they are not there."""
-        self._connection.execute(_SCHEMA.format(schema=self._schema))
+        self._mirrors.connection.execute(_SCHEMA.format(schema=self._schema))
+
+    def memory_bytes(self) -> int:
+        """Give what DuckDB was found to need for this file, or 0."""
+        rows = self._mirrors.connection.execute(
+            f"SELECT limit_bytes FROM {self._schema}.memory"
+        ).fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def keep_memory_bytes(self, memory_bytes: int) -> None:
+        """Keep what DuckDB needs for this file, so that the next run starts with it."""
+        self._mirrors.connection.execute(f"DELETE FROM {self._schema}.memory")
+        self._mirrors.connection.execute(
+            f"INSERT INTO {self._schema}.memory VALUES (?)", (memory_bytes,)
+        )
 
     def read(self) -> dict[TableName, Checkpoint]:
         """Read every table's checkpoint; empty when the warehouse has no state yet."""
         if not self._exist():
             return {}
-        rows = self._connection.execute(
+        rows = self._mirrors.connection.execute(
             "SELECT source_table, lsn, phase, copied_to, shape, identity, last_transaction, error,"
             f" epoch_us(updated_at) FROM {self._schema}.checkpoints WHERE pipeline = ?",
             (self._pipeline,),
@@ -73,7 +88,7 @@ class Checkpoints:
         """
         if not self._exist():
             return
-        rows = self._connection.execute(
+        rows = self._mirrors.connection.execute(
             f"SELECT pipeline, source_table FROM {self._schema}.checkpoints WHERE pipeline <> ?",
             (self._pipeline,),
         ).fetchall()
@@ -87,7 +102,7 @@ class Checkpoints:
                 )
 
     def _exist(self) -> bool:
-        found = self._connection.execute(
+        found = self._mirrors.connection.execute(
             "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database()"
             " AND table_schema = '_cdc' AND table_name = 'checkpoints'"
         ).fetchall()
@@ -96,7 +111,7 @@ class Checkpoints:
     def write(self, checkpoint: Checkpoint) -> None:
         """Set one table's checkpoint, its first or another phase."""
         self.forget_checkpoint(checkpoint.table)
-        self._connection.execute(
+        self._mirrors.connection.execute(
             f"INSERT INTO {self._schema}.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
             (
                 self._pipeline,
@@ -121,7 +136,7 @@ class Checkpoints:
             CheckpointConflictError: A checkpoint is not where this run left it.
         """
         for checkpoint in before:
-            moved = self._connection.execute(
+            moved = self._mirrors.connection.execute(
                 f"UPDATE {self._schema}.checkpoints SET lsn = ?, lsn_text = ?, error = '',"
                 " updated_at = now(), last_transaction = coalesce(?, last_transaction)"
                 " WHERE pipeline = ? AND source_table = ? AND lsn = ?",
@@ -148,14 +163,14 @@ class Checkpoints:
 
     def forget_checkpoint(self, table: TableName) -> None:
         """Remove a table's checkpoint."""
-        self._connection.execute(
+        self._mirrors.connection.execute(
             f"DELETE FROM {self._schema}.checkpoints WHERE pipeline = ? AND source_table = ?",
             (self._pipeline, str(table)),
         )
 
     def read_fences(self, table: TableName) -> list[Fence]:
         """Read a table's fences in the order in which their ranges were read."""
-        rows = self._connection.execute(
+        rows = self._mirrors.connection.execute(
             f"SELECT low, high, low_inclusive, snapshot, lsn FROM {self._schema}.fences"
             " WHERE pipeline = ? AND source_table = ? ORDER BY lsn, rowid",
             (self._pipeline, str(table)),
@@ -167,7 +182,7 @@ class Checkpoints:
 
     def add_fence(self, table: TableName, fence: Fence) -> None:
         """Put up a fence."""
-        self._connection.execute(
+        self._mirrors.connection.execute(
             f"INSERT INTO {self._schema}.fences VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 self._pipeline,
@@ -182,7 +197,7 @@ class Checkpoints:
 
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
         """Remove a table's fences, or those that the stream has passed."""
-        self._connection.execute(
+        self._mirrors.connection.execute(
             f"DELETE FROM {self._schema}.fences WHERE pipeline = ? AND source_table = ?"
             + ("" if passed is None else f" AND lsn <= {int(passed)}"),
             (self._pipeline, str(table)),

@@ -7,7 +7,7 @@ an index that checks every row, and one row per key holds by construction (`ware
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -15,11 +15,17 @@ import pyarrow as pa
 
 from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lookup
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.errors import CheckpointConflictError, WarehouseBusyError, WarehouseError
+from cdc_assets.errors import (
+    CheckpointConflictError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseMemoryError,
+)
 from cdc_assets.identifiers import TableName, quote
+from cdc_assets.warehouse import memory
 from cdc_assets.warehouse.base import Write
+from cdc_assets.warehouse.memory import MemoryLimit, lacks_memory
 
-MEMORY_LIMIT = "256MB"
 # Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
 _CHECKPOINT_THRESHOLD = "256MB"
 
@@ -54,30 +60,93 @@ def column_type(arrow_type: pa.DataType) -> str:
 class DuckDBMirrors:
     """The mirrors in one DuckDB file, open until `close`, for writing unless `read_only`.
 
+    Args:
+        path: The file; it is made if it is not there.
+        read_only: Whether it is only read.
+        memory_bytes: What DuckDB may use at first; opening the file may take more.
+        most_memory_bytes: What it may use at the most; by default DuckDB's own default.
+
     Raises:
         WarehouseBusyError: Another process holds the file.
+        WarehouseMemoryError: It can't be opened with the most memory that is allowed.
         WarehouseError: It can't be opened, or is no DuckDB file.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        memory_bytes: int | None = None,
+        most_memory_bytes: int | None = None,
+    ) -> None:
         self.path = path
+        self._memory = MemoryLimit(memory_bytes or memory.FIRST_BYTES, most_memory_bytes)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = duckdb.connect(
-                str(path),
-                read_only=read_only,
-                config={
-                    "memory_limit": MEMORY_LIMIT,
-                    "checkpoint_threshold": _CHECKPOINT_THRESHOLD,
-                    "preserve_insertion_order": False,
-                },
-            )
-        except (duckdb.Error, OSError) as error:
+            self.connection = self._open(read_only)
+        except OSError as error:
             raise _open_error(path, str(error)) from error
         self.catalog = quote(self.connection.execute("SELECT current_database()").fetchall()[0][0])
 
+    @property
+    def memory_bytes(self) -> int:
+        """What DuckDB may use now."""
+        return self._memory.limit_bytes
+
+    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        while True:
+            try:
+                return duckdb.connect(
+                    str(self.path),
+                    read_only=read_only,
+                    config={
+                        "memory_limit": self._memory.sql,
+                        "checkpoint_threshold": _CHECKPOINT_THRESHOLD,
+                        "preserve_insertion_order": False,
+                    },
+                )
+            except duckdb.Error as error:
+                if not lacks_memory(error):
+                    raise _open_error(self.path, str(error)) from error
+                self._grow(error)
+
+    def _grow(self, error: duckdb.Error) -> None:
+        larger = self._memory.next_bytes()
+        if larger is None:
+            raise self._refusal(error) from error
+        self._memory.limit_bytes = larger
+
+    def allow_memory(self, memory_bytes: int) -> None:
+        """Let DuckDB use so much, if that is more than now and not more than the most."""
+        limit = MemoryLimit(memory_bytes, self._memory.most_bytes).limit_bytes
+        if limit > self._memory.limit_bytes:
+            self._memory.limit_bytes = limit
+            self.connection.execute(f"SET memory_limit = '{self._memory.sql}'")
+
+    def write_log(self) -> None:
+        """Write DuckDB's log into the file, with more memory if it takes more.
+
+        Without it `close` does so, and keeps the log without a word where the memory is too small:
+        everything in it is durable, and whoever opens the file next reads it all again.
+
+        Raises:
+            WarehouseError: What DuckDB refused.
+        """
+        while True:
+            try:
+                self.connection.execute("CHECKPOINT")
+            except duckdb.Error as error:
+                if not lacks_memory(error):
+                    raise self._refusal(error) from error
+                self._grow(error)
+                self.connection.close()  # a checkpoint that failed has shut the database
+                self.connection = self._open(read_only=False)
+            else:
+                return
+
     def close(self) -> None:
-        """Write DuckDB's log into the file and let go of it."""
+        """Let go of the file."""
         self.connection.close()
 
     @contextmanager
@@ -94,14 +163,30 @@ class DuckDBMirrors:
         except BaseException as error:
             self._roll_back()
             if isinstance(error, duckdb.Error):
-                raise _refusal(self.path, error) from error
+                raise self._refusal(error) from error
             raise
 
     def _roll_back(self) -> None:
-        try:
+        # DuckDB ends a transaction itself at a failed commit, or gives up the whole connection
+        with suppress(duckdb.TransactionException, duckdb.FatalException):
             self.connection.execute("ROLLBACK")
-        except duckdb.TransactionException:
-            return  # DuckDB has ended it already, at a failed commit
+
+    def _refusal(self, error: duckdb.Error) -> WarehouseError:
+        # DuckDB's messages may quote a value: only their kind is shown
+        if not lacks_memory(error):
+            return WarehouseError(
+                f"warehouse {str(self.path)!r} refused a statement: {type(error).__name__}",
+                hint="what was committed stays, nothing else was applied: check the disk's free "
+                "space and the file",
+            )
+        return WarehouseMemoryError(
+            f"DuckDB lacks memory for warehouse {str(self.path)!r}: its limit is "
+            f"{self.memory_bytes / 2**20:,.0f} MiB",
+            next_bytes=self._memory.next_bytes(),
+            hint="it holds 2048 values of a column at once: raise "
+            "warehouse.duckdb.max_memory_bytes or the machine's memory, or leave columns of long "
+            "values out with a column list of the publication",
+        )
 
     def create(self, table: TableName, shape: TableShape) -> None:
         """Make an empty mirror.
@@ -240,12 +325,4 @@ def _open_error(path: Path, reason: str) -> WarehouseError:
     return WarehouseError(
         f"warehouse {str(path)!r} can't be opened: {text}",
         hint="check warehouse.duckdb.path and its permissions",
-    )
-
-
-def _refusal(path: Path, error: duckdb.Error) -> WarehouseError:
-    # DuckDB's messages may quote a value: only their kind is shown
-    return WarehouseError(
-        f"warehouse {str(path)!r} refused a statement: {type(error).__name__}",
-        hint="nothing of this window was applied; check the disk's free space and the file",
     )
