@@ -49,3 +49,20 @@ def test_changes_from_before_the_publication_are_not_lost_with_their_late_commit
         long.commit()
 
     converge(database, joined)
+
+
+def test_changes_of_a_transaction_that_began_beside_the_publication_are_not_lost(
+    database: ScratchDatabase, joined: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its xid is the newest of all, and yet it wrote before the table was published."""
+    monkeypatch.setattr("cdc_assets.source.slot._JOIN_TIMEOUT_SECONDS", 0.2)
+    with database.connect() as adding, database.connect() as long:
+        adding.autocommit = long.autocommit = False
+        publication = joined.source.publication
+        adding.execute(f"ALTER PUBLICATION {publication} ADD TABLE b")  # type: ignore[call-overload]
+        long.execute("INSERT INTO b VALUES (1)")
+        adding.commit()
+        assert list(errors_of(sync_once(joined))) == ["public.b"]
+        long.commit()
+
+    converge(database, joined)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -12,7 +13,8 @@ import pytest
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
-from cdc_assets.errors import ConnectionLostError
+from cdc_assets.errors import ConnectionLostError, ReplicationError
+from cdc_assets.source.setup import setup
 from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import assert_readable, run_command
 from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline
@@ -23,6 +25,14 @@ from cdc_assets_tests.syncs import converge, mirror_rows, sync_once
 from cdc_assets_tests.waiting import wait_for, wait_for_row
 
 SETTINGS = {**SERVER_SETTINGS, "max_replication_slots": "4"}
+_WAITS_FOR_STANDBY = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+_SLOTS = """
+SELECT 1 FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL AND temporary = %s
+"""
+_WAITS_FOR = """
+SELECT 1 FROM pg_locks waits JOIN pg_locks held USING (transactionid)
+WHERE NOT waits.granted AND held.granted AND held.pid = %s
+"""
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +135,7 @@ def test_a_commit_that_waits_for_a_standby_is_applied_once_the_source_shows_it(
     try:
         wait_for_row(
             fragile,
-            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+            _WAITS_FOR_STANDBY,
             "a commit that waits for a standby",
         )
         fragile.execute("SET synchronous_commit = local; INSERT INTO orders VALUES (3)")
@@ -139,6 +149,49 @@ def test_a_commit_that_waits_for_a_standby_is_applied_once_the_source_shows_it(
         waiter.join()
 
     assert converge(fragile, orders).notes == ()
+
+
+@pytest.mark.parametrize("shown", ["in time", "too late"])
+def test_a_commit_that_waits_for_a_standby_while_the_slot_is_made_is_not_lost(
+    fragile: ScratchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str
+) -> None:
+    """Its commit record is before the slot's start, and a copy would not see it yet."""
+    seconds = {"in time": 60.0, "too late": 3.0}[shown]
+    monkeypatch.setattr("cdc_assets.source.setup._SLOT_TIMEOUT_SECONDS", seconds)
+    fragile.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    config = make_pipeline(fragile, tmp_path, "public.orders", create=False)
+    fragile.execute(f"CREATE PUBLICATION {config.source.publication} FOR TABLE orders")
+    configure(fragile, "synchronous_standby_names", "none_such")
+    waiter = Thread(target=fragile.execute, args=["INSERT INTO orders VALUES (2)"])
+    with ThreadPoolExecutor() as pool, fragile.connect() as first, fragile.connect() as second:
+        # The server's snapshot builder waits for `first`, then for all that began before its end,
+        # here `second`. What begins later is to be decoded, but for what has a commit record before
+        # the end of `second`.
+        for connection in (first, second):
+            connection.execute("SET synchronous_commit = local")
+            connection.autocommit = False
+        first.execute("SELECT pg_current_xact_id()")
+        made = pool.submit(setup, config)
+        try:
+            wait_for_row(fragile, _WAITS_FOR, "the slot to wait", [first.info.backend_pid])
+            second.execute("SELECT pg_current_xact_id()")
+            first.commit()
+            wait_for_row(fragile, _WAITS_FOR, "the slot to wait", [second.info.backend_pid])
+            waiter.start()
+            wait_for_row(fragile, _WAITS_FOR_STANDBY, "a commit that waits for a standby")
+            second.commit()
+            wait_for_row(fragile, _SLOTS, "the server to have made a slot", [True])
+            assert not fragile.execute(_SLOTS, [False])
+            if shown == "too late":
+                with pytest.raises(ReplicationError, match="its commit waits for a standby"):
+                    made.result()
+        finally:
+            configure(fragile, "synchronous_standby_names", None)
+            waiter.join()
+
+    assert len(setup(config) if shown == "too late" else made.result()) == 1
+    converge(fragile, config)
+    assert mirror_rows(config, "public.orders", "id") == [(2,)]
 
 
 def test_asynchronous_commits_just_before_a_run_are_in_it(

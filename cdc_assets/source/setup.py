@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psycopg
+
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError
 from cdc_assets.identifiers import quote
@@ -10,6 +12,7 @@ from cdc_assets.source.connection import (
     Connection,
     complete_conninfo,
     connect,
+    fetch_one,
     lock_pipeline,
     translated,
 )
@@ -19,9 +22,16 @@ from cdc_assets.source.preflight import (
     server_problems,
     table_problems,
 )
-from cdc_assets.source.slot import PLUGIN, read_slot, wait_until_free
+from cdc_assets.source.slot import (
+    PLUGIN,
+    oldest_writer,
+    read_slot,
+    wait_for_open_transactions,
+    wait_until_free,
+)
 
-_SLOT_TIMEOUT = "60s"
+_SLOT_TIMEOUT_SECONDS = 60.0
+_COMMIT_SECONDS = 1.0
 
 
 def conninfo_of(config: PipelineConfig) -> str:
@@ -82,21 +92,42 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
 
 
 def _create_slot(connection: Connection, slot: str) -> None:
-    """Create the slot; the server waits for every transaction that runs now."""
-    connection.execute(f"SET statement_timeout = '{_SLOT_TIMEOUT}'")
+    """Create the slot once every change before its start is shown to whoever copies a table.
+
+    A commit that waits for a synchronous standby has its record in the WAL and is shown to nobody.
+    The server counts it among the running transactions, and starts a slot behind its record all the
+    same if it began late (SnapBuildFindSnapshot, snapbuild.c): neither the slot nor a copy made
+    then would have it. So such commits are waited for, and only then the slot gets its name: a
+    setup that is killed leaves none behind. Without synchronous standbys a commit is shown at once.
+    """
+    first = f"{slot[:40]}_setup_{connection.info.backend_pid}"
     try:
-        connection.execute("SELECT pg_create_logical_replication_slot(%s, %s)", (slot, PLUGIN))
-    except Exception as error:
-        if getattr(error, "sqlstate", None) != "57014":
-            raise
-        row = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL"
-            " ORDER BY xact_start LIMIT 1"
-        ).fetchone()
-        raise ReplicationError(
-            f"slot {slot!r} could not be created within {_SLOT_TIMEOUT}: a transaction stays open",
-            hint=f"end the session with pid {row[0]}" if row else "try again",
-        ) from error
+        connection.execute(f"SET statement_timeout = '{_SLOT_TIMEOUT_SECONDS}s'")
+        connection.execute(
+            "SELECT pg_create_logical_replication_slot(%s, %s, true)", (first, PLUGIN)
+        )
+    except psycopg.errors.QueryCanceled as error:
+        raise _open_transaction(slot, oldest_writer(connection)) from error
+    names = fetch_one(connection, "SELECT current_setting('synchronous_standby_names')")[0]
+    seconds = _SLOT_TIMEOUT_SECONDS if names else _COMMIT_SECONDS
+    pid = wait_for_open_transactions(connection, seconds=seconds)
+    if names and pid is not None:
+        raise _open_transaction(slot, pid)
+    connection.execute(
+        "SELECT pg_copy_logical_replication_slot(%s, %s, false)",
+        (first, slot),
+    )
+    connection.execute("SELECT pg_drop_replication_slot(%s)", (first,))
+
+
+def _open_transaction(slot: str, pid: int) -> ReplicationError:
+    return ReplicationError(
+        f"slot {slot!r} could not be created within {_SLOT_TIMEOUT_SECONDS:.0f} s: a transaction "
+        "stays open, or its commit waits for a standby",
+        hint=f"end the session with pid {pid}"
+        if pid
+        else "COMMIT PREPARED or ROLLBACK PREPARED what pg_prepared_xacts shows",
+    )
 
 
 def teardown(config: PipelineConfig) -> list[str]:

@@ -181,16 +181,37 @@ def wait_for_unpublished_changes(
     row = fetch_one(connection, _JOINED_LATELY, (table_oid, table_oid, slot, publication))
     if not row[0]:
         return None
-    running, deadline = current_snapshot(connection), time.monotonic() + _JOIN_TIMEOUT_SECONDS
-    while current_snapshot(connection).xmin < running.xmax:
+    return wait_for_open_transactions(connection, seconds=_JOIN_TIMEOUT_SECONDS)
+
+
+def wait_for_open_transactions(connection: Connection, *, seconds: float) -> int | None:
+    """Wait until every transaction that is open now has ended and is shown.
+
+    A snapshot's xmax is behind the last xid that has ended, not behind the last that was given out,
+    so an xid of our own marks what is older.
+
+    Returns:
+        The pid of a session whose transaction stays open, 0 for a prepared one, else None.
+    """
+    own = int(fetch_one(connection, "SELECT pg_current_xact_id()::text")[0])
+    deadline = time.monotonic() + seconds
+    while current_snapshot(connection).xmin <= own:
         if time.monotonic() > deadline:
-            oldest = connection.execute(
-                "SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL"
-                " ORDER BY age(backend_xid) DESC LIMIT 1"
-            ).fetchone()
-            return oldest[0] if oldest else 0
+            return oldest_writer(connection)
         time.sleep(POLL_SECONDS)
     return None
+
+
+def oldest_writer(connection: Connection) -> int:
+    """Find the session whose transaction is the oldest of those that write; 0 where there is none.
+
+    A prepared transaction is open without a session.
+    """
+    row = connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL"
+        " ORDER BY age(backend_xid) DESC LIMIT 1"
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def confirm(connection: Connection, slot: str, lsn: LSN) -> LSN:
