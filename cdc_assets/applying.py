@@ -136,7 +136,8 @@ class WindowApplier:
             masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
             batch = type_changes(raw, transactions, checkpoint.shape, fenced=masks)
         except UnfitColumnError as error:
-            raise unfit_value(table, error.column, error.wanted, LSN(error.end_lsn)) from error
+            lsn = LSN(error.end_lsn or first_lsn)
+            raise unfit_value(table, error.column, error.wanted, lsn) from error
         if any(key.null_count for key in batch.old_key):
             raise _identity_error(table, first_lsn, "an old row came without the mirror's key")
         self.applied.setdefault(table, AppliedTable()).add(batch)
@@ -165,18 +166,25 @@ class WindowApplier:
         write = Write(
             truncated_at=None if truncated is None else LSN(truncated),
             deleted=compacted.keys,
+            standing=compacted.standing,
             inserted=inserted,
             looked_up=looked_up,
         )
-        missing = self.session.mirrors.write(table, shape, write)
-        if missing:
-            raise TableError(
-                f"the mirror of {str(table)!r} lacks {missing} rows that the source has updated",
-                table=str(table),
-                lsn=str(LSN(batch.end_lsn[-1])),
-                hint="somebody else wrote the mirror: " + recopy_hint(table),
-            )
+        wrong = self.session.mirrors.write(table, shape, write)
+        if wrong:
+            raise _differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
         reached("table_applied")
+
+
+def _differing_mirror(table: TableName, rows: int, lsn: LSN) -> TableError:
+    return TableError(
+        f"the mirror of {str(table)!r} differs from the source: changes up to {lsn} update or "
+        f"delete rows that it lacks, or insert rows that it has ({rows} rows)",
+        table=str(table),
+        lsn=str(lsn),
+        hint="somebody else wrote the mirror, or rows of the source came or went without a change "
+        "on the slot (README, limits): " + recopy_hint(table),
+    )
 
 
 def _check_reread(expected: LastTransaction, transactions: Transactions) -> None:

@@ -129,19 +129,27 @@ def _require_published_changes(session: Session, table: TableName) -> None:
 
 def _refuse_altered(table: TableName, copied: TableShape, source: TableShape) -> None:
     if copied.declaration != source.declaration:
-        raise SchemaChangeError(
-            f"table {str(table)!r} was altered while it was copied",
-            table=str(table),
-            hint=recopy_hint(table),
-        )
+        raise _altered_while_copied(table)
+
+
+def _altered_while_copied(table: TableName) -> SchemaChangeError:
+    """Say that a table's copy can't be finished."""
+    return SchemaChangeError(
+        f"table {str(table)!r} was altered while it was copied",
+        table=str(table),
+        hint=recopy_hint(table),
+    )
 
 
 def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Table]:
     """Decode a chunk's text to rows of the mirror, batch by batch.
 
     Raises:
+        SchemaChangeError: The table is not the one of the shape any more.
         ValueConversionError: A value that its column's type can't hold.
     """
+    if chunk.is_altered:
+        raise _altered_while_copied(table)
     for batch in chunk.batches:
         yield _rows(batch, shape, table, chunk.lsn)
 

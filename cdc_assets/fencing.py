@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_assets.changes.batch import Mask, complete_fields
-from cdc_assets.changes.fence import KeyText, Snapshot, point_fence
+from cdc_assets.changes.batch import Mask, UnfitColumnError, complete_fields
+from cdc_assets.changes.compact import group_numbers
+from cdc_assets.changes.fence import Fence, KeyText, Snapshot, point_fence
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.copying import decoded
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.decode import RawChanges
-from cdc_assets.pgoutput.messages import Transactions
+from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.tuples import UNCHANGED, Field
-from cdc_assets.pgoutput.values import cut_text, decode_text
+from cdc_assets.pgoutput.values import UnfitValueError, cut_text, decode_text
 from cdc_assets.session import Session
 from cdc_assets.source.connection import table_errors
 from cdc_assets.source.fences import fenced
@@ -33,10 +34,12 @@ def keep_out(
 ) -> tuple[Mask, Mask] | None:
     """Find the rows whose new key, and those whose old key, a fence keeps as it is.
 
-    A change from a fenced key to one that is not has its delete kept out and its upsert applied. If
-    that does not carry a TOASTed value, the value is nowhere in the warehouse. So such a row is
-    read from the source now, and a fence on its key keeps the stream from it until the stream has
-    passed that read.
+    Two kinds of change write a row without a TOASTed value that is nowhere in the warehouse. Such a
+    row is read from the source now, and a fence on its key keeps the stream from it until the
+    stream has passed that read:
+
+    - A change from a fenced key to one that is not has its delete kept out and its upsert applied.
+    - A row that enters the publication's row filter comes as an insert.
 
     Args:
         session: Inside a warehouse transaction.
@@ -50,48 +53,88 @@ def keep_out(
     """
     table = raw.table
     shape = session.checkpoints[table].shape
-    while fences := session.fences.get(table):
-        fields = complete_fields(raw, shape)
-        new_keys = _texts(fields, shape, raw)
-        xids = transactions.xid[raw.transactions]
-        old = np.zeros(len(xids), dtype=bool)
-        with table_errors(table):
-            new = fenced(session.control, shape, fences, keys=new_keys, xids=xids)
-            if len(raw.old_rows):
-                old_keys = _texts(raw.old, shape, raw)
-                old[raw.old_rows] = fenced(
-                    session.control, shape, fences, keys=old_keys, xids=xids[raw.old_rows]
-                )
-        lacks = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
-        cut = np.flatnonzero(old & ~new & lacks)
+    fields = complete_fields(raw, shape)
+    lacks = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
+    enters = lacks & (raw.ops == INSERT)
+    if not session.fences.get(table) and not enters.any():
+        return None
+    new_keys, old_keys = _texts(fields, shape, raw), _texts(raw.old, shape, raw)
+    xids = transactions.xid[raw.transactions]
+    while True:
+        new, old = _fenced(session, table, new_keys, xids), np.zeros(len(xids), dtype=bool)
+        if len(raw.old_rows):
+            old[raw.old_rows] = _fenced(session, table, old_keys, xids[raw.old_rows])
+        cut = np.flatnonzero((old & lacks | enters) & ~new)
         if not len(cut):
             return new, old
         before_read(table)
         keys = {tuple(key[int(row)].as_py() for key in new_keys) for row in cut}
         _read_anew(session, table, sorted(keys))
-    return None
+
+
+def _fenced(session: Session, table: TableName, keys: list[pa.Array], xids: Ints) -> Mask:
+    shape, fences = session.checkpoints[table].shape, session.fences.get(table, [])
+    chunks = [fence for fence in fences if not fence.low_inclusive]
+    points = [fence for fence in fences if fence.low_inclusive]
+    out = np.zeros(len(xids), dtype=bool)
+    if chunks:
+        with table_errors(table):
+            out |= fenced(session.control, shape, chunks, keys=keys, xids=xids)
+    if points:
+        asked = np.flatnonzero(keys[0].is_valid().to_numpy(zero_copy_only=False))
+        texts = [key.take(pa.array(asked)) for key in keys]
+        out[asked] |= _fenced_by_points(shape, points, texts, xids[asked])
+    return out
+
+
+def _fenced_by_points(
+    shape: TableShape, points: list[Fence], keys: list[pa.Array], xids: Ints
+) -> Mask:
+    """Compare as the mirror does: of two keys that Postgres calls equal it may hold both."""
+    texts = zip(*(point.low or () for point in points), strict=True)
+    own = [pa.array(column, pa.string()) for column in texts]
+    both = [pa.concat_arrays([mine, theirs]) for mine, theirs in zip(own, keys, strict=True)]
+    numbers = group_numbers(_typed(shape, both))
+    of_point, of_key = numbers[: len(points)], numbers[len(points) :]
+    out = np.zeros(len(xids), dtype=bool)
+    for snapshot in {point.snapshot for point in points}:
+        mine = of_point[[point.snapshot == snapshot for point in points]]
+        out |= np.isin(of_key, mine) & snapshot.shows(xids)
+    return out
+
+
+def _typed(shape: TableShape, keys: list[pa.Array]) -> list[pa.Array]:
+    typed = []
+    for key, column in zip(keys, shape.key_columns, strict=True):
+        try:
+            typed.append(decode_text(pc.cast(key, pa.binary()), column.type.arrow))
+        except UnfitValueError as error:
+            raise UnfitColumnError(column.name, error.wanted) from error
+    return typed
 
 
 def _texts(fields: list[Field], shape: TableShape, raw: RawChanges) -> list[pa.Array]:
     buffer = raw.messages.buffer
-    return [pc.cast(cut_text(fields[at], buffer), pa.string()) for at in shape.key_indexes]
+    chosen = (fields[at] for at in shape.key_indexes if fields)
+    return [pc.cast(cut_text(field, buffer), pa.string()) for field in chosen]
 
 
 def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
+    """Read rows by themselves; what is found may be spelled otherwise, and is fenced as well."""
     shape, slot = session.checkpoints[table].shape, session.config.source.slot
-    typed = [
-        decode_text(pa.array([text.encode() for text in texts], pa.binary()), column.type.arrow)
-        for texts, column in zip(zip(*keys, strict=True), shape.key_columns, strict=True)
-    ]
     with (
         SnapshotReader(conninfo=session.conninfo, slot=slot) as reader,
         reader.read_keys(session.source_table(table), shape, keys) as chunk,
     ):
-        session.mirrors.delete(table, shape, typed)
+        asked = [pa.array(texts, pa.string()) for texts in zip(*keys, strict=True)]
+        session.mirrors.delete(table, shape, _typed(shape, asked))
         for rows in decoded(chunk, shape, table):
+            session.mirrors.delete(
+                table, shape, [rows[name].combine_chunks() for name in shape.key]
+            )
             session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
-        for key in keys:
+        for key in sorted({*keys, *chunk.keys}):
             fence = point_fence(key, Snapshot.parse(chunk.snapshot), chunk.lsn)
             session.state.add_fence(table, fence)
-            session.fences[table].append(fence)
+            session.fences.setdefault(table, []).append(fence)

@@ -20,9 +20,9 @@ Mask = NDArray[np.bool_]
 
 
 class UnfitColumnError(ValueError):
-    """A column holds a value that its type can't; `end_lsn` is that of its transaction."""
+    """A column holds a value that its type can't; `end_lsn` is its transaction's, if known."""
 
-    def __init__(self, column: str, wanted: str, end_lsn: int) -> None:
+    def __init__(self, column: str, wanted: str, end_lsn: int | None = None) -> None:
         super().__init__(f"column {column!r}: a value does not fit {wanted}")
         self.column, self.wanted, self.end_lsn = column, wanted, end_lsn
 

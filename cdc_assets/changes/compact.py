@@ -78,11 +78,14 @@ class Compacted:
 
     Attributes:
         keys: Every key that was touched, once each; one array per key column.
+        standing: How many of the keys had a row before, for the changes to be possible: those whose
+            first event is a delete or an update that keeps the key.
         rows: Changes whose new row is written, one per key that has a row in the end.
         fills: What those rows lack.
     """
 
     keys: list[pa.Array]
+    standing: int
     rows: Ints
     fills: list[Fill]
 
@@ -148,37 +151,41 @@ def compact(batch: ChangeBatch, events: Events) -> Compacted:
         batch: Changes without truncations.
         events: Their events.
     """
-    keys, last = _last_event_per_key(events)
+    if len(events.keys) == 1 and pa.types.is_integer(events.keys[0].type):
+        first, last = _ends_per_number(events.keys[0].to_numpy())
+    else:
+        first, last = _ends_per_group([_groupable(key) for key in events.keys])
+    keys = events.keys
+    if len(last) == len(events):
+        first = last = np.arange(len(events))
+    else:
+        keys = [key.take(pa.array(last)) for key in keys]
+    makes_row = events.is_upsert & (events.is_moved | (batch.ops[events.rows] == INSERT))
     written = last[events.is_upsert[last]]
     rows = np.sort(events.rows[written])
-    return Compacted(keys, rows, _fills(batch, events, rows) if batch.unchanged else [])
+    return Compacted(
+        keys=keys,
+        standing=len(first) - int(makes_row[first].sum()),
+        rows=rows,
+        fills=_fills(batch, events, rows) if batch.unchanged else [],
+    )
 
 
-def _last_event_per_key(events: Events) -> tuple[list[pa.Array], Ints]:
-    if len(events.keys) == 1 and pa.types.is_integer(events.keys[0].type):
-        last = _last_per_number(events.keys[0].to_numpy())
-    else:
-        last = _last_per_group([_groupable(key) for key in events.keys])
-    if len(last) == len(events):
-        return events.keys, np.arange(len(events))
-    return [key.take(pa.array(last)) for key in events.keys], last
-
-
-def _last_per_number(numbers: Ints) -> Ints:
+def _ends_per_number(numbers: Ints) -> tuple[Ints, Ints]:
     """Sort: changes come in a few ascending runs, as a rule, which a merge sort only joins."""
     order = np.argsort(numbers, kind="stable")
     ordered = numbers[order]
-    is_last = np.ones(len(order), dtype=bool)
-    is_last[:-1] = ordered[1:] != ordered[:-1]
-    return order[is_last]
+    is_first, is_last = np.ones((2, len(order)), dtype=bool)
+    is_first[1:] = is_last[:-1] = ordered[1:] != ordered[:-1]
+    return order[is_first], order[is_last]
 
 
-def _last_per_group(keys: list[pa.Array]) -> Ints:
+def _ends_per_group(keys: list[pa.Array]) -> tuple[Ints, Ints]:
     names = [str(at) for at in range(len(keys))]
     table = pa.table([*keys, np.arange(len(keys[0]))], [*names, "event"])
-    last = table.group_by(names).aggregate([("event", "max")])["event_max"]
-    numbers: Ints = last.combine_chunks().to_numpy()
-    return numbers
+    ends = table.group_by(names).aggregate([("event", "min"), ("event", "max")])
+    first, last = (ends[f"event_{end}"].combine_chunks().to_numpy() for end in ("min", "max"))
+    return first, last
 
 
 def _groupable(key: pa.Array) -> pa.Array:
@@ -221,7 +228,7 @@ def _sources(unchanged: Mask, events: Events) -> Ints:
     of key is different: its value comes from the events of the old key, so those few are resolved
     one by one, earliest first, before the rest is filled in one sweep.
     """
-    groups = _group_numbers(events.keys)
+    groups = group_numbers(events.keys)
     order = np.lexsort((np.arange(len(events)), groups))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -239,7 +246,8 @@ def _sources(unchanged: Mask, events: Events) -> Ints:
     return _sweep(events, order, head, source)
 
 
-def _group_numbers(keys: list[pa.Array]) -> Ints:
+def group_numbers(keys: list[pa.Array]) -> Ints:
+    """Number n keys, none of them null, so that those that are one key have one number."""
     number = np.zeros(len(keys[0]), dtype=np.int64)
     for key in keys:
         codes = pc.dictionary_encode(_groupable(key)).indices.to_numpy().astype(np.int64)

@@ -40,12 +40,15 @@ class TableShape:
         oid: The table's, which outlives a change of its name.
         publication: Changes when the table leaves the publication and comes back, and when its row
             filter or what is published changes: what was left out in between is nowhere.
+        key_origin: Changes when the key was dropped and made anew, 0 where nothing tells that: what
+            was changed in between may not have had one row per key.
     """
 
     oid: int
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
     publication: str = ""
+    key_origin: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,6 +78,7 @@ class TableShape:
             self.oid,
             self.publication,
             self.key,
+            self.key_origin,
             *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns),
         )
 
@@ -97,7 +101,13 @@ class TableShape:
             SourceColumn(**{**column, "type": SourceType(**column["type"])})
             for column in plain["columns"]
         )
-        return cls(plain["oid"], tuple(columns), tuple(plain["key"]), plain["publication"])
+        return cls(
+            plain["oid"],
+            tuple(columns),
+            tuple(plain["key"]),
+            plain["publication"],
+            plain.get("key_origin", 0),
+        )
 
 
 def _difference(

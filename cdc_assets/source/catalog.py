@@ -21,7 +21,10 @@ class SourceTable:
             identifies a row.
         row_filter: The publication's WHERE for this table, or empty.
         is_partitioned: Whether its rows lie in partitions.
-        has_mixed_identity: Whether a partition's replica identity is not the table's.
+        has_mixed_identity: Whether a partition's replica identity has other columns than the
+            table's.
+        has_unlogged_part: Whether a partition's changes are not in the WAL: it is unlogged, or a
+            foreign table.
         selectable: Whether the role may read the table, which the first copy needs.
     """
 
@@ -31,17 +34,28 @@ class SourceTable:
     row_filter: str
     is_partitioned: bool
     has_mixed_identity: bool
+    has_unlogged_part: bool
     selectable: bool
     published: bool
 
 
-_TABLES = """
+_IDENTITY_COLUMNS = """
+(SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_index i
+ JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
+ WHERE i.indrelid = {relation}.oid AND CASE {relation}.relreplident
+     WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+"""
+_LEAVES = """
+FROM pg_partition_tree(c.oid) part JOIN pg_class leaf ON leaf.oid = part.relid
+WHERE part.isleaf AND c.relkind = 'p'
+"""
+_TABLES = f"""
 SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], p.rowfilter,
        p.tablename IS NOT NULL, c.relkind = 'p',
-       EXISTS (SELECT 1 FROM pg_partition_tree(c.oid) part
-               JOIN pg_class leaf ON leaf.oid = part.relid
-               WHERE part.isleaf AND c.relkind = 'p'
-                 AND leaf.relreplident NOT IN (c.relreplident, 'f')),
+       EXISTS (SELECT 1 {_LEAVES} AND leaf.relreplident <> 'f'
+                 AND {_IDENTITY_COLUMNS.format(relation="leaf")}
+                     IS DISTINCT FROM {_IDENTITY_COLUMNS.format(relation="c")}),
+       EXISTS (SELECT 1 {_LEAVES} AND (leaf.relpersistence <> 'p' OR leaf.relkind = 'f')),
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
        concat_ws('.', pub.oid, pub.xmin, p.rowfilter,
            (SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = pub.oid AND r.prrelid = c.oid),
@@ -70,17 +84,22 @@ SELECT t.oid::bigint, t.typtype, t.typbasetype::bigint, t.typtypmod, coalesce(e.
 FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid
 WHERE t.oid = ANY(%s::oid[])
 """
-# A key must find every row: no partial or expression index, nothing deferrable, no nullable column.
+# A key must find every row: no partial or expression index, nothing deferrable, no nullable column;
+# and it must tell apart what the column's own order tells apart, in which chunks are cut.
+# A constraint outlives REINDEX CONCURRENTLY, its index does not.
 _KEYS = """
 SELECT i.indrelid::bigint, i.indisprimary, i.indisreplident,
-       array_agg(a.attname::text ORDER BY k.place)
+       array_agg(a.attname::text ORDER BY k.place), min(con.oid)::bigint, i.indexrelid::bigint
 FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, place)
+CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1], i.indclass[0:i.indnkeyatts - 1],
+    i.indcollation[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, opclass, collated, place)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+JOIN pg_opclass o ON o.oid = k.opclass
+LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.contype IN ('p', 'u')
 WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident
-HAVING bool_and(a.attnotnull)
+HAVING bool_and(a.attnotnull AND o.opcdefault AND k.collated = a.attcollation)
 ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indexrelid
 """
 
@@ -98,7 +117,8 @@ def read_tables(
     tables = {}
     for row in rows:
         schema, relation, oid, identity, attnames, row_filter, published, *rest = row
-        partitioned, mixed, readable, publication = rest
+        partitioned, mixed, unlogged, readable, publication = rest
+        key = _choose_key(identity, keys.get(oid, []))
         name = TableName(schema, relation)
         wanted = set(attnames or [column.name for column in columns[oid]])
         tables[name] = SourceTable(
@@ -107,12 +127,14 @@ def read_tables(
             shape=TableShape(
                 oid=oid,
                 columns=tuple(column for column in columns[oid] if column.name in wanted),
-                key=_choose_key(identity, keys.get(oid, [])),
+                key=key.columns if key else (),
                 publication=publication,
+                key_origin=key.origin(identity) if key else 0,
             ),
             row_filter=row_filter or "",
             is_partitioned=partitioned,
             has_mixed_identity=mixed,
+            has_unlogged_part=unlogged,
             selectable=readable,
             published=published,
         )
@@ -165,25 +187,37 @@ def _under_domains(types: Mapping[int, _TypeRow], oid: int, typmod: int) -> tupl
     return oid, typmod
 
 
-def _read_keys(
-    connection: Connection, oids: list[int]
-) -> dict[int, list[tuple[bool, bool, tuple[str, ...]]]]:
-    keys: dict[int, list[tuple[bool, bool, tuple[str, ...]]]] = {}
-    for relation, is_primary, is_identity, names in connection.execute(_KEYS, (oids,)):
-        keys.setdefault(relation, []).append((is_primary, is_identity, tuple(names)))
+@dataclass(frozen=True, slots=True)
+class _Key:
+    is_primary: bool
+    is_identity: bool
+    columns: tuple[str, ...]
+    constraint: int | None
+    index: int
+
+    def origin(self, identity: str) -> int:
+        """Give what tells the key from one of the same columns that was made anew, 0 for nothing.
+
+        With identity full the stream goes on while the key is dropped, and does not say so.
+        """
+        return self.constraint or (self.index if identity == "f" else 0)
+
+
+def _read_keys(connection: Connection, oids: list[int]) -> dict[int, list[_Key]]:
+    keys: dict[int, list[_Key]] = {}
+    for relation, is_primary, is_identity, names, *origin in connection.execute(_KEYS, (oids,)):
+        keys.setdefault(relation, []).append(_Key(is_primary, is_identity, tuple(names), *origin))
     return keys
 
 
-def _choose_key(
-    identity: str, candidates: list[tuple[bool, bool, tuple[str, ...]]]
-) -> tuple[str, ...]:
+def _choose_key(identity: str, candidates: list[_Key]) -> _Key | None:
     """Take the key that old tuples carry: a full one carries every column, so any key serves."""
-    for is_primary, is_identity, names in candidates:
+    for key in candidates:
         match identity:
-            case "d" if is_primary:
-                return names
-            case "i" if is_identity:
-                return names
+            case "d" if key.is_primary:
+                return key
+            case "i" if key.is_identity:
+                return key
             case "f":
-                return names
-    return ()
+                return key
+    return None

@@ -1,4 +1,4 @@
-"""Which changes fences keep out: Postgres itself compares the keys.
+"""Which changes the fences of chunks keep out: Postgres itself compares the keys.
 
 Ranges were cut in the order of the table's own index, with its types and collations. Nobody but
 Postgres compares keys in that order for certain, so it is asked; only while fences stand, and only
@@ -27,12 +27,12 @@ def fenced(
     keys: list[pa.Array],
     xids: Ints,
 ) -> Mask:
-    """Say for n keys, each changed by one transaction, whether a fence keeps the change out.
+    """Say for n keys, each changed by one transaction, whether a chunk keeps the change out.
 
     Args:
         connection: A pinned session.
         shape: For the key's columns.
-        fences: Those of the table, chunks in the order of their ranges.
+        fences: Those of the table's chunks, in the order of their ranges.
         keys: Text arrays of n, one per key column; a row with null is not asked about.
         xids: 32-bit xid per key.
     """
@@ -59,13 +59,12 @@ def _ranges_of(
             SELECT {_typed(shape, key)}, place FROM unnest({_arrays(key)}) WITH ORDINALITY
             AS key({", ".join(key)}, place)
         ), ranges AS MATERIALIZED (
-            SELECT {_typed(shape, low)}, {_typed(shape, high)}, from_low, to_high, inclusive, place
-            FROM unnest({_arrays(low + high)}, %s::bool[], %s::bool[], %s::bool[]) WITH ORDINALITY
-            AS range({", ".join(low + high)}, from_low, to_high, inclusive, place)
+            SELECT {_typed(shape, low)}, {_typed(shape, high)}, from_low, to_high, place
+            FROM unnest({_arrays(low + high)}, %s::bool[], %s::bool[]) WITH ORDINALITY
+            AS range({", ".join(low + high)}, from_low, to_high, place)
         )
         SELECT keys.place - 1, ranges.place - 1 FROM keys, ranges
-        WHERE (NOT from_low OR {_row(shape, key)} > {_row(shape, low)}
-               OR inclusive AND {_row(shape, key)} = {_row(shape, low)})
+        WHERE (NOT from_low OR {_row(shape, key)} > {_row(shape, low)})
           AND (NOT to_high OR {_row(shape, key)} <= {_row(shape, high)})
     """
     parameters = [
@@ -74,7 +73,6 @@ def _ranges_of(
         *_bounds([fence.high for fence in fences], len(keys)),
         [fence.low is not None for fence in fences],
         [fence.high is not None for fence in fences],
-        [fence.low_inclusive for fence in fences],
     ]
     pairs = np.array(connection.execute(sql, parameters).fetchall(), dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
@@ -82,7 +80,7 @@ def _ranges_of(
 
 def _typed(shape: TableShape, names: list[str]) -> str:
     return ", ".join(
-        f"{name}::{column.type.name} AS {name}"
+        f"{name}::{_literally(column.type.name)} AS {name}"
         for name, column in zip(names, shape.key_columns, strict=True)
     )
 
@@ -97,7 +95,12 @@ def _row(shape: TableShape, names: list[str]) -> str:
 
 
 def _collated(name: str, column: SourceColumn) -> str:
-    return f"{name} COLLATE {column.collation}" if column.collation else name
+    return f"{name} COLLATE {_literally(column.collation)}" if column.collation else name
+
+
+def _literally(name: str) -> str:
+    """Write a name into a statement that has parameters."""
+    return name.replace("%", "%%")
 
 
 def _bounds(keys: list[KeyText | None], columns: int) -> list[list[str | None]]:

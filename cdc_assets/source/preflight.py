@@ -143,7 +143,8 @@ def _identity_problem(table: SourceTable) -> TableError | None:
         return ReplicaIdentityError(
             f"table {name!r} has {has}: nothing says which row a change is about",
             table=name,
-            hint="add a primary key, or a unique index over NOT NULL columns and ALTER TABLE"
+            hint="add a primary key, or a unique index over NOT NULL columns, in their own "
+            "collation and default order, and ALTER TABLE"
             f" {table.name.sql} REPLICA IDENTITY USING INDEX; until then UPDATE and DELETE of a"
             " published table without identity fail on the source",
         )
@@ -152,7 +153,15 @@ def _identity_problem(table: SourceTable) -> TableError | None:
             f"a partition of table {name!r} has another replica identity than the table: its "
             "changes would not say which row they are about",
             table=name,
-            hint="ALTER TABLE the partition REPLICA IDENTITY as the table's",
+            hint="ALTER TABLE the partition REPLICA IDENTITY as the table's; if it has changed "
+            "since, copy the table anew: cdc-assets teardown --table …; cdc-assets sync",
+        )
+    if table.has_unlogged_part:
+        return TableError(
+            f"a partition of table {name!r} is unlogged or a foreign table: its changes are not in "
+            "the WAL",
+            table=name,
+            hint="ALTER TABLE the partition SET LOGGED, or replicate the other partitions by name",
         )
     unpublished = set(table.shape.key) - set(table.shape.names)
     if unpublished:

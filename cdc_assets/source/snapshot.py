@@ -15,7 +15,7 @@ from typing import Self
 import pyarrow as pa
 
 from cdc_assets.changes.shape import SourceColumn, TableShape
-from cdc_assets.identifiers import quote, quote_literal
+from cdc_assets.identifiers import TableName, quote, quote_literal
 from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
@@ -40,6 +40,8 @@ class Chunk:
         rows: Rows given out so far.
         nbytes: Size of their text.
         last_key: Key of the last row given out.
+        keys: Keys of all rows given out, where the read was for keys.
+        is_altered: Whether the table is not the one of the shape any more.
     """
 
     snapshot: str
@@ -48,6 +50,8 @@ class Chunk:
     rows: int = 0
     nbytes: int = 0
     last_key: tuple[str, ...] | None = None
+    keys: set[tuple[str, ...]] = field(default_factory=set)
+    is_altered: bool = False
 
 
 class SnapshotReader:
@@ -77,7 +81,8 @@ class SnapshotReader:
         # An unqualified name would mean the output column, which is text. The operator is the one
         # that compares with a bound: the order of an extension's type may be another's (citext).
         order = ", ".join(f"source.{quote(name)} USING <" for name in shape.key)
-        with self._read(table, shape, condition, f"ORDER BY {order} LIMIT {limit}") as chunk:
+        tail = f"ORDER BY {order} LIMIT {limit}"
+        with self._read(table, shape, condition, tail=tail, keep_keys=False) as chunk:
             yield chunk
 
     @contextmanager
@@ -90,12 +95,19 @@ class SnapshotReader:
             CdcError: The source refuses, or the connection is lost.
         """
         bounds = ", ".join(_bound(shape, key) for key in keys)
-        with self._read(table, shape, f"{_key(shape)} IN (VALUES {bounds})", "") as chunk:
+        condition = f"{_key(shape)} IN (VALUES {bounds})"
+        with self._read(table, shape, condition, tail="", keep_keys=True) as chunk:
             yield chunk
 
     @contextmanager
     def _read(
-        self, table: SourceTable, shape: TableShape, condition: str, tail: str
+        self,
+        table: SourceTable,
+        shape: TableShape,
+        condition: str,
+        *,
+        tail: str,
+        keep_keys: bool,
     ) -> Iterator[Chunk]:
         columns = ", ".join(_text(column) for column in shape.columns)
         conditions = [f"({part})" for part in (condition, table.row_filter) if part]
@@ -107,22 +119,23 @@ class SnapshotReader:
             try:
                 # Before the snapshot: to an older one a rewritten table would look empty
                 self._session.execute(f"LOCK TABLE {relation} IN ACCESS SHARE MODE")
-                snapshot, lsn = self._session.row(
-                    "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
+                snapshot, lsn, declared = self._session.row(
+                    "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
+                    + _declared(table.name, shape)
                 )
-                chunk = Chunk(snapshot, LSN.parse(lsn))
+                chunk = Chunk(snapshot, LSN.parse(lsn), is_altered=declared != _declaration(shape))
                 rows = self._session.batches(
                     f"SELECT {columns} FROM {relation} AS source {where} {tail}"
                 )
                 with closing(rows):  # a statement that is not read to its end blocks the session
-                    chunk.batches = _counted(chunk, shape, rows)
+                    chunk.batches = _counted(chunk, shape, rows, keep_keys)
                     yield chunk
             finally:
                 self._session.execute("ROLLBACK")
 
 
 def _counted(
-    chunk: Chunk, shape: TableShape, batches: Iterator[pa.RecordBatch]
+    chunk: Chunk, shape: TableShape, batches: Iterator[pa.RecordBatch], keep_keys: bool
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         if not batch.num_rows:
@@ -130,7 +143,29 @@ def _counted(
         chunk.rows += batch.num_rows
         chunk.nbytes += batch.nbytes
         chunk.last_key = tuple(batch.column(at)[-1].as_py() for at in shape.key_indexes)
+        if keep_keys:
+            texts = (batch.column(at).to_pylist() for at in shape.key_indexes)
+            chunk.keys.update(zip(*texts, strict=True))
         yield batch
+
+
+def _declared(name: TableName, shape: TableShape) -> str:
+    """Give an expression for what the table of this name is now: its oid, and its columns."""
+    columns = ", ".join(map(quote_literal, shape.names))
+    relation = f"{quote_literal(name.sql)}::regclass"
+    return (
+        f"(SELECT {relation}::oid || coalesce(string_agg(concat_ws(' ', '', attnum, atttypid,"
+        f" atttypmod, attname), ',' ORDER BY attnum), '') FROM pg_attribute WHERE NOT attisdropped"
+        f" AND attrelid = {relation} AND attname = ANY (ARRAY[{columns}]::name[]))"
+    )
+
+
+def _declaration(shape: TableShape) -> str:
+    columns = (
+        f" {column.attnum} {column.type_oid} {column.typmod} {column.name}"
+        for column in shape.columns
+    )
+    return f"{shape.oid}{','.join(columns)}"
 
 
 def _text(column: SourceColumn) -> str:

@@ -70,11 +70,13 @@ class Write:
     Attributes:
         truncated_at: Rows of transactions up to this LSN go first; None: none do.
         deleted: Keys that lose their row, one array per key column.
+        standing: How many of these have one.
         inserted: Rows that are written then, complete.
         looked_up: Rows that are written too, once the mirror's old values are in.
     """
 
     truncated_at: LSN | None
     deleted: Sequence[pa.Array]
+    standing: int
     inserted: pa.Table
     looked_up: Lookup | None = None

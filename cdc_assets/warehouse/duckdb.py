@@ -233,10 +233,11 @@ class DuckDBMirrors:
         """Apply one batch to a mirror, inside a transaction.
 
         Returns:
-            How many rows of `looked_up` found no old row; these were written with nulls, so the
+            By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
+            found no old row, and keys that have a row and should not, or the reverse. Then the
             caller must not commit.
         """
-        missing = 0
+        wrong = 0
         if write.truncated_at is not None:
             # A chunk that was read after the truncation is there already. Its LSN is at or past
             # the truncation's, and it has no commit time, unlike rows of the stream.
@@ -246,21 +247,21 @@ class DuckDBMirrors:
                 f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
             )
         if write.looked_up is not None:
-            missing = self._stage_looked_up(table, shape, write.looked_up)
-        self.delete(table, shape, write.deleted)
+            wrong = self._stage_looked_up(table, shape, write.looked_up)
+        wrong += abs(self.delete(table, shape, write.deleted) - write.standing)
         self.insert(table, write.inserted)
         if write.looked_up is not None:
             self.connection.execute(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_staged")
             self.connection.execute("DROP TABLE _cdc_staged")
-        return missing
+        return wrong
 
-    def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> None:
-        """Delete the rows of some keys."""
+    def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
+        """Delete the rows of some keys, and say how many there were."""
         if not keys or not len(keys[0]):
-            return
+            return 0
         named = pa.table(list(keys), names=_key_names(shape))
         matches = _key_matches(shape)
-        self._execute_with(
+        return self._execute_with(
             f"DELETE FROM {self._name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
         )
 
