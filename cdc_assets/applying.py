@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
 from cdc_assets.changes.compact import behind_last_truncate, compact, events_of
 from cdc_assets.changes.fence import shown_everywhere
@@ -55,6 +57,64 @@ class AppliedTable:
 
 
 @dataclass(slots=True)
+class Reread:
+    """What a read gives again of what was applied before: one transaction at the most.
+
+    Anything else there is another history than the one that was applied: the source was restored
+    from an older copy, which may have the same identity and timeline.
+
+    Attributes:
+        start_lsn: Where the read starts.
+        applied_lsn: The checkpoint up to which everything was applied.
+        expected: The transaction that must come, or None.
+    """
+
+    start_lsn: LSN
+    applied_lsn: LSN
+    expected: LastTransaction | None
+    _has_come: bool = False
+
+    def take(self, transactions: Transactions) -> None:
+        """Check a piece's transactions; one that goes on from the piece before comes again.
+
+        Raises:
+            SourceChangedError: They are not those that were applied.
+        """
+        for at in np.flatnonzero(transactions.end_lsn <= self.applied_lsn).tolist():
+            found = _transaction_at(transactions, at)
+            if found != self.expected:
+                raise _history_changed(found.end_lsn)
+            self._has_come = True
+
+    def end(self, lsn: LSN) -> None:
+        """Check that nothing is missing up to a window's end.
+
+        Raises:
+            SourceChangedError: The transaction that was applied did not come.
+        """
+        expected = self.expected
+        if expected is not None and not self._has_come and expected.end_lsn <= lsn:
+            raise _history_changed(expected.end_lsn)
+
+
+def _transaction_at(transactions: Transactions, at: int) -> LastTransaction:
+    return LastTransaction(
+        xid=int(transactions.xid[at]),
+        commit_micros=int(transactions.commit_micros[at]),
+        commit_lsn=LSN(transactions.commit_lsn[at]),
+        end_lsn=LSN(transactions.end_lsn[at]),
+    )
+
+
+def _history_changed(end_lsn: LSN) -> SourceChangedError:
+    return SourceChangedError(
+        f"the transaction that ends at {end_lsn} is not the one that was applied: the source was "
+        "restored from an older copy",
+        hint=RECOPY_ALL_HINT,
+    )
+
+
+@dataclass(slots=True)
 class WindowApplier:
     """Applies one window inside an open warehouse transaction.
 
@@ -62,13 +122,13 @@ class WindowApplier:
         session: The run's.
         decoder: The read's, kept from window to window.
         tables: Whose changes are applied; all others are passed over.
-        expected: A transaction that was applied before and must come first here, or None.
+        reread: What must come of what was applied before.
     """
 
     session: Session
     decoder: StreamDecoder
     tables: frozenset[TableName]
-    expected: LastTransaction | None
+    reread: Reread
     applied: dict[TableName, AppliedTable] = field(default_factory=dict)
     transactions: int = 0
     last: LastTransaction | None = None
@@ -110,19 +170,11 @@ class WindowApplier:
     def _note_last(self, transactions: Transactions) -> None:
         if not len(transactions):
             return
-        end_lsn = LSN(transactions.end_lsn[-1])
-        if self.expected is not None:
-            _check_reread(self.expected, transactions)
-            self.expected = None
+        self.reread.take(transactions)
         self.transactions += len(transactions) - (
             self.last is not None and self.last.end_lsn == int(transactions.end_lsn[0])
         )
-        self.last = LastTransaction(
-            xid=int(transactions.xid[-1]),
-            commit_micros=int(transactions.commit_micros[-1]),
-            commit_lsn=LSN(transactions.commit_lsn[-1]),
-            end_lsn=end_lsn,
-        )
+        self.last = _transaction_at(transactions, -1)
 
     def _take_changes(self, raw: RawChanges, transactions: Transactions) -> None:
         table = raw.table
@@ -184,26 +236,6 @@ def _differing_mirror(table: TableName, rows: int, lsn: LSN) -> TableError:
         lsn=str(lsn),
         hint="somebody else wrote the mirror, or rows of the source came or went without a change "
         "on the slot (README, limits): " + recopy_hint(table),
-    )
-
-
-def _check_reread(expected: LastTransaction, transactions: Transactions) -> None:
-    first = LastTransaction(
-        xid=int(transactions.xid[0]),
-        commit_micros=int(transactions.commit_micros[0]),
-        commit_lsn=LSN(transactions.commit_lsn[0]),
-        end_lsn=LSN(transactions.end_lsn[0]),
-    )
-    if first != expected:
-        raise history_changed(expected)
-
-
-def history_changed(expected: LastTransaction) -> SourceChangedError:
-    """Say that a transaction that was applied is not in the source's log any more."""
-    return SourceChangedError(
-        f"the transaction that ends at {expected.end_lsn} is not the one that was applied: the "
-        "source was restored from an older copy",
-        hint=RECOPY_ALL_HINT,
     )
 
 

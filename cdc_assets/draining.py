@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from cdc_assets.applying import AppliedTable, WindowApplier, history_changed
+from cdc_assets.applying import AppliedTable, Reread, WindowApplier
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -59,7 +59,8 @@ class Drain:
 
     def _windows(self) -> Iterator[WindowApplied]:
         session, source = self.session, self.session.config.source
-        start, expected = self._start()
+        reread = self._reread()
+        start = reread.start_lsn
         if start >= self.target_lsn:
             return
         decoder = StreamDecoder()
@@ -74,34 +75,30 @@ class Drain:
             spool = session.mirrors.path.parent
             stream = WindowStream(reader, session.control, start, spool)
             for window in stream.windows():
-                yield self._apply(window, decoder, expected)
-                self.unseen_xid, expected = window.unseen_xid, None
+                yield self._apply(window, decoder, reread)
+                self.unseen_xid = window.unseen_xid
 
-    def _start(self) -> tuple[LSN, LastTransaction | None]:
-        """Find where to read from, and which transaction must come first from there, if known.
+    def _reread(self) -> Reread:
+        """Find where to read from, and what must come from there up to the checkpoint.
 
-        Where the slot lags behind the checkpoint, after a crash or for another table's sake, the
-        last transaction that was applied is read again: if it is not the same any more, the source
-        was restored from a copy.
+        Where the slot lags behind the checkpoint, after a crash or for another table's sake, what
+        it gives up to there is known: the last transaction that was applied, and nothing else.
         """
         first = min(
             (self.session.checkpoints[table] for table in self.tables), key=lambda point: point.lsn
         )
         confirmed = self.session.slot.confirmed_lsn
         if first.last is None or confirmed > first.last.commit_lsn:
-            return max(confirmed, first.lsn), None
-        return first.last.commit_lsn, first.last
+            return Reread(confirmed, first.lsn, None)
+        return Reread(first.last.commit_lsn, first.lsn, first.last)
 
-    def _apply(
-        self, window: Window, decoder: StreamDecoder, expected: LastTransaction | None
-    ) -> WindowApplied:
+    def _apply(self, window: Window, decoder: StreamDecoder, reread: Reread) -> WindowApplied:
         started, session = time.monotonic(), self.session
-        applier = WindowApplier(session, decoder, self.tables, expected)
+        applier = WindowApplier(session, decoder, self.tables, reread)
         with self._fences_of_commits(), session.mirrors.transaction():
             for piece in window.pieces:
                 applier.take(piece)
-            if applier.expected is not None and applier.expected.end_lsn <= window.end_lsn:
-                raise history_changed(applier.expected)
+            reread.end(window.end_lsn)
             reached("window_read")
             applier.flush()
             self._advance(window.end_lsn, applier.last)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
-from cdc_assets.errors import ConnectionLostError, ReplicationError
+from cdc_assets.errors import ConnectionLostError, ReplicationError, SourceChangedError
 from cdc_assets.source.setup import setup
 from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import assert_readable, run_command
@@ -287,3 +289,29 @@ def test_a_server_whose_log_is_not_logical(server: EmbeddedPostgres, tmp_path: P
     finally:
         server.start()
         database.drop()
+
+
+def test_a_source_that_was_restored_to_before_an_idle_stretch_is_refused(
+    server: EmbeddedPostgres, fragile: ScratchDatabase, orders: PipelineConfig
+) -> None:
+    """The checkpoint had moved on over WAL of other tables: no transaction there is known."""
+    fragile.execute("CREATE TABLE elsewhere (x text); INSERT INTO orders VALUES (1)")
+    converge(fragile, orders)
+    converge(fragile, orders)
+    copy = server.cluster.with_name("copy")
+    server.stop()
+    subprocess.run(["cp", "-a", server.cluster, copy], check=True)
+    server.start()
+    fragile.execute("INSERT INTO elsewhere SELECT repeat('x', 500) FROM generate_series(1, 3000)")
+    converge(fragile, orders)
+    server.stop()
+    shutil.rmtree(server.cluster)
+    copy.rename(server.cluster)
+    server.start()
+
+    fragile.execute("INSERT INTO orders VALUES (2)")
+    fragile.execute("INSERT INTO elsewhere SELECT repeat('x', 500) FROM generate_series(1, 9000)")
+
+    with pytest.raises(SourceChangedError, match="restored from an older copy"):
+        sync_once(orders)
+    assert mirror_rows(orders, "public.orders", "id") == [(1,)]
