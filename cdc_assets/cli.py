@@ -70,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="only drop this table's mirror and checkpoint: the next sync copies it anew",
     )
-    teardown.add_argument("--drop-tables", action="store_true", help="drop the mirrors, too")
+    teardown.add_argument(
+        "--drop-tables",
+        action="store_true",
+        help="drop the mirrors, too, also tables of their names that have no checkpoint",
+    )
     demo = add("demo", _demo, "run a shop with a live workload on an embedded Postgres")
     demo.add_argument("--once", action="store_true", help="without Dagster: sync, compare, exit")
     demo.add_argument("--directory", type=Path, default=Path("data/demo"), help="%(default)s")
@@ -149,7 +153,7 @@ def _teardown(options: argparse.Namespace) -> int:
     from cdc_assets.operating import forget_tables, teardown
 
     if tables:
-        done = forget_tables(config, tables)
+        done = forget_tables(config, tables, drop_unknown=options.drop_tables)
     else:
         done = teardown(config, drop_tables=options.drop_tables)
     return _say_done(options, done, otherwise="there was nothing to remove")

@@ -22,6 +22,7 @@ from pydantic import (
     SecretStr,
     Tag,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -79,6 +80,12 @@ def _pipeline_name(text: str) -> str:
     return text
 
 
+def _schedule(text: str) -> str:
+    if len(text.split()) != 5 and not text.startswith("@"):
+        raise ValueError(f"expected a cron expression with five fields, got {text!r}")
+    return text
+
+
 def _dsn_kind(value: object) -> str:
     return "Variable" if isinstance(value, (dict, EnvironmentVariable)) else "Literal"
 
@@ -133,6 +140,14 @@ class WarehouseConfig(_Strict):
 class TableConfig(_Strict):
     """One replicated table."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        if isinstance(value, str):
+            wanted = f"expected a mapping: write '- source: {value}'"
+            raise ValueError(wanted)  # noqa: TRY004 - pydantic reports no other kind
+        return value
+
     source: Annotated[str, AfterValidator(_table_name)]
     keep: Annotated[list[str], AfterValidator(_mirror_alone)] = ["mirror"]
 
@@ -169,7 +184,7 @@ class PipelineConfig(_Strict):
     warehouse: WarehouseConfig
     tables: Annotated[list[TableConfig], Field(min_length=1), AfterValidator(_tables)]
     window: WindowConfig = WindowConfig()
-    schedule: str = "* * * * *"
+    schedule: Annotated[str, AfterValidator(_schedule)] = "* * * * *"
     translation: Any = None  # read by Dagster alone
     op: Any = None  # read by Dagster alone
     root: Annotated[Path, Field(exclude=True)] = Path()
@@ -191,6 +206,7 @@ class PipelineConfig(_Strict):
             ConfigError: A name is not a table of this pipeline.
         """
         known = {str(name): name for name in self.table_names}
+        names = [_as_listed(name) for name in names]
         unknown = [name for name in names if name not in known]
         if unknown:
             meant = nearest(unknown[0], known)
@@ -199,6 +215,13 @@ class PipelineConfig(_Strict):
                 hint=f"did you mean {meant!r}?" if meant else f"known: {', '.join(known)}",
             )
         return tuple(known[name] for name in names)
+
+
+def _as_listed(name: str) -> str:
+    try:
+        return str(TableName.parse(name))
+    except ValueError:
+        return name
 
 
 def load_config(path: Path) -> PipelineConfig:

@@ -42,7 +42,6 @@ def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> It
         TableError: This table can't be copied.
         CdcError: The source or the warehouse refuses.
     """
-    _require_select(session, table)
     if table not in session.checkpoints:
         _require_published_changes(session, table)
     number, limit = 0, min(_FIRST_CHUNK_ROWS, CHUNK_ROWS)
@@ -97,16 +96,6 @@ def _copy_chunk(
     session.checkpoints[table] = written
     session.fences.setdefault(table, []).append(fence)
     return chunk
-
-
-def _require_select(session: Session, table: TableName) -> None:
-    if session.source_table(table).selectable:
-        return
-    raise TableError(
-        f"the source's role may not read table {str(table)!r}, which the first copy needs",
-        table=str(table),
-        hint=f"as the owner: GRANT SELECT ON {table.sql} TO the role of source.dsn",
-    )
 
 
 def _require_published_changes(session: Session, table: TableName) -> None:

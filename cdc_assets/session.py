@@ -20,7 +20,7 @@ from cdc_assets.errors import (
     SourceChangedError,
     TableError,
 )
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.source.catalog import SourceTable, read_tables
 from cdc_assets.source.connection import Connection, connect, lock_pipeline, translated
@@ -118,7 +118,9 @@ def open_mirrors(
 
 
 @contextmanager
-def open_session(config: PipelineConfig, *, memory_bytes: int | None = None) -> Iterator[Session]:
+def open_session(
+    config: PipelineConfig, *, memory_bytes: int | None = None, serves_some: bool = True
+) -> Iterator[Session]:
     """Open both ends, take the pipeline's lock and check them against each other.
 
     Tables that can't go on are in `failed`; the session serves the others.
@@ -127,6 +129,7 @@ def open_session(config: PipelineConfig, *, memory_bytes: int | None = None) -> 
         config: The pipeline.
         memory_bytes: What the warehouse may use at first; by default little, or as much as was
             found to be needed before.
+        serves_some: Whether it is an error when no table can go on; else all are in `failed`.
 
     Raises:
         WarehouseMemoryError: The warehouse needs more memory; a new session may give it more.
@@ -159,6 +162,8 @@ def open_session(config: PipelineConfig, *, memory_bytes: int | None = None) -> 
                 checkpoints={name: known[name] for name in config.table_names if name in known},
             )
             _check(session)
+            if serves_some and len(session.failed) == len(config.table_names):
+                raise next(iter(session.failed.values()))
             with mirrors.transaction():
                 state.prepare()
             mirrors.allow_memory(state.memory_bytes())
@@ -189,14 +194,13 @@ def read_catalog(control: Connection, config: PipelineConfig) -> Catalog:
 
 def _check(session: Session) -> None:
     _check_identity(session)
-    problems: dict[TableName, CdcError] = {
+    session.failed = {
+        **_unreadable(session),
+        **_left_over_mirrors(session),
         **table_problems(session.catalog, session.config.table_names),
         **_gone_changes(session),
         **_gone_mirrors(session),
     }
-    if problems and len(problems) == len(session.config.table_names):
-        raise next(iter(problems.values()))
-    session.failed = problems
 
 
 def _check_identity(session: Session) -> None:
@@ -230,14 +234,45 @@ def _describe(identity: WalIdentity) -> str:
 def _gone_changes(session: Session) -> dict[TableName, CdcError]:
     """Find tables whose next changes the slot can't give any more."""
     confirmed = session.slot.confirmed_lsn
+    gone = [table for table, point in session.checkpoints.items() if confirmed > point.lsn]
+    every = len(gone) == len(session.config.table_names)
     return {
         table: SlotAheadOfCheckpointError(
             f"slot {session.config.source.slot!r} is at {confirmed}, past the checkpoint "
-            f"{checkpoint.lsn} of {str(table)!r} in the warehouse",
-            hint="changes in between are gone: " + recopy_hint(table),
+            f"{session.checkpoints[table].lsn} of {str(table)!r} in the warehouse",
+            hint="changes in between are gone: "
+            + (RECOPY_ALL_HINT if every else recopy_hint(table)),
         )
-        for table, checkpoint in session.checkpoints.items()
-        if confirmed > checkpoint.lsn
+        for table in gone
+    }
+
+
+def _unreadable(session: Session) -> dict[TableName, CdcError]:
+    """Find tables that are to be copied and can't be read."""
+    role = quote(session.control.info.user)
+    return {
+        table: TableError(
+            f"the source's role may not read table {str(table)!r}, which the first copy needs",
+            table=str(table),
+            hint=f"as the owner: GRANT USAGE ON SCHEMA {quote(table.schema)} TO {role}; "
+            f"GRANT SELECT ON {table.sql} TO {role}",
+        )
+        for table, source in session.catalog.tables.items()
+        if not source.selectable
+        and (table not in session.checkpoints or session.checkpoints[table].phase == "copying")
+    }
+
+
+def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
+    return {
+        table: TableError(
+            f"table {str(table)!r} exists in the warehouse without a checkpoint of this pipeline",
+            table=str(table),
+            hint="rename or drop it (cdc-assets teardown --drop-tables --table "
+            f"{shlex.quote(str(table))}), then run 'cdc-assets sync' again",
+        )
+        for table in session.config.table_names
+        if table not in session.checkpoints and session.mirrors.exists(table)
     }
 
 

@@ -20,7 +20,8 @@ LIMIT 5;
 -- Published tables whose UPDATE and DELETE fail, because nothing says which row they are about.
 SELECT p.pubname, p.schemaname, p.tablename
 FROM pg_publication_tables p
-JOIN pg_class c ON c.oid = format('%I.%I', p.schemaname, p.tablename)::regclass
+JOIN pg_namespace n ON n.nspname = p.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
 WHERE c.relreplident = 'n'
    OR c.relreplident = 'd'
       AND NOT EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary);

@@ -103,7 +103,7 @@ def read_attributes(
     problems += schedule_problems(attributes.get("schedule", DEFAULT_SCHEDULE))
     problems += _dagsters_problems(attributes)
     if problems:
-        raise config_error(place, problems)
+        raise config_error(place, list(dict.fromkeys(problems)))
     try:
         return component_type.model().model_validate(dict(attributes))
     except ValidationError as error:  # of a subclass's own keys

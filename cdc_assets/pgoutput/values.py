@@ -78,7 +78,13 @@ def decode_text(text: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     try:
         return pc.cast(_utf8(text), arrow_type)
     except pa.ArrowInvalid as error:
-        raise UnfitValueError(str(arrow_type)) from error
+        raise UnfitValueError(_name(arrow_type)) from error
+
+
+def _name(arrow_type: pa.DataType) -> str:
+    if pa.types.is_decimal(arrow_type):
+        return f"numeric({arrow_type.precision},{arrow_type.scale})"
+    return str(arrow_type)
 
 
 def _utf8(text: pa.Array) -> pa.Array:

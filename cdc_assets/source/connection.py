@@ -73,6 +73,8 @@ def complete_conninfo(conninfo: str, *, application: str) -> str:
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError:
+        given = {}
+    if not given or ("://" in conninfo and conninfo.partition("?")[0].count("@") > 1):
         raise ConfigError(
             "source.dsn is not a libpq connection string",
             hint="for example postgresql://user:password@host:5432/database; a password in a URI "
@@ -179,7 +181,10 @@ def source_error(state: str | None, text: str, slot: str) -> CdcError:
     return ReplicationError(f"the source refused a statement ({state}): {reason}")
 
 
-_GRANTS = "run sql/role.sql as an administrator: REPLICATION, and SELECT for the first copy"
+_GRANTS = (
+    "sql/role.sql, for an administrator, has what a run needs; the publication is its tables' "
+    "owner's to make and to drop: sql/publication.sql"
+)
 
 
 def invalidated(slot: str, reason: str) -> SlotInvalidatedError:

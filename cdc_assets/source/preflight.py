@@ -11,7 +11,7 @@ from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import Connection, fetch_one
 
 MIN_VERSION = 150000  # pg_publication_tables has column lists and row filters from 15 on
-_MUST_PUBLISH = ("insert", "update", "delete", "truncate")
+MUST_PUBLISH = ("insert", "update", "delete", "truncate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,23 @@ def server_problems(connection: Connection) -> list[CdcError]:
     return problems
 
 
+def spare_slot_problems(connection: Connection) -> list[CdcError]:
+    """Find out whether a run finds a slot to spare for its copy of the pipeline's."""
+    used, allowed = fetch_one(
+        connection,
+        "SELECT (SELECT count(*) FROM pg_replication_slots),"
+        " current_setting('max_replication_slots')::int",
+    )
+    if used < allowed:
+        return []
+    return [
+        PreflightError(
+            f"all {allowed} replication slots of the source are in use",
+            hint="a run needs one spare slot: raise max_replication_slots",
+        )
+    ]
+
+
 def publication_problems(connection: Connection, publication: str) -> list[CdcError]:
     """Find what keeps the publication from carrying every change."""
     row = connection.execute(
@@ -79,14 +96,13 @@ def publication_problems(connection: Connection, publication: str) -> list[CdcEr
                 hint="run 'cdc-assets setup' to create it, or sql/publication.sql as the owner",
             )
         ]
-    missing = [kind for kind, publishes in zip(_MUST_PUBLISH, row, strict=True) if not publishes]
+    missing = [kind for kind, publishes in zip(MUST_PUBLISH, row, strict=True) if not publishes]
     if not missing:
         return []
     return [
         PreflightError(
             f"publication {publication!r} leaves out {', '.join(missing)}: these would be lost",
-            hint=f'ALTER PUBLICATION "{publication}" SET'
-            f" (publish = '{', '.join(_MUST_PUBLISH)}')",
+            hint=f"ALTER PUBLICATION \"{publication}\" SET (publish = '{', '.join(MUST_PUBLISH)}')",
         )
     ]
 

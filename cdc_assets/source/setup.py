@@ -6,7 +6,7 @@ import psycopg
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError
-from cdc_assets.identifiers import quote
+from cdc_assets.identifiers import quote, quote_literal
 from cdc_assets.source.catalog import read_tables
 from cdc_assets.source.connection import (
     Connection,
@@ -17,7 +17,9 @@ from cdc_assets.source.connection import (
     translated,
 )
 from cdc_assets.source.preflight import (
+    MUST_PUBLISH,
     Catalog,
+    publication_problems,
     read_all_names,
     server_problems,
     table_problems,
@@ -60,12 +62,13 @@ def setup(config: PipelineConfig) -> list[str]:
         lock_pipeline(connection, slot)
         for problem in server_problems(connection):
             raise problem
-        done = _publish(connection, config)
         exists = connection.execute(
             "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (slot,)
         ).fetchone()
         if exists:
-            read_slot(connection, slot)
+            read_slot(connection, slot)  # before anything is made: it may be of no use
+        done = _publish(connection, config)
+        if exists:
             return done
         _create_slot(connection, slot)
         return [*done, f"created slot {slot!r}"]
@@ -85,10 +88,17 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
             " WITH (publish_via_partition_root = true)"
         )
         return [f"created publication {name!r} for {len(missing)} tables"]
+    done = []
+    if publication_problems(connection, name):
+        kinds = ", ".join(MUST_PUBLISH)
+        connection.execute(
+            f"ALTER PUBLICATION {quote(name)} SET (publish = {quote_literal(kinds)})"
+        )
+        done.append(f"set publication {name!r} to publish {kinds}")
     if missing:
         connection.execute(f"ALTER PUBLICATION {quote(name)} ADD TABLE {', '.join(missing)}")
-        return [f"added {table} to publication {name!r}" for table in missing]
-    return []
+        done += [f"added {table} to publication {name!r}" for table in missing]
+    return done
 
 
 def _create_slot(connection: Connection, slot: str) -> None:
@@ -154,9 +164,16 @@ def teardown(config: PipelineConfig) -> list[str]:
             connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
             done.append(f"dropped slot {slot!r}")
         found = connection.execute(
-            "SELECT 1 FROM pg_publication WHERE pubname = %s", (publication,)
-        )
-        if found.fetchone() is not None:
+            "SELECT pg_has_role(pubowner, 'USAGE'), pg_get_userbyid(pubowner) FROM pg_publication"
+            " WHERE pubname = %s",
+            (publication,),
+        ).fetchone()
+        if found is not None and found[0]:
             connection.execute(f"DROP PUBLICATION {quote(publication)}")
             done.append(f"dropped publication {publication!r}")
+        elif found is not None:
+            done.append(
+                f"left publication {publication!r} to its owner {found[1]!r}:"
+                f" DROP PUBLICATION {quote(publication)}"
+            )
     return done
