@@ -54,7 +54,7 @@ def test_a_teardown_leaves_to_its_owner_the_publication_that_it_may_not_drop(
 ) -> None:
     sync_once(limited)
 
-    done = run_command(limited.root / "other" / "defs.yaml", "teardown")
+    done = run_command(limited, "teardown")
 
     assert done.code == 0, done
     assert "dropped slot" in done.out
