@@ -134,7 +134,7 @@ def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
             )
             session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
-        for key in sorted({*keys, *chunk.keys}):
-            fence = point_fence(key, Snapshot.parse(chunk.snapshot), chunk.lsn)
-            session.state.add_fence(table, fence)
-            session.fences.setdefault(table, []).append(fence)
+        fenced_keys, snapshot = sorted({*keys, *chunk.keys}), Snapshot.parse(chunk.snapshot)
+        session.state.add_point_fences(table, fenced_keys, snapshot, chunk.lsn)
+        points = [point_fence(key, snapshot, chunk.lsn) for key in fenced_keys]
+        session.fences.setdefault(table, []).extend(points)

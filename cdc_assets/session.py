@@ -198,6 +198,7 @@ def _check(session: Session) -> None:
         **_unreadable(session),
         **_left_over_mirrors(session),
         **table_problems(session.catalog, session.config.table_names),
+        **_keys_made_anew(session),
         **_gone_changes(session),
         **_gone_mirrors(session),
     }
@@ -260,6 +261,18 @@ def _unreadable(session: Session) -> dict[TableName, CdcError]:
         for table, source in session.catalog.tables.items()
         if not source.selectable
         and (table not in session.checkpoints or session.checkpoints[table].phase == "copying")
+    }
+
+
+def _keys_made_anew(session: Session) -> dict[TableName, CdcError]:
+    """Find tables whose changes on the slot may not have had one row per key."""
+    return {
+        table: error
+        for table, checkpoint in session.checkpoints.items()
+        if table in session.catalog.tables
+        and session.source_table(table).shape.key == checkpoint.shape.key
+        and session.source_table(table).shape.key_origin != checkpoint.shape.key_origin
+        and (error := shape_error(session, table)) is not None
     }
 
 

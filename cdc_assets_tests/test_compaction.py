@@ -209,7 +209,7 @@ class Mirror:
         looked_up = [] if lookup is None else self._look_up(lookup)
         touched = [_identity(key) for key in _keys(compacted.keys)]
         assert len(touched) == len(set(touched)), "a key is deleted twice"
-        assert again or compacted.standing == sum(key in self.rows for key in touched)
+        assert again or compacted.standing.tolist() == [key in self.rows for key in touched]
         for key in touched:
             self.rows.pop(key, None)
         for key, values, lsn in [*self._rows_of(inserted), *looked_up]:

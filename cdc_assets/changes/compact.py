@@ -78,14 +78,14 @@ class Compacted:
 
     Attributes:
         keys: Every key that was touched, once each; one array per key column.
-        standing: How many of the keys had a row before, for the changes to be possible: those whose
-            first event is a delete or an update that keeps the key.
+        standing: Per key, whether it had a row before, for the changes to be possible: its first
+            event is a delete or an update that keeps the key.
         rows: Changes whose new row is written, one per key that has a row in the end.
         fills: What those rows lack.
     """
 
     keys: list[pa.Array]
-    standing: int
+    standing: Mask
     rows: Ints
     fills: list[Fill]
 
@@ -165,7 +165,7 @@ def compact(batch: ChangeBatch, events: Events) -> Compacted:
     rows = np.sort(events.rows[written])
     return Compacted(
         keys=keys,
-        standing=len(first) - int(makes_row[first].sum()),
+        standing=~makes_row[first],
         rows=rows,
         fills=_fills(batch, events, rows) if batch.unchanged else [],
     )

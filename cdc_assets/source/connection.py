@@ -48,8 +48,16 @@ _PINNED = {
     "row_security": "off",  # a policy that would hide rows from the copy is an error instead
     "default_transaction_isolation": "read committed",
 }
+_PINNED_IF_KNOWN = ("transaction_timeout",)  # from Postgres 17 on
 PIN_SETTINGS = "SELECT " + ", ".join(
-    f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _PINNED.items()
+    [
+        *(f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _PINNED.items()),
+        *(
+            "(SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"
+            f" WHERE name = '{name}')"
+            for name in _PINNED_IF_KNOWN
+        ),
+    ]
 )
 IN_USE_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.02
@@ -201,13 +209,14 @@ def table_errors(table: TableName) -> Iterator[None]:
     """Blame a table for a query on it that the server does not understand, allow or compute.
 
     Raises:
-        TableError: SQLSTATE class 42 (syntax, access) or 22 (data; its message quotes them).
+        TableError: SQLSTATE class 42 (syntax, access), 22 (data), 23 (a domain's check) or P0 (a
+            type's own function); the message of all but the first quotes data.
     """
     try:
         yield
     except Exception as error:
         state = getattr(error, "sqlstate", None) or ""
-        if state[:2] not in ("22", "42"):
+        if state[:2] not in ("22", "23", "42", "P0"):
             raise
         reason = first_line(error) if state.startswith("42") else "a value is not understood"
         raise TableError(

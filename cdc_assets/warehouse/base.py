@@ -22,6 +22,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from cdc_assets.changes.batch import Mask
 from cdc_assets.changes.fence import KeyText
 from cdc_assets.changes.rows import Lookup
 from cdc_assets.changes.shape import TableShape
@@ -70,13 +71,13 @@ class Write:
     Attributes:
         truncated_at: Rows of transactions up to this LSN go first; None: none do.
         deleted: Keys that lose their row, one array per key column.
-        standing: How many of these have one.
+        standing: Which of these have one; the others have none.
         inserted: Rows that are written then, complete.
         looked_up: Rows that are written too, once the mirror's old values are in.
     """
 
     truncated_at: LSN | None
     deleted: Sequence[pa.Array]
-    standing: int
+    standing: Mask
     inserted: pa.Table
     looked_up: Lookup | None = None

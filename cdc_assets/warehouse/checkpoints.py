@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -193,6 +193,16 @@ class Checkpoints:
                 str(fence.snapshot),
                 int(fence.lsn),
             ),
+        )
+
+    def add_point_fences(
+        self, table: TableName, keys: Sequence[KeyText], snapshot: Snapshot, lsn: LSN
+    ) -> None:
+        """Put up a fence for each of some keys."""
+        self._mirrors.connection.execute(
+            f"INSERT INTO {self._schema}.fences SELECT ?, ?, one.key, one.key, true, ?, ?"
+            " FROM (SELECT unnest(?::VARCHAR[]) AS key) AS one",
+            (self._pipeline, str(table), str(snapshot), int(lsn), [_dump_key(key) for key in keys]),
         )
 
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:

@@ -248,7 +248,8 @@ class DuckDBMirrors:
             )
         if write.looked_up is not None:
             wrong = self._stage_looked_up(table, shape, write.looked_up)
-        wrong += abs(self.delete(table, shape, write.deleted) - write.standing)
+        for keys, rows in _by_standing(write):
+            wrong += abs(self.delete(table, shape, keys) - rows)
         self.insert(table, write.inserted)
         if write.looked_up is not None:
             self.connection.execute(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_staged")
@@ -303,6 +304,18 @@ class DuckDBMirrors:
 def _only_number(result: duckdb.DuckDBPyConnection) -> int:
     # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
     return int(result.fetchall()[0][0])
+
+
+def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int]]:
+    """Give the keys that have a row and those that have none, with how many rows they have."""
+    if write.standing.all() or not write.standing.any():
+        yield write.deleted, int(write.standing.sum())
+        return
+    for mask in (write.standing, ~write.standing):
+        yield (
+            [key.filter(pa.array(mask)) for key in write.deleted],
+            int((mask & write.standing).sum()),
+        )
 
 
 def _key_names(shape: TableShape) -> list[str]:
