@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     teardown.add_argument(
         "--drop-tables",
         action="store_true",
-        help="drop the mirrors, too, also tables of their names that have no checkpoint",
+        help="drop the mirrors, too; with --table also one that has no checkpoint",
     )
     demo = add("demo", _demo, "run a shop with a live workload on an embedded Postgres")
     demo.add_argument("--once", action="store_true", help="without Dagster: sync, compare, exit")

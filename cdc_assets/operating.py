@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, ConfigError, TableError, WarehouseBusyError
@@ -31,6 +30,7 @@ from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_identity, read_slot
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.duckdb import DuckDBMirrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +187,23 @@ def forget_tables(
         drop_unknown: Whether to drop tables of these names, too, that have no checkpoint: mirrors
             that outlived their pipeline, or somebody's own.
 
+    Returns:
+        What was done, a line each.
+
     Raises:
-        WarehouseError: The warehouse can't be opened.
+        WarehouseError: The warehouse can't be opened, or a table belongs to another pipeline.
     """
-    with _warehouse(config) as forget:
-        return forget(tables, drop=True, unknown=drop_unknown) if forget else []
+    with _opened_warehouse(config) as mirrors:
+        if mirrors is None:
+            return []
+        done = _forget(mirrors, config, only=tables, drop=True)
+        if drop_unknown:
+            Checkpoints(mirrors, config.name).refuse_other_owners(tables)
+            for table in tables:
+                if mirrors.exists(table):
+                    mirrors.drop(table)
+                    done.append(f"dropped table {str(table)!r}, which had no checkpoint")
+        return done
 
 
 def teardown(config: PipelineConfig, *, drop_tables: bool = False) -> list[str]:
@@ -205,47 +217,39 @@ def teardown(config: PipelineConfig, *, drop_tables: bool = False) -> list[str]:
     Raises:
         CdcError: The slot is in use, or one of the ends refuses.
     """
-    with _warehouse(config) as forget:
+    with _opened_warehouse(config) as mirrors:
         done = source_setup.teardown(config)
-        if forget:
-            done += forget(None, drop=drop_tables, unknown=drop_tables)
+        if mirrors is not None:
+            done += _forget(mirrors, config, only=None, drop=drop_tables)
         return done
 
 
-class _Forget(Protocol):
-    def __call__(
-        self, tables: Collection[TableName] | None, *, drop: bool, unknown: bool
-    ) -> list[str]: ...
-
-
 @contextmanager
-def _warehouse(config: PipelineConfig) -> Iterator[_Forget | None]:
-    """Open the warehouse, if there is one, and give what forgets its tables."""
+def _opened_warehouse(config: PipelineConfig) -> Iterator[DuckDBMirrors | None]:
     if not config.warehouse_path.exists():
         yield None
         return
     mirrors = open_mirrors(config)
-    state = Checkpoints(mirrors, config.name)
+    try:
+        yield mirrors
+    finally:
+        mirrors.close()
 
-    def forget(tables: Collection[TableName] | None, *, drop: bool, unknown: bool) -> list[str]:
-        done = []
-        with mirrors.transaction():
-            known = state.read()
-            for table in known if tables is None else [name for name in tables if name in known]:
+
+def _forget(
+    mirrors: DuckDBMirrors,
+    config: PipelineConfig,
+    *,
+    only: Collection[TableName] | None,
+    drop: bool,
+) -> list[str]:
+    state, done = Checkpoints(mirrors, config.name), []
+    with mirrors.transaction():
+        for table in state.read():
+            if only is None or table in only:
                 state.forget(table)
                 if drop:
                     mirrors.drop(table)
                 what = "mirror and checkpoint" if drop else "checkpoint"
                 done.append(f"dropped {what} of {str(table)!r}")
-            left = config.table_names if tables is None else tables
-            for table in left if unknown else ():
-                if mirrors.exists(table):
-                    mirrors.drop(table)
-                    done.append(f"dropped table {str(table)!r}, which had no checkpoint")
-        return done
-
-    try:
-        state.refuse_other_owners(config.table_names)
-        yield forget
-    finally:
-        mirrors.close()
+    return done
