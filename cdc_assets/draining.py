@@ -82,13 +82,16 @@ class Drain:
         """Find where to read from, and what must come from there up to the checkpoint.
 
         Where the slot lags behind the checkpoint, after a crash or for another table's sake, what
-        it gives up to there is known: the last transaction that was applied, and nothing else.
+        it gives up to there is known: the last transaction that was applied, and nothing else. Of a
+        table that was copied and has seen no transaction since, nothing is known.
         """
         first = min(
             (self.session.checkpoints[table] for table in self.tables), key=lambda point: point.lsn
         )
         confirmed = self.session.slot.confirmed_lsn
-        if first.last is None or confirmed > first.last.commit_lsn:
+        if first.last is None:
+            return Reread(max(confirmed, first.lsn), LSN(0), None)
+        if confirmed > first.last.commit_lsn:
             return Reread(confirmed, first.lsn, None)
         return Reread(first.last.commit_lsn, first.lsn, first.last)
 

@@ -16,6 +16,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.errors import ConnectionLostError, ReplicationError, SourceChangedError
+from cdc_assets.operating import forget_tables
 from cdc_assets.source.setup import setup
 from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import assert_readable, run_command
@@ -118,6 +119,25 @@ def test_a_slot_that_a_crash_took_back_gives_nothing_twice(
     finished = converge(fragile, ledger)
 
     assert finished.counts.total == finished.counts.inserted == 1
+
+
+def test_a_slot_that_a_crash_took_back_to_before_a_copy_is_read_again(
+    server: EmbeddedPostgres, fragile: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    """What the copy has seen is no other history."""
+    converge(fragile, ledger)
+    fragile.execute("CHECKPOINT")
+    Writer(fragile, seed=9).commit(60)
+    converge(fragile, ledger)
+    forget_tables(ledger, ledger.table_names)
+    confirmed = converge(fragile, ledger).confirmed_lsn
+    server.kill()
+    server.start()
+    behind = "SELECT 1 FROM pg_replication_slots WHERE confirmed_flush_lsn < %s::pg_lsn"
+    assert fragile.execute(behind, [str(confirmed)])
+    Writer(fragile, seed=10).commit(5)
+
+    converge(fragile, ledger)
 
 
 @pytest.mark.parametrize("copied", [True, False], ids=["after the copy", "before the copy"])
