@@ -63,8 +63,8 @@ def _table_name(text: str) -> str:
     name = TableName.parse(text)
     if name.schema.casefold() in ("_cdc", "pg_catalog", "information_schema"):
         raise ValueError(f"schema {name.schema!r} can't be replicated: the name is reserved")
-    if name.name.casefold().startswith("_cdc_"):
-        raise ValueError("a table whose name starts with '_cdc_' can't be replicated: it is ours")
+    if name.schema.casefold() == "main" and name.name.casefold().startswith("_cdc_"):
+        raise ValueError("a table of schema 'main' can't have a name that starts with '_cdc_'")
     return str(name)
 
 

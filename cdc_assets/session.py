@@ -266,12 +266,14 @@ def _unreadable(session: Session) -> dict[TableName, CdcError]:
 
 def _keys_made_anew(session: Session) -> dict[TableName, CdcError]:
     """Find tables whose changes on the slot may not have had one row per key."""
+    sources = session.catalog.tables
     return {
         table: error
-        for table, checkpoint in session.checkpoints.items()
-        if table in session.catalog.tables
-        and session.source_table(table).shape.key == checkpoint.shape.key
-        and session.source_table(table).shape.key_origin != checkpoint.shape.key_origin
+        for table, point in session.checkpoints.items()
+        if table in sources
+        and (sources[table].shape.oid, sources[table].shape.key)
+        == (point.shape.oid, point.shape.key)
+        and sources[table].shape.key_origin != point.shape.key_origin
         and (error := shape_error(session, table)) is not None
     }
 

@@ -172,3 +172,10 @@ def test_an_environment_variable_that_is_not_set(
 
     assert_readable(done, says="'SHOP_TEST_DSN' for source.dsn is not set", hint="export", code=2)
     assert run_command(named, "sync", SHOP_TEST_DSN=database.dsn).code == 0
+
+
+def test_a_table_that_would_stand_in_for_a_batch_is_refused(config: PipelineConfig) -> None:
+    """DuckDB would find the mirror in its own default schema, not the batch."""
+    done = run_command(rewrite(config, tables=[{"source": "main._cdc_Batch"}]), "check")
+
+    assert_readable(done, says="starts with '_cdc_'", hint="configuration.md", code=2)
