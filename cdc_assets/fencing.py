@@ -53,11 +53,11 @@ def keep_out(
     """
     table = raw.table
     shape = session.checkpoints[table].shape
-    fields = complete_fields(raw, shape)
-    lacks = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
-    enters = lacks & (raw.ops == INSERT)
+    enters = _lacking(raw.new) & (raw.ops == INSERT)
     if not session.fences.get(table) and not enters.any():
         return None
+    fields = complete_fields(raw, shape)
+    lacks = _lacking(fields)
     new_keys, old_keys = _texts(fields, shape, raw), _texts(raw.old, shape, raw)
     xids = transactions.xid[raw.transactions]
     while True:
@@ -70,6 +70,11 @@ def keep_out(
         before_read(table)
         keys = {tuple(key[int(row)].as_py() for key in new_keys) for row in cut}
         _read_anew(session, table, sorted(keys))
+
+
+def _lacking(fields: list[Field]) -> Mask:
+    lacks: Mask = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
+    return lacks
 
 
 def _fenced(session: Session, table: TableName, keys: list[pa.Array], xids: Ints) -> Mask:
