@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cdc_assets.errors import CdcError
     from cdc_assets.lsn import LSN
     from cdc_assets.orchestration.component import PostgresCdcComponent
-    from cdc_assets.replicate import sync
+    from cdc_assets.replication.sync import sync
 
 __all__ = ["LSN", "CdcError", "PipelineConfig", "PostgresCdcComponent", "load_config", "sync"]
 
@@ -24,7 +24,7 @@ _HOMES = {
     "PipelineConfig": "cdc_assets.config",
     "PostgresCdcComponent": "cdc_assets.orchestration.component",
     "load_config": "cdc_assets.config",
-    "sync": "cdc_assets.replicate",
+    "sync": "cdc_assets.replication.sync",
 }
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cdc_assets import applying, copying
 from cdc_assets.config import PipelineConfig, load_config
-from cdc_assets.replicate import sync
+from cdc_assets.replication import applying, copying
+from cdc_assets.replication.sync import sync
 from cdc_assets.source import arrow, reader, window
 from cdc_assets.steps import Step, observers
 

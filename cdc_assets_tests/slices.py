@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_assets import applying, copying
+from cdc_assets.replication import applying, copying
 from cdc_assets.source import arrow
 
 SIZES = ("at once", "in slices")

@@ -10,7 +10,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import SyncFinished
-from cdc_assets.replicate import sync
+from cdc_assets.replication.sync import sync
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 

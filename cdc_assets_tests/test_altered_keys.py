@@ -7,11 +7,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cdc_assets import copying
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicaIdentityError, SchemaChangeError
 from cdc_assets.identifiers import TableName
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
+from cdc_assets.replication import copying
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from cdc_assets.replicate import sync
+from cdc_assets.replication.sync import sync
 from cdc_assets.source.connection import connect
 from cdc_assets.source.preflight import server_problems
 from cdc_assets_tests.conftest import MakePipeline

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets.steps import Step
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase

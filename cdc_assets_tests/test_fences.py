@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cdc_assets import copying
+from cdc_assets.replication import copying
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase

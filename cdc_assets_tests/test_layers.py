@@ -16,10 +16,10 @@ LAYERS = {
     "changes": 2,
     "source": 3,
     "warehouse": 3,
-    **dict.fromkeys(("session", "copying", "fencing", "applying", "draining"), 4),
-    **dict.fromkeys(("replicate", "operating", "reporting", "allocator"), 4),
-    "orchestration": 5,
-    **dict.fromkeys(("definitions", "defs", "cli", "demo"), 6),
+    "replication": 4,
+    "operations": 5,
+    "orchestration": 6,
+    **dict.fromkeys(("definitions", "defs", "cli", "demo"), 7),
 }
 WITH_DAGSTER = {"orchestration", "definitions", "defs"}
 

@@ -7,7 +7,7 @@ import pytest
 
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import WarehouseMemoryError
-from cdc_assets.operating import read_status
+from cdc_assets.operations.status import read_status
 from cdc_assets.warehouse import memory
 from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline

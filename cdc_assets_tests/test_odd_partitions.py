@@ -7,7 +7,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicaIdentityError, TableError
 from cdc_assets.identifiers import TableName
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once

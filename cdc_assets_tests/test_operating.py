@@ -10,7 +10,8 @@ import pytest
 
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.demo.postgres import EmbeddedPostgres
-from cdc_assets.operating import find_problems, read_status
+from cdc_assets.operations.checking import find_problems
+from cdc_assets.operations.status import read_status
 from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import SERVER_SETTINGS, MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdc_assets.identifiers import TableName
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets_tests.conftest import make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.slices import SIZES, cut_small

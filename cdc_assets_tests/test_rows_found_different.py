@@ -5,11 +5,11 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from cdc_assets import copying
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
+from cdc_assets.replication import copying
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step

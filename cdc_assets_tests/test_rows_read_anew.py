@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cdc_assets import copying
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import TableError
+from cdc_assets.replication import copying
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step

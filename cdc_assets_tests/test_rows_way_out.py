@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from cdc_assets.identifiers import TableName
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.syncs import converge, errors_of, sync_once

@@ -16,7 +16,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.errors import ConnectionLostError, ReplicationError, SourceChangedError
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets.source.setup import setup
 from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import assert_readable, run_command

@@ -3,7 +3,7 @@ from __future__ import annotations
 from contextlib import closing
 from time import monotonic
 
-from cdc_assets.replicate import sync
+from cdc_assets.replication.sync import sync
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source

@@ -7,9 +7,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from cdc_assets import copying
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicaIdentityError
+from cdc_assets.replication import copying
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase

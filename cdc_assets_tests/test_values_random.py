@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.identifiers import TableName
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets_tests.conftest import make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.slices import cut_small

@@ -7,7 +7,7 @@ import pytest
 from cdc_assets.errors import ValueConversionError
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import TableFailed
-from cdc_assets.replicate import sync
+from cdc_assets.replication.sync import sync
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once

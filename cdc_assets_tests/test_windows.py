@@ -12,9 +12,9 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import SourceChangedError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
-from cdc_assets.operating import forget_tables
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets.progress import SyncFinished, WindowApplied
-from cdc_assets.replicate import sync
+from cdc_assets.replication.sync import sync
 from cdc_assets.source import window
 from cdc_assets.source.window import _OpenTransaction
 from cdc_assets_tests.conftest import MakePipeline
@@ -271,7 +271,7 @@ def test_memory_bounds_do_not_change_the_outcome(
 ) -> None:
     """Slices so small that a row's changes lie in several of one transaction."""
     make_small(monkeypatch.setattr)
-    monkeypatch.setattr("cdc_assets.applying.APPLY_BYTES", 0)
+    monkeypatch.setattr("cdc_assets.replication.applying.APPLY_BYTES", 0)
     monkeypatch.setattr(window, "MEMORY_BYTES", 0)
     monkeypatch.setattr("cdc_assets.source.arrow.BATCH_BYTES", 1)
     database.execute("ALTER TABLE a ALTER COLUMN t SET STORAGE EXTERNAL")

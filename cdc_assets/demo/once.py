@@ -7,9 +7,9 @@ import secrets
 from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.compare import Comparison, compare
 from cdc_assets.demo.workload import Workload
+from cdc_assets.operations.reporting import line
 from cdc_assets.progress import TableFailed
-from cdc_assets.replicate import sync
-from cdc_assets.reporting import line
+from cdc_assets.replication.sync import sync
 from cdc_assets.source.setup import setup
 
 SYNCS_UNDER_LOAD = 4

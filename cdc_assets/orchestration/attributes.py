@@ -18,7 +18,7 @@ from dagster.components.resolved.core_models import OpSpec
 from pydantic import BaseModel, GetJsonSchemaHandler, RootModel, ValidationError
 from pydantic_core import CoreSchema
 
-from cdc_assets.config import PipelineConfig, config_error, parse_config
+from cdc_assets.config import PipelineConfig, ScheduleConfig, config_error, parse_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from cdc_assets.orchestration.component import PostgresCdcComponent
 
 JsonSchema = dict[str, Any]
-
-DEFAULT_SCHEDULE: str = PipelineConfig.model_fields["schedule"].default
 
 # Keys of PipelineConfig that Dagster alone reads, by what they hold, and those no file holds.
 _DAGSTERS_OWN: Mapping[str, type[BaseModel]] = {
@@ -97,10 +95,9 @@ def read_attributes(
     own = {key: value for key, value in attributes.items() if key not in added}
     problems: list[str] = []
     try:
-        parse_config(own, root=root, place=place)
+        problems += schedule_problems(parse_config(own, root=root, place=place).schedule)
     except ConfigError as error:
         problems += error.problems
-    problems += schedule_problems(attributes.get("schedule", DEFAULT_SCHEDULE))
     problems += _dagsters_problems(attributes)
     if problems:
         raise config_error(place, list(dict.fromkeys(problems)))
@@ -110,11 +107,11 @@ def read_attributes(
         raise config_error(place, list(_worded(error, component_type.model(), ""))) from None
 
 
-def schedule_problems(schedule: object) -> list[str]:
+def schedule_problems(schedule: ScheduleConfig | None) -> list[str]:
     """Say what Dagster does not understand of a cron expression."""
-    if not isinstance(schedule, str) or is_valid_cron_string(schedule):
-        return []  # what is no text has its problem already
-    return [f"schedule: expected a cron expression with five fields, got {schedule!r}"]
+    if schedule is None or is_valid_cron_string(schedule.cron):
+        return []
+    return [f"schedule: expected a cron expression with five fields, got {schedule.cron!r}"]
 
 
 def _dagsters_problems(attributes: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeAliasType
 
 from cdc_assets.config import (
+    DEFAULT_SCHEDULE,
+    HealthConfig,
     PipelineConfig,
+    Schedule,
     SourceConfig,
     TableConfig,
     WarehouseConfig,
@@ -26,7 +29,6 @@ from cdc_assets.config import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import (
-    DEFAULT_SCHEDULE,
     attributes_model,
     read_attributes,
     schedule_problems,
@@ -49,6 +51,8 @@ _Source = TypeAliasType("_Source", SourceConfig)
 _Warehouse = TypeAliasType("_Warehouse", WarehouseConfig)
 _Tables = TypeAliasType("_Tables", list[TableConfig])
 _Window = TypeAliasType("_Window", WindowConfig)
+_Health = TypeAliasType("_Health", HealthConfig)
+_Schedule = TypeAliasType("_Schedule", Schedule)
 
 
 @dg.scaffold_with(PostgresCdcScaffolder)
@@ -70,7 +74,8 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     warehouse: Annotated[_Warehouse, _AS_WRITTEN]
     tables: Annotated[_Tables, _AS_WRITTEN]
     window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
-    schedule: Annotated[str, _AS_WRITTEN] = DEFAULT_SCHEDULE
+    health: Annotated[_Health, _AS_WRITTEN] = HealthConfig()
+    schedule: Annotated[_Schedule, _AS_WRITTEN] = DEFAULT_SCHEDULE
     translation: (
         Annotated[
             TranslationFn[TableName],

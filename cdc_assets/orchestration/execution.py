@@ -65,7 +65,7 @@ def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> I
         dg.RetryRequested: What is in the way may be gone at the next try.
     """
     # Drivers and Arrow take longer to import than a quiet run takes to run.
-    from cdc_assets.replicate import sync
+    from cdc_assets.replication.sync import sync
 
     tables = assets.selected_tables(context.selected_asset_keys)
     every_table = len(tables) == len(assets.mirrors)

@@ -31,12 +31,18 @@ def job_and_schedule(config: PipelineConfig, keys: Iterable[dg.AssetKey]) -> dg.
         description=f"Brings every mirror of {config.name} to the source's present.",
     )
 
+    if config.schedule is None:
+        return dg.Definitions(jobs=[job])
+    starts = config.schedule.start == "running"
+
     @dg.schedule(
         name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=config.schedule,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        cron_schedule=config.schedule.cron,
+        execution_timezone=config.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING
+        if starts
+        else dg.DefaultScheduleStatus.STOPPED,
         description=f"Starts {job.name}, unless a run of it is queued or running.",
     )
     def start_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 import dagster as dg
 from dagster._utils.schedules import cron_string_iterator
 
-from cdc_assets.config import PipelineConfig, TableConfig
+from cdc_assets.config import PipelineConfig, ScheduleConfig, TableConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.keys import mirror_key, slot_key, source_key
 
@@ -81,8 +81,10 @@ def _table_config(tables: Sequence[TableConfig], name: TableName) -> TableConfig
     return next(table for table in tables if table.name == name)
 
 
-def _freshness(schedule: str) -> dg.FreshnessPolicy:
-    ticks = cron_string_iterator(_TICKS_FROM.timestamp(), schedule, "UTC")
+def _freshness(schedule: ScheduleConfig | None) -> dg.FreshnessPolicy | None:
+    if schedule is None:
+        return None
+    ticks = cron_string_iterator(_TICKS_FROM.timestamp(), schedule.cron, schedule.timezone)
     longest = max(later - tick for tick, later in pairwise(islice(ticks, _TICKS_LOOKED_AT)))
     return dg.FreshnessPolicy.time_window(
         warn_window=longest + _FRESHNESS_GRACE, fail_window=2 * longest + 3 * _FRESHNESS_GRACE

@@ -1,17 +1,11 @@
-"""The one config: a Dagster component's YAML that the command line reads without Dagster.
-
-Everything is checked when the file is read, before any connection, and every problem is reported
-at once. Keys of capabilities that do not exist yet are refused, never ignored.
-"""
+"""What a pipeline's config may hold, and what each key means."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,10 +15,8 @@ from pydantic import (
     Field,
     SecretStr,
     Tag,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName, nearest
@@ -37,7 +29,6 @@ MIN_MAX_MEMORY_BYTES = 134_217_728
 # Keys that the design fixes and that a later version understands.
 LATER_KEYS = frozenset({"mask", "columns", "where", "enrich", "transform"})
 LATER_KEEPS = frozenset({"changes", "history"})
-_COMPONENT_KEYS = ("type", "attributes", "template_vars_module", "requirements", "post_processing")
 
 
 class _Strict(BaseModel):
@@ -80,7 +71,7 @@ def _pipeline_name(text: str) -> str:
     return text
 
 
-def _schedule(text: str) -> str:
+def _cron(text: str) -> str:
     if len(text.split()) != 5 and not text.startswith("@"):
         raise ValueError(f"expected a cron expression with five fields, got {text!r}")
     return text
@@ -129,6 +120,8 @@ class DuckDBConfig(_Strict):
 
     path: Annotated[str, Field(min_length=1)]
     max_memory_bytes: Annotated[int, Field(ge=MIN_MAX_MEMORY_BYTES)] | None = None
+    wait_seconds: Annotated[float, Field(ge=0)] = 120
+    publish: Annotated[str, Field(min_length=1)] | None = None
 
 
 class WarehouseConfig(_Strict):
@@ -163,6 +156,44 @@ class WindowConfig(_Strict):
     max_wal_bytes: Annotated[int, Field(ge=MIN_MAX_WAL_BYTES)] = DEFAULT_MAX_WAL_BYTES
 
 
+class ScheduleConfig(_Strict):
+    """When syncs start; a text alone is the cron expression."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    timezone: str = "UTC"
+    start: Literal["running", "stopped"] = "running"
+
+
+def _schedule(value: object) -> object:
+    return {"cron": _cron(value)} if isinstance(value, str) else value
+
+
+Schedule = Annotated[
+    ScheduleConfig | None,
+    BeforeValidator(_schedule, json_schema_input_type=str | ScheduleConfig | None),
+]
+DEFAULT_SCHEDULE = ScheduleConfig(cron="* * * * *")
+
+
+class HealthConfig(_Strict):
+    """From where on the slot's health is reported as a problem.
+
+    Attributes:
+        lag_bytes: WAL between what is confirmed and the source's end.
+        lag_seconds: Age of the last sync that confirmed; by default twice the schedule's longest
+            gap and a quarter of an hour.
+        retained_bytes: WAL that the source keeps for the slot.
+        safe_wal_bytes: WAL that may still be written before the source throws the slot's away.
+        transaction_seconds: Age of a transaction that holds the slot's WAL back.
+    """
+
+    lag_bytes: Annotated[int, Field(gt=0)] = 1_073_741_824
+    lag_seconds: Annotated[float, Field(gt=0)] | None = None
+    retained_bytes: Annotated[int, Field(gt=0)] = 10_737_418_240
+    safe_wal_bytes: Annotated[int, Field(gt=0)] = 1_073_741_824
+    transaction_seconds: Annotated[float, Field(gt=0)] = 3600
+
+
 def _tables(tables: list[TableConfig]) -> list[TableConfig]:
     seen: dict[tuple[str, str], str] = {}
     for table in tables:
@@ -184,7 +215,8 @@ class PipelineConfig(_Strict):
     warehouse: WarehouseConfig
     tables: Annotated[list[TableConfig], Field(min_length=1), AfterValidator(_tables)]
     window: WindowConfig = WindowConfig()
-    schedule: Annotated[str, AfterValidator(_schedule)] = "* * * * *"
+    health: HealthConfig = HealthConfig()
+    schedule: Schedule = DEFAULT_SCHEDULE
     translation: Any = None  # read by Dagster alone
     op: Any = None  # read by Dagster alone
     root: Annotated[Path, Field(exclude=True)] = Path()
@@ -222,160 +254,3 @@ def _as_listed(name: str) -> str:
         return str(TableName.parse(name))
     except ValueError:
         return name
-
-
-def load_config(path: Path) -> PipelineConfig:
-    """Read a pipeline's YAML file.
-
-    Raises:
-        ConfigError: The file can't be read, is not such a component, or has problems; all of them
-            are in `problems`.
-    """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"config {str(path)!r} can't be read: {error.strerror}",
-            hint="give the pipeline's defs.yaml with --config PATH",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {str(path)!r} is not YAML: {_yaml_place(error)}") from error
-    problems = _envelope_problems(document)
-    if problems:
-        raise config_error(str(path), problems)
-    return parse_config(document["attributes"], root=project_root(path), place=str(path))
-
-
-def parse_config(attributes: Mapping[str, Any], *, root: Path, place: str) -> PipelineConfig:
-    """Check a component's attributes.
-
-    Args:
-        attributes: What stands under `attributes:`.
-        root: Where relative paths start.
-        place: Where the attributes come from, for error messages.
-
-    Raises:
-        ConfigError: With every problem in `problems`.
-    """
-    try:
-        return PipelineConfig.model_validate({**attributes, "root": root})
-    except ValidationError as error:
-        problems = [_problem(detail) for detail in error.errors(include_input=False)]
-        raise config_error(place, list(dict.fromkeys(problems))) from None
-
-
-def find_config(directory: Path) -> Path:
-    """Find the one pipeline under `cdc_assets/defs/`.
-
-    Raises:
-        ConfigError: There is none, or more than one.
-    """
-    found = sorted(directory.glob("cdc_assets/defs/**/defs.yaml"))
-    if len(found) == 1:
-        return found[0]
-    what = "more than one pipeline" if found else "no pipeline"
-    raise ConfigError(
-        f"{what} under {str(directory / 'cdc_assets' / 'defs')!r}",
-        hint="say which with --config PATH",
-    )
-
-
-def project_root(path: Path) -> Path:
-    """Find where a config's relative paths start: its project, else the config's own folder."""
-    path = path.resolve()
-    folder = path if path.is_dir() else path.parent
-    for candidate in (folder, *folder.parents):
-        if any((candidate / mark).is_file() for mark in ("pyproject.toml", "workspace.yaml")):
-            return candidate
-    return folder
-
-
-def config_error(place: str, problems: list[str]) -> ConfigError:
-    """Make one error of all problems that the config at `place` has."""
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return ConfigError(
-        f"config {place!r} has {count}: " + "; ".join(problems),
-        hint="docs/configuration.md lists every key",
-        problems=tuple(problems),
-    )
-
-
-def _envelope_problems(document: object) -> list[str]:
-    if not isinstance(document, dict):
-        return [f"expected the keys 'type' and 'attributes', got {type(document).__name__}"]
-    problems = [
-        _unknown_key(str(key), _COMPONENT_KEYS, where="")
-        for key in document
-        if key not in _COMPONENT_KEYS
-    ]
-    if document.get("type") != COMPONENT_TYPE:
-        problems.append(f"type: expected {COMPONENT_TYPE!r}, got {document.get('type')!r}")
-    if not isinstance(document.get("attributes"), dict):
-        problems.append("attributes: missing")
-    return problems + _templates(document.get("attributes"), [])
-
-
-def _templates(value: object, location: list[int | str]) -> list[str]:
-    """Find Dagster's templates, which the command line could not resolve."""
-    if isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return [found for key, part in parts for found in _templates(part, [*location, key])]
-    if isinstance(value, str) and "{{" in value and location[0] not in ("translation", "op"):
-        return [f"{_path(location)}: templates are not supported; source.dsn takes {{env: NAME}}"]
-    return []
-
-
-def _yaml_place(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return "bytes that are not UTF-8" if isinstance(error, UnicodeDecodeError) else "unreadable"
-
-
-def _problem(detail: ErrorDetails) -> str:
-    location = [part for part in detail["loc"] if not _is_union_branch(part)]
-    where = _path(location)
-    match detail["type"]:
-        case "extra_forbidden":
-            return _unknown_key(str(location[-1]), _known_keys(location), where=where)
-        case "missing":
-            return f"{where}: missing"
-        case "value_error":
-            return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
-        case _:
-            return f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
-
-
-def _is_union_branch(part: int | str) -> bool:
-    # pydantic puts the tag of the chosen union branch into the location
-    return part in ("Literal", "Variable")
-
-
-def _path(location: list[int | str]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.lstrip(".")
-
-
-def _unknown_key(key: str, known: tuple[str, ...], *, where: str) -> str:
-    place = where or key
-    if key in LATER_KEYS:
-        return f"{place}: {key!r} is not supported by this version yet"
-    meant = nearest(key, known)
-    advice = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
-    return f"{place}: unknown key, {advice}"
-
-
-_MODELS: Mapping[str, type[BaseModel]] = {
-    "source": SourceConfig,
-    "warehouse": WarehouseConfig,
-    "duckdb": DuckDBConfig,
-    "tables": TableConfig,
-    "window": WindowConfig,
-    "dsn": EnvironmentVariable,
-}
-
-
-def _known_keys(location: list[int | str]) -> tuple[str, ...]:
-    parents = [part for part in location[:-1] if isinstance(part, str)]
-    model = _MODELS[parents[-1]] if parents else PipelineConfig
-    return tuple(key for key in model.model_fields if key != "root")

@@ -16,11 +16,7 @@ import time
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 
-from cdc_assets.allocator import return_freed_memory
-from cdc_assets.applying import AppliedTable
 from cdc_assets.config import PipelineConfig
-from cdc_assets.copying import copy_table
-from cdc_assets.draining import Drain, standing_fences
 from cdc_assets.errors import TableError, WarehouseMemoryError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -32,7 +28,11 @@ from cdc_assets.progress import (
     TableFailed,
     TableResult,
 )
-from cdc_assets.session import Session, open_session, shape_error
+from cdc_assets.replication.allocator import return_freed_memory
+from cdc_assets.replication.applying import AppliedTable
+from cdc_assets.replication.copying import copy_table
+from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.session import Session, open_session, shape_error
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.warehouse.duckdb import column_type

@@ -23,7 +23,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
-from cdc_assets.session import Session, recopy_hint
+from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
 from cdc_assets.source.snapshot import Chunk, SnapshotReader
 from cdc_assets.steps import reached

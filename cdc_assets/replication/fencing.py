@@ -12,13 +12,13 @@ from cdc_assets.changes.batch import Mask, UnfitColumnError, complete_fields
 from cdc_assets.changes.compact import group_numbers
 from cdc_assets.changes.fence import Fence, KeyText, Snapshot, point_fence
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.copying import decoded
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.tuples import UNCHANGED, Field
 from cdc_assets.pgoutput.values import UnfitValueError, cut_text, decode_text
-from cdc_assets.session import Session
+from cdc_assets.replication.copying import decoded
+from cdc_assets.replication.session import Session
 from cdc_assets.source.connection import table_errors
 from cdc_assets.source.fences import fenced
 from cdc_assets.source.slot import wait_until_flushed

@@ -11,21 +11,21 @@ from cdc_assets.changes.compact import behind_last_truncate, compact, events_of
 from cdc_assets.changes.fence import shown_everywhere
 from cdc_assets.changes.rows import build_rows
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.copying import unfit_value
 from cdc_assets.errors import (
     ReplicaIdentityError,
     SchemaChangeError,
     SourceChangedError,
     TableError,
 )
-from cdc_assets.fencing import keep_out
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
-from cdc_assets.session import RECOPY_ALL_HINT, Session, recopy_hint
+from cdc_assets.replication.copying import unfit_value
+from cdc_assets.replication.fencing import keep_out
+from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import LastTransaction, Write

@@ -16,7 +16,7 @@ from cdc_assets.progress import (
 )
 
 if TYPE_CHECKING:
-    from cdc_assets.operating import PipelineStatus
+    from cdc_assets.operations.status import PipelineStatus
 
 
 def line(event: SyncEvent) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from cdc_assets.applying import AppliedTable, Reread, WindowApplier
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
 from cdc_assets.progress import TableFailed, WindowApplied
-from cdc_assets.session import Session
+from cdc_assets.replication.applying import AppliedTable, Reread, WindowApplier
+from cdc_assets.replication.session import Session
 from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.window import Window, WindowStream
 from cdc_assets.steps import reached

@@ -1,0 +1,65 @@
+"""Commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cdc_assets.cli import commands
+from cdc_assets.lsn import LSN
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line."""
+    root = argparse.ArgumentParser(
+        prog="cdc-assets",
+        description="Postgres change data capture into a warehouse, exact and fast.",
+    )
+    subparsers = root.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], about: str) -> Any:
+        sub = subparsers.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command)
+        if name != "demo":
+            sub.add_argument(
+                "--config", type=Path, help="default: the one pipeline under cdc_assets/defs/"
+            )
+            sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        return sub
+
+    add(
+        "check",
+        commands.check,
+        "find every problem of config, source and warehouse, each with its fix",
+    )
+    add("setup", commands.setup, "create publication and slot on the source; safe to repeat")
+    run = add("sync", commands.sync, "apply everything that committed before the command started")
+    run.add_argument("--table", action="append", default=[], help="only this table; repeatable")
+    run.add_argument("--until-lsn", type=_lsn, help="stop at the first commit at or past this LSN")
+    add("status", commands.status, "show how far slot and tables are")
+    removal = add("teardown", commands.teardown, "remove slot, publication and checkpoints")
+    removal.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        help="only drop this table's mirror and checkpoint: the next sync copies it anew",
+    )
+    removal.add_argument(
+        "--drop-tables",
+        action="store_true",
+        help="drop the mirrors, too; with --table also one that has no checkpoint",
+    )
+    shop = add("demo", commands.demo, "run a shop with a live workload on an embedded Postgres")
+    shop.add_argument("--once", action="store_true", help="without Dagster: sync, compare, exit")
+    shop.add_argument("--directory", type=Path, default=Path("data/demo"), help="%(default)s")
+    shop.add_argument("--port", type=int, default=3000, help="of Dagster's page, %(default)s")
+    return root
+
+
+def _lsn(text: str) -> LSN:
+    try:
+        return LSN.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,41 @@
+"""The one config: a Dagster component's YAML that the command line reads without Dagster.
+
+Everything is checked when the file is read, before any connection, and every problem is reported
+at once. Keys of capabilities that do not exist yet are refused, never ignored.
+"""
+
+from cdc_assets.config.model import (
+    COMPONENT_TYPE,
+    DEFAULT_SCHEDULE,
+    DuckDBConfig,
+    HealthConfig,
+    PipelineConfig,
+    Schedule,
+    ScheduleConfig,
+    SourceConfig,
+    TableConfig,
+    WarehouseConfig,
+    WindowConfig,
+)
+from cdc_assets.config.problems import config_error
+from cdc_assets.config.project import find_config, project_root
+from cdc_assets.config.reading import load_config, parse_config
+
+__all__ = [
+    "COMPONENT_TYPE",
+    "DEFAULT_SCHEDULE",
+    "DuckDBConfig",
+    "HealthConfig",
+    "PipelineConfig",
+    "Schedule",
+    "ScheduleConfig",
+    "SourceConfig",
+    "TableConfig",
+    "WarehouseConfig",
+    "WindowConfig",
+    "config_error",
+    "find_config",
+    "load_config",
+    "parse_config",
+    "project_root",
+]

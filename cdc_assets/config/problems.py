@@ -1,0 +1,87 @@
+"""What is wrong with a config, worded with its place and the nearest thing that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from cdc_assets.config.model import (
+    LATER_KEYS,
+    DuckDBConfig,
+    EnvironmentVariable,
+    HealthConfig,
+    PipelineConfig,
+    ScheduleConfig,
+    SourceConfig,
+    TableConfig,
+    WarehouseConfig,
+    WindowConfig,
+)
+from cdc_assets.errors import ConfigError
+from cdc_assets.identifiers import nearest
+
+
+def config_error(place: str, problems: list[str]) -> ConfigError:
+    """Make one error of all problems that the config at `place` has."""
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return ConfigError(
+        f"config {place!r} has {count}: " + "; ".join(problems),
+        hint="docs/configuration.md lists every key",
+        problems=tuple(problems),
+    )
+
+
+def problem_text(detail: ErrorDetails) -> str:
+    """Word one of pydantic's findings."""
+    location = [part for part in detail["loc"] if not _is_union_branch(part)]
+    where = path_text(location)
+    match detail["type"]:
+        case "extra_forbidden":
+            return unknown_key(str(location[-1]), _known_keys(location), where=where)
+        case "missing":
+            return f"{where}: missing"
+        case "value_error":
+            return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def _is_union_branch(part: int | str) -> bool:
+    # pydantic puts the tag of the chosen union branch into the location
+    return part in ("Literal", "Variable")
+
+
+def path_text(location: list[int | str]) -> str:
+    """Write a place as `tables[0].source`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.lstrip(".")
+
+
+def unknown_key(key: str, known: tuple[str, ...], *, where: str) -> str:
+    """Say that nobody reads a key, and which one was meant."""
+    place = where or key
+    if key in LATER_KEYS:
+        return f"{place}: {key!r} is not supported by this version yet"
+    meant = nearest(key, known)
+    advice = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
+    return f"{place}: unknown key, {advice}"
+
+
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "source": SourceConfig,
+    "warehouse": WarehouseConfig,
+    "duckdb": DuckDBConfig,
+    "tables": TableConfig,
+    "window": WindowConfig,
+    "health": HealthConfig,
+    "schedule": ScheduleConfig,
+    "dsn": EnvironmentVariable,
+}
+
+
+def _known_keys(location: list[int | str]) -> tuple[str, ...]:
+    parents = [part for part in location[:-1] if isinstance(part, str)]
+    model = _MODELS[parents[-1]] if parents else PipelineConfig
+    return tuple(key for key in model.model_fields if key != "root")

@@ -1,0 +1,71 @@
+"""What would keep a sync from running, found before one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError, ConfigError, TableError
+from cdc_assets.replication.session import (
+    Session,
+    open_session,
+    read_catalog,
+    recopy_hint,
+    shape_error,
+)
+from cdc_assets.source.connection import Connection, connect, translated
+from cdc_assets.source.preflight import (
+    publication_problems,
+    server_problems,
+    spare_slot_problems,
+    table_problems,
+)
+from cdc_assets.source.setup import conninfo_of
+from cdc_assets.source.slot import read_slot
+
+
+def find_problems(config: PipelineConfig) -> list[CdcError]:
+    """Look for everything that would keep a sync from running, and for all of it at once."""
+    try:
+        with connect(conninfo_of(config)) as control, translated(config.source.slot):
+            problems = list(_source_problems(control, config))
+    except ConfigError:
+        raise
+    except CdcError as error:
+        problems = [error]  # without the source nothing else of it can be checked
+    return problems or _session_problems(config)
+
+
+def _source_problems(control: Connection, config: PipelineConfig) -> Iterator[CdcError]:
+    yield from server_problems(control)
+    yield from publication_problems(control, config.source.publication)
+    try:
+        read_slot(control, config.source.slot)
+    except CdcError as error:
+        yield error
+    yield from spare_slot_problems(control)
+    yield from table_problems(read_catalog(control, config), config.table_names).values()
+
+
+def _session_problems(config: PipelineConfig) -> list[CdcError]:
+    try:
+        with open_session(config, serves_some=False) as session:
+            return [*session.failed.values(), *_known_failures(session)]
+    except CdcError as error:
+        return [error]
+
+
+def _known_failures(session: Session) -> Iterator[CdcError]:
+    """Find tables that the next sync will leave behind, as far as that is known before it."""
+    for table, checkpoint in session.checkpoints.items():
+        if table in session.failed:
+            continue
+        altered = shape_error(session, table) if checkpoint.phase == "streaming" else None
+        if altered is not None:
+            yield altered
+        elif checkpoint.error:
+            yield TableError(
+                f"the last sync left {str(table)!r} behind: {checkpoint.error}",
+                table=str(table),
+                hint="run 'cdc-assets sync' again if the cause is gone, or " + recopy_hint(table),
+            )
