@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests, each with servers of its own
+WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench
@@ -14,7 +16,7 @@ demo: $(VENV)/demo.stamp ## A live shop, its changes in DuckDB, and Dagster on 1
 	@$(BIN)/cdc-assets demo
 
 test: lint ## Everything that CI runs
-	$(BIN)/pytest --durations=15
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=15
 
 lint: $(VENV)/dev.stamp ## Style and types
 	$(BIN)/ruff check .

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from cdc_assets.demo import postgres, programs
+from cdc_assets.demo.account import Account
 from cdc_assets.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from cdc_assets_tests.conftest import OLDER_BIN_DIR, SERVER_SETTINGS
 from cdc_assets_tests.database import ScratchDatabase
@@ -65,6 +71,23 @@ def test_a_pid_file_that_names_another_program_does_not_block_the_start(
         assert ask(server, "SELECT 1") == 1
 
 
+def test_a_port_that_was_taken_after_it_was_found_free_is_left(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+):
+    free_port, found = postgres._free_port, []
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def late(wanted: int) -> int:
+            found.append(free_port(wanted) if found else other.getsockname()[1])
+            return found[-1]
+
+        monkeypatch.setattr(postgres, "_free_port", late)
+        with server:
+            assert ask(server, "SELECT 1") == 1
+            assert server.port not in (0, other.getsockname()[1])
+
+
 def test_a_server_that_its_starter_left_behind_is_replaced(server: EmbeddedPostgres, tmp_path):
     server.start()
     again = EmbeddedPostgres(tmp_path / "with space é", settings={"work_mem": "1234kB"})
@@ -94,6 +117,37 @@ def test_folders_closed_to_the_servers_account_stay_closed(tmp_path: Path):
     finally:
         server.remove()
     assert not server.cluster.parent.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can't run Postgres as itself")
+def test_starts_at_one_time_copy_the_programs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tmp_path.chmod(0o700)
+    bin_dir = tmp_path / "site" / "package" / "pginstall" / "bin"
+    shutil.copytree(programs.wheel_bin_dir().parent, bin_dir.parent, symlinks=True)
+    account, copied = Account.for_server(), []
+    copy, all_look = programs._copy_installation, threading.Barrier(3)
+
+    class Looking(Account):
+        def run(self, *arguments, **options):
+            all_look.wait(60)
+            return account.run(*arguments, **options)
+
+    def counted(*paths: Path) -> None:
+        copied.append(paths)
+        copy(*paths)
+
+    monkeypatch.setattr(programs, "_copy_installation", counted)
+    monkeypatch.setattr(programs, "own_folder", lambda _: folder)
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        with ThreadPoolExecutor() as pool:
+            starts = [
+                pool.submit(programs.reachable_programs, bin_dir, Looking()) for _ in range(3)
+            ]
+        assert len({start.result() for start in starts}) == 1
+        assert len(copied) == 1
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can't run Postgres as itself")

@@ -87,11 +87,13 @@ class EmbeddedPostgres:
         self._tie()
         self._initialize()
         self._clear_away()
-        settings = {**self._settings, "port": str(self._choose_port())}
-        options = " ".join(
-            f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items()
-        )
-        self._pg_ctl("start", "-w", "-l", str(self.log), "-o", options)
+        port = self._choose_port()
+        try:
+            self._launch(port)
+        except EmbeddedPostgresError:
+            if _free_port(port) == port:
+                raise
+            self._launch(self._choose_port())  # somebody took it after we had found it free
         return self
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
@@ -185,6 +187,13 @@ class EmbeddedPostgres:
         port = _free_port(wanted)
         path.write_text(str(port))
         return port
+
+    def _launch(self, port: int) -> None:
+        settings = {**self._settings, "port": str(port)}
+        options = " ".join(
+            f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items()
+        )
+        self._pg_ctl("start", "-w", "-l", str(self.log), "-o", options)
 
     def _pg_ctl(self, action: str, *arguments: str) -> None:
         self._run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import stat
 from importlib.util import find_spec
@@ -42,9 +43,11 @@ def reachable_programs(bin_dir: Path, account: Account) -> Path:
     status = (bin_dir / "postgres").stat()
     digest = short_hash(bin_dir, status.st_size, status.st_mtime_ns)
     copy = own_folder(f"cdc-assets-programs-{digest}")
-    if not (copy / "complete").exists():
-        _copy_installation(bin_dir, copy)
-        (copy / "complete").touch()
+    with (copy / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # programs that run already are not written over
+        if not (copy / "complete").exists():
+            _copy_installation(bin_dir, copy)
+            (copy / "complete").touch()
     return copy / bin_dir.relative_to(bin_dir.parents[2])
 
 
