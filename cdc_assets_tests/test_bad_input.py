@@ -231,7 +231,8 @@ def _receiving(server: EmbeddedPostgres, database: ScratchDatabase, slot: str) -
 
 
 def test_two_runs_at_once(database: ScratchDatabase, config: PipelineConfig) -> None:
-    from cdc_assets.source.connection import connect, lock_pipeline
+    from cdc_assets.source.connection import connect
+    from cdc_assets.source.lock import lock_pipeline
 
     with connect(database.dsn) as other:
         lock_pipeline(other, config.source.slot)

@@ -23,7 +23,8 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.source.catalog import SourceTable, read_tables
-from cdc_assets.source.connection import Connection, connect, lock_pipeline, translated
+from cdc_assets.source.connection import Connection, connect, translated
+from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.preflight import (
     Catalog,
     publication_problems,

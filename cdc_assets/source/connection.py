@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from zlib import crc32
 
 import adbc_driver_manager
 import psycopg
@@ -61,7 +59,6 @@ PIN_SETTINGS = "SELECT " + ", ".join(
 )
 IN_USE_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.02
-_LOCK_CLASS = crc32(b"cdc_assets") - 2**31  # advisory locks take two int4
 _BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
 _ACCESS_FAULTS = (
     "authentication failed",
@@ -225,36 +222,6 @@ def table_errors(table: TableName) -> Iterator[None]:
             hint="a copy needs SELECT on the whole table, no row-level policy that hides rows, and "
             "a key that the operators of pg_catalog can order",
         ) from error
-
-
-def lock_pipeline(connection: Connection, slot: str) -> None:
-    """Take the pipeline's lock for the session's life.
-
-    An advisory lock belongs to the database and ends with its session. The server may take a moment
-    to see that a killed run is gone, so it is asked for a few seconds.
-
-    Raises:
-        SlotInUseError: Another run holds it.
-    """
-    key = crc32(slot.encode()) - 2**31
-    deadline = time.monotonic() + IN_USE_TIMEOUT_SECONDS
-    while not fetch_one(connection, "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, key))[0]:
-        if time.monotonic() > deadline:
-            raise _locked(connection, slot, key)
-        time.sleep(POLL_SECONDS)
-
-
-def _locked(connection: Connection, slot: str, key: int) -> SlotInUseError:
-    holder = connection.execute(
-        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
-        " AND classid = %s::bigint::oid AND objid = %s::bigint::oid",
-        (_LOCK_CLASS % 2**32, key % 2**32),
-    ).fetchone()
-    return SlotInUseError(
-        f"another run holds the pipeline of slot {slot!r}"
-        + (f" (pid {holder[0]} on the source)" if holder else ""),
-        hint="wait for it to end; two runs at once would read the same changes",
-    )
 
 
 def fetch_one(connection: Connection, sql: str, parameters: Any = ()) -> TupleRow:

@@ -13,9 +13,9 @@ from cdc_assets.source.connection import (
     complete_conninfo,
     connect,
     fetch_one,
-    lock_pipeline,
     translated,
 )
+from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.preflight import (
     MUST_PUBLISH,
     Catalog,
