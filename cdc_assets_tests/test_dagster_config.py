@@ -142,6 +142,15 @@ def test_dg_check_defs_names_the_nearest_key_and_no_secret(project: Path) -> Non
     assert CANARY not in done.stdout + done.stderr
 
 
+def test_a_key_that_stands_twice_is_named(project: Path) -> None:
+    _break(project, "    slot: shop_cdc\n", "    slot: shop_cdc\n    slot: other_cdc\n")
+
+    done = dg(project, "check", "defs", "--no-check-yaml")
+
+    assert done.returncode == 1
+    assert "line 8: key 'slot' stands twice, first in line 7" in done.stdout + done.stderr
+
+
 def test_what_dg_scaffolds_is_a_config_that_loads(project: Path) -> None:
     done = dg(project, "scaffold", "defs", "cdc_assets.PostgresCdcComponent", "sales")
     written = project / "cdc_assets" / "defs" / "sales" / "defs.yaml"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cdc_assets.cli.options import parser
-from cdc_assets.cli.output import BAD_USAGE, FAILED, say_error
+from cdc_assets.cli.output import BAD_USAGE, FAILED, carry, say_error
 from cdc_assets.errors import CdcError, ConfigError
 
 
@@ -21,14 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = parser().parse_args(arguments)
+    as_json = bool(getattr(options, "json", False))
+    carry(options)
     try:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except ConfigError as error:
-        say_error(error)
+        say_error(error, as_json=as_json)
         return BAD_USAGE
     except CdcError as error:
-        say_error(error)
+        say_error(error, as_json=as_json)
         return FAILED
     except KeyboardInterrupt:
         print("stopped: what was committed stays, the next run goes on from there", file=sys.stderr)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-from cdc_assets.cli.output import DONE, FAILED, plain_error, say_done, say_error, say_json
-from cdc_assets.config import PipelineConfig, find_config, load_config
+from cdc_assets.cli.output import (
+    DONE,
+    FAILED,
+    plain_error,
+    say,
+    say_done,
+    say_error,
+    say_json,
+    say_progress,
+)
+from cdc_assets.cli.selection import selected
 from cdc_assets.errors import ConfigError
-
-
-def _config(options: argparse.Namespace) -> PipelineConfig:
-    return load_config(options.config or find_config(Path.cwd()))
 
 
 def check(options: argparse.Namespace) -> int:
     """Find every problem."""
-    config = _config(options)
+    config = selected(options)
     from cdc_assets.operations.checking import find_problems
 
     problems = find_problems(config)
     if options.json:
         say_json({"pipeline": config.name, "problems": [plain_error(one) for one in problems]})
     elif not problems:
-        print(f"pipeline {config.name!r} is ready: {len(config.tables)} tables")
+        count = len(config.tables)
+        say([f"pipeline {config.name!r} is ready: {count} table{'s' if count > 1 else ''}"])
     for problem in () if options.json else problems:
         say_error(problem)
     return FAILED if problems else DONE
@@ -32,7 +36,7 @@ def check(options: argparse.Namespace) -> int:
 
 def setup(options: argparse.Namespace) -> int:
     """Create publication and slot."""
-    config = _config(options)
+    config = selected(options)
     from cdc_assets.source.setup import setup
 
     return say_done(options, setup(config), otherwise="publication and slot are there already")
@@ -40,7 +44,7 @@ def setup(options: argparse.Namespace) -> int:
 
 def sync(options: argparse.Namespace) -> int:
     """Run one sync."""
-    config = _config(options)
+    config = selected(options)
     tables = config.select(options.table)
     from cdc_assets.operations.reporting import finished_as_json, finished_lines, line
     from cdc_assets.progress import SyncFinished
@@ -49,19 +53,19 @@ def sync(options: argparse.Namespace) -> int:
     code = FAILED
     for event in sync(config, tables=tables or None, until_lsn=options.until_lsn):
         if not isinstance(event, SyncFinished):
-            print(line(event), file=sys.stderr, flush=True)
+            say_progress(line(event))
             continue
         if options.json:
             say_json(finished_as_json(event))
         else:
-            print("\n".join(finished_lines(event)))
+            say(finished_lines(event))
         code = FAILED if event.failed else DONE
     return code
 
 
 def status(options: argparse.Namespace) -> int:
     """Show how far the pipeline is."""
-    config = _config(options)
+    config = selected(options)
     from cdc_assets.operations.reporting import status_as_json, status_lines
     from cdc_assets.operations.status import read_status
 
@@ -69,13 +73,13 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         say_json(status_as_json(status))
     else:
-        print("\n".join(status_lines(status)))
+        say(status_lines(status))
     return FAILED if any(table.error for table in status.tables) else DONE
 
 
 def teardown(options: argparse.Namespace) -> int:
     """Remove the pipeline, or some of its tables."""
-    config = _config(options)
+    config = selected(options)
     tables = config.select(options.table)
     from cdc_assets.operations.removal import forget_tables, teardown
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
         prog="cdc-assets",
         description="Postgres change data capture into a warehouse, exact and fast.",
     )
+    root.add_argument("--version", action="version", version=f"cdc-assets {version('cdc-assets')}")
     subparsers = root.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], about: str) -> Any:
@@ -24,7 +26,14 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name != "demo":
             sub.add_argument(
-                "--config", type=Path, help="default: the one pipeline under cdc_assets/defs/"
+                "--config",
+                type=Path,
+                metavar="PATH",
+                help="the pipeline's defs.yaml, or a folder with it; default: the Dagster project "
+                "of the current directory",
+            )
+            sub.add_argument(
+                "--pipeline", metavar="NAME", help="which one, where there are several"
             )
             sub.add_argument("--json", action="store_true", help="print the result as JSON")
         return sub

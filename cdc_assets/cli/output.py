@@ -1,15 +1,42 @@
-"""What a command prints, and the codes it ends with."""
+"""What a command prints, and the codes it ends with.
+
+Everything goes out by here, because commands that a text names get the options of the command that
+prints it: whoever said `--pipeline shop` can run a hint as it stands.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from cdc_assets.errors import CdcError, ConfigError
+from cdc_assets.operations.hints import with_options
 
 DONE, FAILED, BAD_USAGE = 0, 1, 2
+
+_carried = ContextVar("_carried", default="")
+
+
+def carry(options: argparse.Namespace) -> None:
+    """Remember what the command was told of its pipeline."""
+    given = [(f"--{key}", getattr(options, key, None)) for key in ("config", "pipeline")]
+    _carried.set(" ".join(f"{key} {shlex.quote(str(value))}" for key, value in given if value))
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        print(with_options(line, _carried.get()), flush=True)
+
+
+def say_progress(line: str) -> None:
+    """Print a line on what a command is at, beside its result."""
+    print(with_options(line, _carried.get()), file=sys.stderr, flush=True)
 
 
 def say_done(options: argparse.Namespace, done: list[str], *, otherwise: str) -> int:
@@ -17,26 +44,41 @@ def say_done(options: argparse.Namespace, done: list[str], *, otherwise: str) ->
     if options.json:
         say_json({"done": done})
     else:
-        print("\n".join(done) or otherwise)
+        say(done or [otherwise])
     return DONE
 
 
 def say_json(value: dict[str, Any]) -> None:
     """Print a result as JSON."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(_completed(value), indent=2), flush=True)
 
 
-def plain_error(error: CdcError) -> dict[str, str]:
+def plain_error(error: CdcError) -> dict[str, Any]:
     """Give an error as JSON has it."""
-    return {"kind": type(error).__name__, "error": error.message, "hint": error.hint}
+    plain = {"kind": type(error).__name__, "error": error.message, "hint": error.hint}
+    problems = error.problems if isinstance(error, ConfigError) else ()
+    return {**plain, "problems": list(problems)} if problems else plain
 
 
-def say_error(error: CdcError) -> None:
-    """Print an error, its parts and its hint."""
+def say_error(error: CdcError, *, as_json: bool = False) -> None:
+    """Print an error, its parts and its hint; as JSON it is the last line on stderr."""
+    if as_json:
+        say_progress(json.dumps(_completed(plain_error(error))))
+        return
     problems = error.problems if isinstance(error, ConfigError) else ()
     head = error.message.split(": ", 1)[0] if problems else error.message
-    print(f"error: {head}", file=sys.stderr)
+    say_progress(f"error: {head}")
     for problem in problems:
-        print(f"  {problem}", file=sys.stderr)
+        say_progress(f"  {problem}")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        say_progress(f"hint: {error.hint}")
+
+
+def _completed(value: Any) -> Any:
+    if isinstance(value, str):
+        return with_options(value, _carried.get())
+    if isinstance(value, list):
+        return [_completed(part) for part in value]
+    return (
+        {key: _completed(part) for key, part in value.items()} if isinstance(value, dict) else value
+    )

@@ -4,6 +4,7 @@ Everything is checked when the file is read, before any connection, and every pr
 at once. Keys of capabilities that do not exist yet are refused, never ignored.
 """
 
+from cdc_assets.config.documents import Document, read_documents
 from cdc_assets.config.model import (
     COMPONENT_TYPE,
     DEFAULT_SCHEDULE,
@@ -18,12 +19,13 @@ from cdc_assets.config.model import (
     WindowConfig,
 )
 from cdc_assets.config.problems import config_error
-from cdc_assets.config.project import find_config, project_root
-from cdc_assets.config.reading import load_config, parse_config
+from cdc_assets.config.project import find_project, load_environment, project_root
+from cdc_assets.config.reading import find_pipeline, load_config, parse_config, read_pipeline
 
 __all__ = [
     "COMPONENT_TYPE",
     "DEFAULT_SCHEDULE",
+    "Document",
     "DuckDBConfig",
     "HealthConfig",
     "PipelineConfig",
@@ -34,8 +36,12 @@ __all__ = [
     "WarehouseConfig",
     "WindowConfig",
     "config_error",
-    "find_config",
+    "find_pipeline",
+    "find_project",
     "load_config",
+    "load_environment",
     "parse_config",
     "project_root",
+    "read_documents",
+    "read_pipeline",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from cdc_assets.config.cron import EVERY_MINUTE, checked_cron, checked_timezone, longest_gap
+from cdc_assets.config.variables import EnvironmentVariable, FromEnvironment, read_variable
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName, nearest
 
@@ -33,12 +36,6 @@ LATER_KEEPS = frozenset({"changes", "history"})
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class EnvironmentVariable(_Strict):
-    """A reference to an environment variable: `{env: SHOP_SOURCE_DSN}`."""
-
-    env: Annotated[str, Field(min_length=1)]
 
 
 def _mirror_alone(keep: list[str]) -> list[str]:
@@ -71,20 +68,8 @@ def _pipeline_name(text: str) -> str:
     return text
 
 
-def _cron(text: str) -> str:
-    if len(text.split()) != 5 and not text.startswith("@"):
-        raise ValueError(f"expected a cron expression with five fields, got {text!r}")
-    return text
-
-
 def _dsn_kind(value: object) -> str:
     return "Variable" if isinstance(value, (dict, EnvironmentVariable)) else "Literal"
-
-
-def _no_template(value: object) -> object:
-    if isinstance(value, str) and "{{" in value:
-        raise ValueError("write {env: NAME} instead of a template: the command line reads it too")
-    return value
 
 
 class SourceConfig(_Strict):
@@ -93,10 +78,9 @@ class SourceConfig(_Strict):
     dsn: Annotated[
         Annotated[SecretStr, Tag("Literal")] | Annotated[EnvironmentVariable, Tag("Variable")],
         Discriminator(_dsn_kind),
-        BeforeValidator(_no_template),
     ]
-    slot: Annotated[str, AfterValidator(_slot_name)]
-    publication: Annotated[str, Field(min_length=1, max_length=63)]
+    slot: Annotated[str, AfterValidator(_slot_name), FromEnvironment]
+    publication: Annotated[str, Field(min_length=1, max_length=63), FromEnvironment]
 
     def conninfo(self) -> str:
         """Give the libpq connection string.
@@ -118,10 +102,10 @@ class SourceConfig(_Strict):
 class DuckDBConfig(_Strict):
     """A DuckDB file; a relative path starts at the project's root."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1), FromEnvironment]
     max_memory_bytes: Annotated[int, Field(ge=MIN_MAX_MEMORY_BYTES)] | None = None
     wait_seconds: Annotated[float, Field(ge=0)] = 120
-    publish: Annotated[str, Field(min_length=1)] | None = None
+    publish: Annotated[str, Field(min_length=1), FromEnvironment] | None = None
 
 
 class WarehouseConfig(_Strict):
@@ -159,20 +143,28 @@ class WindowConfig(_Strict):
 class ScheduleConfig(_Strict):
     """When syncs start; a text alone is the cron expression."""
 
-    cron: Annotated[str, AfterValidator(_cron)]
-    timezone: str = "UTC"
-    start: Literal["running", "stopped"] = "running"
+    cron: Annotated[str, AfterValidator(checked_cron), FromEnvironment]
+    timezone: Annotated[str, AfterValidator(checked_timezone), FromEnvironment] = "UTC"
+    start: Annotated[Literal["running", "stopped"], FromEnvironment] = "running"
+
+    @property
+    def longest_gap(self) -> timedelta:
+        """The longest time between two syncs that start."""
+        return longest_gap(self.cron, self.timezone)
 
 
 def _schedule(value: object) -> object:
-    return {"cron": _cron(value)} if isinstance(value, str) else value
+    value = read_variable(value)
+    return {"cron": checked_cron(value)} if isinstance(value, str) else value
 
 
 Schedule = Annotated[
     ScheduleConfig | None,
-    BeforeValidator(_schedule, json_schema_input_type=str | ScheduleConfig | None),
+    BeforeValidator(
+        _schedule, json_schema_input_type=str | EnvironmentVariable | ScheduleConfig | None
+    ),
 ]
-DEFAULT_SCHEDULE = ScheduleConfig(cron="* * * * *")
+DEFAULT_SCHEDULE = ScheduleConfig(cron=EVERY_MINUTE)
 
 
 class HealthConfig(_Strict):

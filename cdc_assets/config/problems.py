@@ -10,7 +10,6 @@ from pydantic_core import ErrorDetails
 from cdc_assets.config.model import (
     LATER_KEYS,
     DuckDBConfig,
-    EnvironmentVariable,
     HealthConfig,
     PipelineConfig,
     ScheduleConfig,
@@ -19,6 +18,7 @@ from cdc_assets.config.model import (
     WarehouseConfig,
     WindowConfig,
 )
+from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 

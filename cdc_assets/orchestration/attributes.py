@@ -7,18 +7,17 @@ schema, and leaves the checking to the same code that the command line uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster._utils.schedules import is_valid_cron_string
 from dagster.components import AssetAttributesModel
 from dagster.components.resolved.core_models import OpSpec
 from pydantic import BaseModel, GetJsonSchemaHandler, RootModel, ValidationError
 from pydantic_core import CoreSchema
 
-from cdc_assets.config import PipelineConfig, ScheduleConfig, config_error, parse_config
+from cdc_assets.config import PipelineConfig, config_error, parse_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 
@@ -79,6 +78,7 @@ def read_attributes(
     *,
     root: Path,
     place: str,
+    found: Collection[str],
 ) -> BaseModel:
     """Check attributes and make them the model that Dagster resolves.
 
@@ -87,6 +87,7 @@ def read_attributes(
         attributes: What stands under `attributes:`.
         root: Where relative paths start.
         place: Where the attributes come from, for error messages.
+        found: Problems that were found already.
 
     Raises:
         ConfigError: With every problem in `problems`.
@@ -95,7 +96,7 @@ def read_attributes(
     own = {key: value for key, value in attributes.items() if key not in added}
     problems: list[str] = []
     try:
-        problems += schedule_problems(parse_config(own, root=root, place=place).schedule)
+        parse_config(own, root=root, place=place, found=found)
     except ConfigError as error:
         problems += error.problems
     problems += _dagsters_problems(attributes)
@@ -105,13 +106,6 @@ def read_attributes(
         return component_type.model().model_validate(dict(attributes))
     except ValidationError as error:  # of a subclass's own keys
         raise config_error(place, list(_worded(error, component_type.model(), ""))) from None
-
-
-def schedule_problems(schedule: ScheduleConfig | None) -> list[str]:
-    """Say what Dagster does not understand of a cron expression."""
-    if schedule is None or is_valid_cron_string(schedule.cron):
-        return []
-    return [f"schedule: expected a cron expression with five fields, got {schedule.cron!r}"]
 
 
 def _dagsters_problems(attributes: Mapping[str, Any]) -> Iterator[str]:

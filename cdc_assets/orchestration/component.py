@@ -16,6 +16,7 @@ from typing_extensions import TypeAliasType
 
 from cdc_assets.config import (
     DEFAULT_SCHEDULE,
+    Document,
     HealthConfig,
     PipelineConfig,
     Schedule,
@@ -23,16 +24,12 @@ from cdc_assets.config import (
     TableConfig,
     WarehouseConfig,
     WindowConfig,
-    config_error,
     parse_config,
     project_root,
+    read_documents,
 )
 from cdc_assets.identifiers import TableName
-from cdc_assets.orchestration.attributes import (
-    attributes_model,
-    read_attributes,
-    schedule_problems,
-)
+from cdc_assets.orchestration.attributes import attributes_model, read_attributes
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.keys import names_of
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
@@ -99,7 +96,11 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         written = attributes.model_dump() if attributes else {}
         model = read_attributes(
-            cls, written, root=project_root(context.path), place=_place(context)
+            cls,
+            written,
+            root=project_root(context.path),
+            place=_place(context),
+            found=[problem for one in _documents(context) for problem in one.problems],
         )
         return super().load(model, context)
 
@@ -112,11 +113,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         keys = PipelineConfig.model_fields.keys() & type(self).model_fields.keys()
         attributes = {key: getattr(self, key) for key in keys}
-        config = parse_config(attributes, root=Path(), place=self.name)
-        problems = schedule_problems(config.schedule)
-        if problems:
-            raise config_error(self.name, problems)
-        return config
+        return parse_config(attributes, root=Path(), place=self.name)
 
     def get_asset_spec(self, table: TableName) -> dg.AssetSpec:
         """Describe a table's mirror. Override it to change what `translation:` starts from."""
@@ -184,7 +181,20 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         )
 
 
+def _file(context: dg.ComponentLoadContext) -> Path:
+    if not context.path.is_dir():
+        return context.path
+    named = [context.path / name for name in ("defs.yaml", "defs.yml")]
+    return next((path for path in named if path.is_file()), named[0])
+
+
+def _documents(context: dg.ComponentLoadContext) -> list[Document]:
+    # Dagster takes the last of two keys alike: what it gives tells nothing of the first
+    path = _file(context)
+    return read_documents(path) if path.is_file() and path.suffix != ".py" else []
+
+
 def _place(context: dg.ComponentLoadContext) -> str:
-    path = context.path / "defs.yaml" if context.path.is_dir() else context.path
+    path = _file(context)
     root = project_root(context.path)
     return str(path.relative_to(root) if path.is_relative_to(root) else path)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from datetime import timedelta
 
 import dagster as dg
-from dagster._utils.schedules import cron_string_iterator
 
 from cdc_assets.config import PipelineConfig, ScheduleConfig, TableConfig
 from cdc_assets.identifiers import TableName
@@ -17,9 +15,6 @@ from cdc_assets.orchestration.keys import mirror_key, slot_key, source_key
 # Raised when the same changes would give other rows than before.
 _MIRROR_VERSION = 1
 
-# A fixed start keeps the definitions the same at every load; the ticks cover a weekend.
-_TICKS_FROM = datetime(2024, 1, 1, tzinfo=UTC)
-_TICKS_LOOKED_AT = 2000
 _FRESHNESS_GRACE = timedelta(minutes=5)
 
 
@@ -84,8 +79,7 @@ def _table_config(tables: Sequence[TableConfig], name: TableName) -> TableConfig
 def _freshness(schedule: ScheduleConfig | None) -> dg.FreshnessPolicy | None:
     if schedule is None:
         return None
-    ticks = cron_string_iterator(_TICKS_FROM.timestamp(), schedule.cron, schedule.timezone)
-    longest = max(later - tick for tick, later in pairwise(islice(ticks, _TICKS_LOOKED_AT)))
+    longest = schedule.longest_gap
     return dg.FreshnessPolicy.time_window(
         warn_window=longest + _FRESHNESS_GRACE, fail_window=2 * longest + 3 * _FRESHNESS_GRACE
     )
