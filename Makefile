@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of Dagster's page
+PORT ?= 3000
 # Processes that run tests, each with servers of its own
 WORKERS ?= $(shell nproc)
 
@@ -12,8 +14,8 @@ WORKERS ?= $(shell nproc)
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
-demo: $(VENV)/demo.stamp ## A live shop, its changes in DuckDB, and Dagster on 127.0.0.1:3000
-	@$(BIN)/cdc-assets demo
+demo: $(VENV)/demo.stamp ## A live shop, its changes in DuckDB, and Dagster on 127.0.0.1:3000, or PORT=3001
+	@$(BIN)/cdc-assets demo --port $(PORT)
 
 test: lint ## Everything that CI runs
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=15

@@ -7,25 +7,27 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 
 import cdc_assets
 from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets_tests.waiting import wait_for
 
 PROJECT = Path(cdc_assets.__file__).parent.parent
 LAUNCH = """mutation { launchRun(executionParams: {runConfigData: {}, selector: {
     repositoryName: "__repository__", repositoryLocationName: "cdc_assets", jobName: "shop_sync"}})
     { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-STATUS = """{ runOrError(runId: "%s") { ... on Run {
-    status assetMaterializations { assetKey { path } } } } }"""
+RUNS = """{ runsOrError { ... on Runs { results {
+    runId status tags { key } assetMaterializations { assetKey { path } } } } } }"""
 SCHEDULES = """{ schedulesOrError(repositorySelector: {
     repositoryName: "__repository__", repositoryLocationName: "cdc_assets"})
     { ... on Schedules { results { name scheduleState { status } } } } }"""
@@ -77,16 +79,15 @@ class LiveDemo:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)["data"]
 
-    def sync(self) -> dict[str, Any]:
+    def runs(self) -> list[dict[str, Any]]:
+        """Give the runs, the newest first."""
+        results: list[dict[str, Any]] = self.ask(RUNS)["runsOrError"]["results"]
+        return results
+
+    def launch(self) -> str:
         launched = self.ask(LAUNCH)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
-        deadline = monotonic() + 120
-        while monotonic() < deadline:
-            run = self.ask(STATUS % launched["run"]["runId"])["runOrError"]
-            if run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
-                return run
-            threading.Event().wait(0.2)
-        return run
+        return launched["run"]["runId"]
 
     def stop(self) -> str:
         self.running.send_signal(signal.SIGINT)
@@ -99,22 +100,87 @@ def dsn_of(home: Path) -> str:
     return (home / "shop.env").read_text().split("'")[1]
 
 
-def test_the_live_demo_syncs_in_dagster_and_stops_at_ctrl_c(project: Path):
+def started_by(home: Path) -> list[str]:
+    """Give the command lines of programs that have the demo's DAGSTER_HOME."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile
+            if f"DAGSTER_HOME={home}".encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_text())
+    return found
+
+
+def test_the_live_demo_syncs_in_dagster_and_stops_at_ctrl_c_in_the_middle_of_a_run(project: Path):
     demo = LiveDemo(project)
     try:
         demo.wait_until_it_says("Ctrl-C stops everything")
         (schedule,) = demo.ask(SCHEDULES)["schedulesOrError"]["results"]
         assert schedule["name"] == "shop_sync_schedule"
         assert schedule["scheduleState"]["status"] == "RUNNING"
-        run = demo.sync()
-        assert run["status"] == "SUCCESS"
-        keys = {tuple(each["assetKey"]["path"]) for each in run["assetMaterializations"]}
+
+        first = demo.runs()[-1]
+        assert "dagster/schedule_name" not in {tag["key"] for tag in first["tags"]}
+        wait_for(lambda: demo.runs()[-1]["status"] == "SUCCESS", "the first sync")
+        keys = {
+            tuple(each["assetKey"]["path"]) for each in demo.runs()[-1]["assetMaterializations"]
+        }
         assert ("shop", "public", "customers") in keys
         assert ("shop", "slot") in keys
+
+        demo.launch()
+        wait_for(lambda: demo.runs()[0]["status"] == "STARTED", "another sync's start")
+        asked = monotonic()
         said = demo.stop()
+        assert monotonic() - asked < 5
         assert "Traceback" not in said
         assert said.endswith("Stopped.\n")
+        assert started_by(demo.home / "dagster") == []
+        with dg.DagsterInstance.from_config(str(demo.home / "dagster")) as instance:
+            assert all(run.is_finished for run in instance.get_runs())
     finally:
         demo.running.kill()
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(dsn_of(demo.home))
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run_demo(tmp_path, port)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"port {port} on 127.0.0.1 can't be used" in done.stderr
+    assert f"make demo PORT={port + 1}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "web"])
+def test_what_is_no_port_is_bad_usage(tmp_path: Path, port: str):
+    done = run_demo(tmp_path, port)
+    assert done.returncode == 2
+    assert "expected a port from 1 to 65535" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_make_hands_the_port_on_and_lists_what_there_is():
+    def make(*arguments: str) -> str:
+        command = ["make", "--always-make", "--dry-run", *arguments]
+        return subprocess.run(
+            command, cwd=PROJECT, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "demo --port 3001\n" in make("demo", "PORT=3001")
+    assert "demo --port 3000\n" in make("demo")
+    rules = (PROJECT / "Makefile").read_text()
+    targets = rules.split(".PHONY: ")[1].split("\n")[0].split()
+    listed = subprocess.run(
+        ["make"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.split()[1] for line in listed.splitlines()] == targets
+
+
+def run_demo(directory: Path, port: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cdc_assets.cli", "demo", f"--port={port}"]
+    return subprocess.run(
+        [*command, "--directory", directory], capture_output=True, text=True, check=False
+    )

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
+
 from cdc_assets.demo.live import make_storage
 
 ROOT = Path(__file__).parents[1]
@@ -25,3 +27,20 @@ def test_programs_that_start_at_once_find_the_storage_made(tmp_path: Path) -> No
         with sqlite3.connect(database) as connection:
             assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
         connection.close()
+
+
+def test_runs_that_a_killed_demo_left_are_ended_before_the_next_one(tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
+    make_storage(tmp_path)
+    left = (
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.CANCELING,
+    )
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        for status in left:
+            instance.create_run_for_job(dg.GraphDefinition(name="sync").to_job(), status=status)
+    make_storage(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        statuses = [run.status for run in instance.get_runs()]
+    assert statuses == [dg.DagsterRunStatus.CANCELED] * len(left)

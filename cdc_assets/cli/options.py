@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     shop = add("demo", commands.demo, "run a shop with a live workload on an embedded Postgres")
     shop.add_argument("--once", action="store_true", help="without Dagster: sync, compare, exit")
     shop.add_argument("--directory", type=Path, default=Path("data/demo"), help="%(default)s")
-    shop.add_argument("--port", type=int, default=3000, help="of Dagster's page, %(default)s")
+    shop.add_argument("--port", type=_port, default=3000, help="of Dagster's page, %(default)s")
     return root
 
 
@@ -72,3 +72,10 @@ def _lsn(text: str) -> LSN:
         return LSN.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < number < 2**16:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return number

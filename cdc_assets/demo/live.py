@@ -11,26 +11,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.demo.service import Service
+from cdc_assets.demo.runs import end_runs, launch
+from cdc_assets.demo.service import Service, running
 from cdc_assets.demo.workload import Workload
 from cdc_assets.errors import CdcError
 from cdc_assets.source.setup import setup
 
 TRANSACTIONS_PER_SECOND = 20
+_LOCATION = "cdc_assets"  # as workspace.yaml names it
 _START_TIMEOUT_SECONDS = 180
-_LOOK_EVERY_SECONDS = 1
+_LOOK_EVERY_SECONDS = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _WELCOME = """
 Dagster is on {address}
   {address}/asset-groups                the source tables and the warehouse tables made of them
   {address}/assets/{name}/public/orders   one table: each sync's changes and LSNs, its columns
   {address}/automation                  {name}_sync_schedule: a sync starts at each full minute
-  {address}/runs                        the syncs, each with its windows in the log
+  {address}/runs                        the syncs, each with its windows in the log; {first}
 
 The shop changes {rate} times a second. To look at it from another terminal:
   cd {root} && . {environment} && .venv/bin/cdc-assets status
@@ -45,17 +48,13 @@ def run_live(
     """Run workload, webserver and daemon until `stop` is set; give the exit code.
 
     Raises:
-        CdcError: The port is taken, or one of the parts ended by itself.
+        CdcError: One of the parts ended by itself, or does not start.
     """
-    _check_port(port)
     setup(config)
-    with ExitStack() as running:
-        services = [running.enter_context(service) for service in _services(config, home, port)]
-        seed = secrets.randbits(32)
-        running.enter_context(
-            Workload(dsn, seed=seed, transactions_per_second=TRANSACTIONS_PER_SECOND)
-        )
-        address = f"http://127.0.0.1:{port}"
+    services = _services(config, home, port)
+    address = f"http://127.0.0.1:{port}"
+    shop = Workload(dsn, seed=secrets.randbits(32), transactions_per_second=TRANSACTIONS_PER_SECOND)
+    with shop, running(services):
         print(f"Starting Dagster, its output is in {home / 'dagster'} ...", flush=True)
         if services[0].wait_for(f"{address}/server_info", stop, seconds=_START_TIMEOUT_SECONDS):
             print(_welcome(config, home, address), flush=True)
@@ -63,11 +62,13 @@ def run_live(
             for service in services:
                 service.check()
         print("Stopping Dagster, the workload and Postgres ...", flush=True)
+        with suppress(OSError):  # it may not be up yet; then there are no runs
+            end_runs(address)
     return 0
 
 
 def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
-    """Describe the webserver and the daemon, which is stopped first: it starts no run then."""
+    """Describe the webserver and the daemon."""
     if not (config.root / "workspace.yaml").is_file():
         raise CdcError(
             "there is no workspace.yaml beside the package",
@@ -87,16 +88,17 @@ def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
 
 
 def make_storage(home: Path) -> None:
-    """Have Dagster make its databases, before two programs do so at once.
+    """Have Dagster make its databases, before two programs do so at once, and end dead runs.
 
     Each stamps its revision into a new SQLite file. Two stamps make the file unreadable for good,
-    and the first start of webserver and daemon side by side does that now and then.
+    and the first start of webserver and daemon side by side does that now and then. A demo that
+    was killed leaves runs that seem to go on: the schedule would wait for them.
 
     Raises:
         CdcError: Dagster can't make them.
     """
     asked = subprocess.run(
-        [sys.executable, "-m", "dagster", "instance", "info"],
+        [sys.executable, "-m", "cdc_assets.orchestration.leftovers"],
         env={**os.environ, "DAGSTER_HOME": str(home)},
         capture_output=True,
         text=True,
@@ -108,8 +110,11 @@ def make_storage(home: Path) -> None:
 
 
 def _welcome(config: PipelineConfig, home: Path, address: str) -> str:
+    """Start the first sync, and say what there is to look at."""
+    refused = launch(address, f"{config.name}_sync", location=_LOCATION)
     return _WELCOME.format(
         address=address,
+        first=f"the first one was refused: {refused}" if refused else "the first one has started",
         name=config.name,
         rate=TRANSACTIONS_PER_SECOND,
         root=config.root,
@@ -118,7 +123,12 @@ def _welcome(config: PipelineConfig, home: Path, address: str) -> str:
     )
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
+    """Find out whether the webserver can listen on a port of 127.0.0.1.
+
+    Raises:
+        CdcError: It can't.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -126,19 +136,19 @@ def _check_port(port: int) -> None:
         except OSError as error:
             raise CdcError(
                 f"port {port} on 127.0.0.1 can't be used: {error.strerror}",
-                hint="stop what listens there, or choose another one with --port",
+                hint=f"choose another one: make demo PORT={port + 1}, or --port {port + 1}",
             ) from error
 
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event, so that nothing is interrupted half way."""
+    """Turn Ctrl-C and its like into an event, so that nothing is interrupted half way."""
     stop = threading.Event()
 
     def note(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
         yield stop
     finally:

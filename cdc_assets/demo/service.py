@@ -1,4 +1,4 @@
-"""A program of Dagster's that runs beside the demo and ends with it."""
+"""A program of Dagster's that runs beside the demo and ends with it, and with it all it started."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
-from typing import Self
 
 from cdc_assets.errors import CdcError
 
-_STOP_TIMEOUT_SECONDS = 30
+STOP_TIMEOUT_SECONDS = 2.0  # nothing that they do then is missed: what counts is committed
 _ASK_EVERY_SECONDS = 0.25
+_LOOK_EVERY_SECONDS = 0.05
 
 
 class ServiceError(CdcError):
@@ -26,10 +26,11 @@ class ServiceError(CdcError):
 
 
 class Service:
-    """A Python module run as a program, in a session of its own; a context manager.
+    """A Python module run as a program, in a session of its own.
 
     Ctrl-C in a terminal goes to every program in the foreground: in a session of its own, this
-    one is stopped when its turn comes. It also ends when we are killed: see `tied`.
+    one is stopped when its turn comes. Its code servers and their runs are in that session, too,
+    so that it ends as a whole. It also ends when we are killed: see `tied`.
 
     Args:
         name: For messages, and its log file's name.
@@ -46,7 +47,8 @@ class Service:
         self._environment = {**os.environ, "DAGSTER_HOME": str(home)}
         self._running: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the program."""
         with self.log.open("wb") as log:
             self._running = subprocess.Popen(
                 self._command,
@@ -57,22 +59,25 @@ class Service:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def interrupt(self) -> None:
+        """Ask it to end."""
+        if self._running is not None:
+            self._running.send_signal(signal.SIGINT)
+
+    def end(self, deadline: float) -> None:
+        """Wait for its end and that of all it started; past `deadline` (monotonic) kill them."""
         if self._running is None:
             return
-        self._running.send_signal(signal.SIGINT)
-        try:
-            self._running.wait(_STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._running.pid, signal.SIGKILL)  # its own session: it and its children
-            self._running.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._running.wait(max(0.0, deadline - monotonic()))
+        pause = threading.Event()
+        while left := _session(self._running.pid):
+            for pid in left if monotonic() >= deadline else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            pause.wait(_LOOK_EVERY_SECONDS)
+        self._running.wait()
 
     def check(self) -> None:
         """Fail if it has ended.
@@ -107,3 +112,31 @@ class Service:
         raise ServiceError(
             f"Dagster's {self.name} did not answer in {seconds:.0f} s", hint=f"see {self.log}"
         )
+
+
+@contextmanager
+def running(services: Sequence[Service]) -> Iterator[None]:
+    """Run services for as long as the block does; they are stopped side by side."""
+    try:
+        for service in services:
+            service.start()
+        yield
+    finally:
+        for service in services:
+            service.interrupt()
+        deadline = monotonic() + STOP_TIMEOUT_SECONDS
+        for service in services:
+            service.end(deadline)
+
+
+def _session(leader: int) -> list[int]:
+    """Find the processes of a session; those that are dead and not reaped are not counted."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, session, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # gone meanwhile
+            continue
+        if int(session) == leader and state not in "ZX":
+            found.append(int(entry.name))
+    return found
