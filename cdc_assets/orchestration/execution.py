@@ -77,11 +77,11 @@ def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> I
     except CdcError as error:
         broke_off = error  # raised below, where it is no failure's context
     if broke_off is not None:
-        context.log.error(describe(broke_off))
+        context.log.error(describe(broke_off, assets.config.name))
         run.report_what_is_durable()
-        raise run_failure(broke_off, retries=context.retry_number)
+        raise run_failure(broke_off, assets.config.name, retries=context.retry_number)
     if run.failed:
-        raise tables_failure(run.failed)
+        raise tables_failure(run.failed, assets.config.name)
 
 
 class _Run:
@@ -111,7 +111,8 @@ class _Run:
                     )
             case TableFailed():
                 self._durable.pop(event.table, None)  # a materialization would turn it green
-                self._context.log.error(f"{event.table} was left behind: {describe(event.error)}")
+                reason = describe(event.error, self._assets.config.name)
+                self._context.log.error(f"{event.table} was left behind: {reason}")
             case SyncFinished():
                 self._context.log.info(_finished_line(event))
                 self.failed = event.failed
@@ -144,7 +145,7 @@ class _Run:
             if result in reported:
                 yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
-                reason = dg.MetadataValue.text(describe(result.error))
+                reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
         found = metadata.slot_metadata(finished)
         yield self._materialized(self._assets.slot, found, finished.confirmed_lsn)

@@ -1,7 +1,8 @@
 """The one place that turns this package's errors into Dagster's.
 
-A Failure's description is the whole story: message and hint. The chain of causes is cut, because
-Dagster stores every message of it, and a driver's message may quote what it was given.
+A Failure's description is the whole story: message and hint, whose commands name the pipeline, as
+they are typed elsewhere. The chain of causes is cut, because Dagster stores every message of it,
+and a driver's message may quote what it was given.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from collections.abc import Sequence
 import dagster as dg
 
 from cdc_assets.errors import CdcError, TableError
+from cdc_assets.operations.hints import with_options
 from cdc_assets.progress import TableResult
 
 MAX_RETRIES = 3
 _FIRST_WAIT_SECONDS = 2.0
 
 
-def run_failure(error: CdcError, *, retries: int) -> dg.Failure | dg.RetryRequested:
+def run_failure(error: CdcError, pipeline: str, *, retries: int) -> dg.Failure | dg.RetryRequested:
     """Turn an error that ended a run into what the op raises.
 
     Args:
         error: What ended the run.
+        pipeline: Its name.
         retries: How often the op was tried again already.
     """
     if error.retryable and retries < MAX_RETRIES:
@@ -29,15 +32,15 @@ def run_failure(error: CdcError, *, retries: int) -> dg.Failure | dg.RetryReques
             max_retries=MAX_RETRIES, seconds_to_wait=_FIRST_WAIT_SECONDS * 2**retries
         )
     return dg.Failure(
-        description=describe(error),
+        description=describe(error, pipeline),
         metadata={"cdc/error": type(error).__name__},
         allow_retries=False,
     )
 
 
-def tables_failure(failed: Sequence[TableResult]) -> dg.Failure:
+def tables_failure(failed: Sequence[TableResult], pipeline: str) -> dg.Failure:
     """Turn the errors of tables that were left behind into what the op raises at its end."""
-    reasons = {str(table.table): describe(table.error) for table in failed if table.error}
+    reasons = {str(table.table): describe(table.error, pipeline) for table in failed if table.error}
     which = ", ".join(repr(name) for name in reasons)
     many = len(reasons) > 1
     return dg.Failure(
@@ -53,9 +56,10 @@ def tables_failure(failed: Sequence[TableResult]) -> dg.Failure:
     )
 
 
-def describe(error: CdcError) -> str:
+def describe(error: CdcError, pipeline: str) -> str:
     """Say what happened, where, and the way out."""
     message = error.message
     if isinstance(error, TableError) and error.lsn not in message:
         message += f" at {error.lsn}"
-    return f"{message}\nhint: {error.hint}" if error.hint else message
+    whole = f"{message}\nhint: {error.hint}" if error.hint else message
+    return with_options(whole, f"--pipeline {pipeline}")

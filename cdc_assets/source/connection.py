@@ -165,7 +165,8 @@ def source_error(state: str | None, text: str, slot: str) -> CdcError:
         case "42704" if "publication" in text:
             return PreflightError(
                 f"{reason}, or did not exist yet when a change on the slot was made",
-                hint="create the publication before the slot: 'cdc-assets teardown', then 'setup'",
+                hint="create the publication before the slot: 'cdc-assets teardown', "
+                "then 'cdc-assets setup'",
             )
         case "55000" if "replication slot" in text:
             return invalidated(slot, reason)
