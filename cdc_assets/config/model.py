@@ -172,17 +172,18 @@ class HealthConfig(_Strict):
 
     Attributes:
         lag_bytes: WAL between what is confirmed and the source's end.
-        lag_seconds: Age of the last sync that confirmed; by default twice the schedule's longest
-            gap and a quarter of an hour.
+        lag_seconds: How old a mirror may be; by default twice the schedule's longest gap and a
+            quarter of an hour.
         retained_bytes: WAL that the source keeps for the slot.
-        safe_wal_bytes: WAL that may still be written before the source throws the slot's away.
-        transaction_seconds: Age of a transaction that holds the slot's WAL back.
+        safe_wal_bytes: WAL that shall be left before the source throws the slot's away; by default
+            a quarter of its max_slot_wal_keep_size.
+        transaction_seconds: How long a transaction may be open that holds the slot's WAL back.
     """
 
     lag_bytes: Annotated[int, Field(gt=0)] = 1_073_741_824
     lag_seconds: Annotated[float, Field(gt=0)] | None = None
     retained_bytes: Annotated[int, Field(gt=0)] = 10_737_418_240
-    safe_wal_bytes: Annotated[int, Field(gt=0)] = 1_073_741_824
+    safe_wal_bytes: Annotated[int, Field(gt=0)] | None = None
     transaction_seconds: Annotated[float, Field(gt=0)] = 3600
 
 

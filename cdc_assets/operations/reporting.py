@@ -159,6 +159,14 @@ def megabytes(count: int) -> str:
     return f"{count / 1_048_576:,.1f} MB"
 
 
+def duration(seconds: float) -> str:
+    """Print a time that went by, in the unit that fits."""
+    for most, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < most:
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,0 +1,106 @@
+"""What is known of a pipeline's health without opening its warehouse: source and journal.
+
+The warehouse is left alone on purpose: who looks after a pipeline's health every minute must not
+stand in the way of the syncs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError, ConfigError
+from cdc_assets.identifiers import TableName
+from cdc_assets.replication.journal import Journal, Run, digest, now, read_journal
+from cdc_assets.replication.session import read_catalog
+from cdc_assets.source.connection import connect, translated
+from cdc_assets.source.health import SlotHealth, read_health
+from cdc_assets.source.preflight import publication_problems, table_problems
+from cdc_assets.source.setup import conninfo_of
+
+Life = Literal["none", "running", "died", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a pipeline's health at one moment.
+
+    Attributes:
+        error: Why the source can't be asked; then all of the source's part is missing.
+        problems: Of the publication and of single tables, as a check finds them.
+        shapes: Digests of the source's tables as they are now.
+        journal: What the last run left, or the one that goes on keeps; None before the first.
+        life: Whether a run goes on; unknown where only the source could tell.
+    """
+
+    at: datetime
+    error: CdcError | None
+    slot: SlotHealth | None
+    problems: tuple[CdcError, ...]
+    shapes: Mapping[TableName, str]
+    journal: Journal | None
+    life: Life
+
+
+def read_evidence(config: PipelineConfig) -> Evidence:
+    """Ask the source and read the journal; a source that can't be asked is part of the answer.
+
+    Raises:
+        ConfigError: The connection string is missing or is none.
+    """
+    before = read_journal(config)
+    error: CdcError | None = None
+    slot: SlotHealth | None = None
+    problems: tuple[CdcError, ...] = ()
+    shapes: Mapping[TableName, str] = {}
+    conninfo = conninfo_of(config)
+    try:
+        with connect(conninfo) as control, translated(config.source.slot):
+            slot = read_health(control, config.source.slot)
+            catalog = read_catalog(control, config)
+            problems = (
+                *publication_problems(control, config.source.publication),
+                *table_problems(catalog, config.table_names).values(),
+            )
+            shapes = {name: digest(table.shape) for name, table in catalog.tables.items()}
+    except ConfigError:
+        raise
+    except CdcError as raised:
+        error = raised
+    journal = read_journal(config)
+    life = _life(before, slot, journal)
+    return Evidence(now(), error, slot, problems, shapes, journal, life)
+
+
+def _life(before: Journal | None, slot: SlotHealth | None, after: Journal | None) -> Life:
+    """Tell a run that goes on from one that died: the pipeline's lock dies with its session.
+
+    The journal is read before and after the lock: a run that ends, or starts, in between is not
+    taken for dead.
+    """
+    if after is None or after.run.state != "running":
+        return "none"
+    if slot is None:
+        return _life_of_process(after.run)
+    holds = slot.holder is not None and slot.holder.pid == after.run.backend_pid
+    if holds or _life_of_process(after.run) == "running":
+        return "running"
+    same = before is not None and before.run.started_at == after.run.started_at
+    return "died" if same else "running"
+
+
+def _life_of_process(run: Run) -> Life:
+    if run.host != socket.gethostname():
+        return "unknown"
+    try:
+        os.kill(run.pid, 0)
+    except ProcessLookupError:
+        return "died"
+    except PermissionError:
+        return "running"  # another account's
+    return "running"

@@ -1,0 +1,233 @@
+"""What a run is doing and how the last one ended, where a second process can read it.
+
+DuckDB's file can't be opened while a run holds it, and Dagster's pages are not everywhere. So a run
+keeps a small file beside the warehouse, `<warehouse file>.<pipeline>.run.json`, replaced as a whole
+when it starts, about once a second while it goes on, and when it ends.
+
+It is for people and for what judges the slot's health, and no truth: nothing is ever applied,
+confirmed or left out because of it. It may be lost, and it never fails a run. It is only written
+beside a warehouse that is there: a run that is refused because a volume vanished leaves nothing in
+the empty folder. A run that is killed leaves it as it was; the pipeline's lock on the source tells
+that it died (`source.lock.lock_holder`).
+
+It holds names, positions, counts and times; no row's value, no connection string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError
+from cdc_assets.lsn import LSN
+
+
+def _position(value: object) -> object:
+    return LSN.parse(value) if isinstance(value, str) else value
+
+
+Position = Annotated[
+    LSN,
+    BeforeValidator(_position),
+    PlainSerializer(str, return_type=str),
+]
+RunState = Literal["running", "ok", "failed", "stopped"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="ignore")
+
+
+class Failure(_Record):
+    """An error as it was said."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Keep what may be kept of an error: the text of an unexpected one may quote a row."""
+        if isinstance(error, CdcError):
+            return cls(
+                kind=type(error).__name__,
+                message=error.message,
+                hint=error.hint,
+                retryable=error.retryable,
+            )
+        return cls(
+            kind=type(error).__name__,
+            message=f"the run broke off with an unexpected {type(error).__name__}",
+            hint="its own output has the traceback: report it",
+        )
+
+
+class TableRecord(_Record):
+    """Where one table is.
+
+    Attributes:
+        phase: `missing`, `copying` or `streaming`.
+        lsn: Its checkpoint.
+        rows: Of the mirror, when the last run ended.
+        complete_at: The mirror has everything that was committed before that.
+        shape: Digest of the mirror's columns and key, the source's too until its table is altered.
+    """
+
+    phase: str
+    lsn: Position | None = None
+    rows: int | None = None
+    complete_at: datetime | None = None
+    shape: str = ""
+    error: Failure | None = None
+
+
+class Activity(_Record):
+    """What a run is doing.
+
+    Attributes:
+        since: When it began with it.
+        table: Which one is copied.
+        chunk: The chunk that is being copied, from 1.
+        rows_copied: Of the table by this run; `rows_expected` is an estimate of all.
+        start_lsn: Where the window starts that is being read and applied.
+        target_lsn: Where the run stops.
+        remaining_bytes: Of WAL up to there.
+        rate: Rows a second that were copied, or bytes of WAL a second that were applied.
+        waits_for: What it waits for now, in words, or empty.
+    """
+
+    what: Literal["opening", "copying", "applying", "ending"]
+    since: datetime
+    table: str = ""
+    chunk: int = 0
+    rows_copied: int = 0
+    rows_expected: int | None = None
+    start_lsn: Position | None = None
+    target_lsn: Position | None = None
+    remaining_bytes: int | None = None
+    rate: float | None = None
+    waits_for: str = ""
+    waits_since: datetime | None = None
+
+
+class Run(_Record):
+    """One run.
+
+    Attributes:
+        heard_at: When it last wrote.
+        backend_pid: Of the session on the source that holds the pipeline's lock.
+        tables: Those that it was asked for, if not all.
+        error: Why the run as a whole ended; a table's own error is with the table.
+    """
+
+    state: RunState
+    started_at: datetime
+    heard_at: datetime
+    ended_at: datetime | None = None
+    pid: int
+    host: str
+    backend_pid: int | None = None
+    tables: tuple[str, ...] = ()
+    failed_tables: tuple[str, ...] = ()
+    activity: Activity | None = None
+    error: Failure | None = None
+    windows: int = 0
+    changes: int = 0
+    rows_copied: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or goes on as far as is known."""
+        return ((self.ended_at or self.heard_at) - self.started_at).total_seconds()
+
+
+class SlotRecord(_Record):
+    """Where the slot was when a run last wrote.
+
+    Attributes:
+        end_lsn: The source's end at `read_at`.
+        target_lsn: Where the last run that ended was to come.
+        stalled_since: From when on runs have ended without bringing the slot to where they were to
+            come; None while they do.
+        held_by: The tables whose checkpoints it waits for.
+    """
+
+    confirmed_lsn: Position
+    end_lsn: Position
+    read_at: datetime
+    stalled_since: datetime | None = None
+    held_by: tuple[str, ...] = ()
+
+
+class Journal(_Record):
+    """All that the file holds.
+
+    Attributes:
+        run: The run that goes on, or the last one.
+        last: The one before a run that goes on.
+    """
+
+    pipeline: str
+    run: Run
+    last: Run | None = None
+    slot: SlotRecord | None = None
+    tables: Mapping[str, TableRecord] = {}
+
+    @property
+    def ended(self) -> Run | None:
+        """The last run that wrote how it ended."""
+        return self.last if self.run.state == "running" else self.run
+
+
+def journal_path(config: PipelineConfig) -> Path:
+    """Give the file of a pipeline's journal."""
+    warehouse = config.warehouse_path
+    return warehouse.with_name(f"{warehouse.name}.{config.name}.run.json")
+
+
+def read_journal(config: PipelineConfig) -> Journal | None:
+    """Read a pipeline's journal; None where there is none that this version understands."""
+    try:
+        text = journal_path(config).read_text(encoding="utf-8")
+        journal = Journal.model_validate_json(text)
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return None
+    return journal if journal.pipeline == config.name else None
+
+
+def write_journal(config: PipelineConfig, journal: Journal) -> str:
+    """Replace a pipeline's journal where its warehouse is.
+
+    Returns:
+        Why it can't be written, or empty.
+    """
+    path = journal_path(config)
+    if not config.warehouse_path.exists():
+        return ""
+    draft = path.with_name(path.name + ".new")
+    try:
+        draft.write_text(journal.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)  # noqa: PTH105 - the two names stand side by side
+    except OSError as error:
+        return f"{str(path)!r} can't be written, so 'status' knows less: {error.strerror}"
+    return ""
+
+
+def digest(shape: TableShape) -> str:
+    """Give a short text that two shapes share only if values stay what they are between them."""
+    return hashlib.sha256(repr(shape.declaration).encode()).hexdigest()[:16]
+
+
+def now() -> datetime:
+    """Give the time, UTC."""
+    return datetime.now(UTC)
