@@ -7,14 +7,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from cdc_assets.config import PipelineConfig
-
-# Not NOT_STARTED: a run that was created and never queued would hold the schedule for ever.
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+from cdc_assets.orchestration.under_way import Job, look
 
 
 def job_and_schedule(config: PipelineConfig, keys: Iterable[dg.AssetKey]) -> dg.Definitions:
@@ -24,6 +17,7 @@ def job_and_schedule(config: PipelineConfig, keys: Iterable[dg.AssetKey]) -> dg.
     than a quiet sync. The schedule is on unless somebody turns it off: what the config declares
     is what runs.
     """
+    keys = frozenset(keys)
     job = dg.define_asset_job(
         f"{config.name}_sync",
         selection=dg.AssetSelection.assets(*keys),
@@ -46,15 +40,17 @@ def job_and_schedule(config: PipelineConfig, keys: Iterable[dg.AssetKey]) -> dg.
         description=f"Starts {job.name}, unless a run of it is queued or running.",
     )
     def start_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return _next_run(context.instance, job.name)
+        return _next_run(context, Job(config, job.name, keys))
 
     return dg.Definitions(jobs=[job], schedules=[start_sync])
 
 
-def _next_run(instance: dg.DagsterInstance, job_name: str) -> dg.RunRequest | dg.SkipReason:
+def _next_run(context: dg.ScheduleEvaluationContext, job: Job) -> dg.RunRequest | dg.SkipReason:
     # A run reads all there is, so a second one in the queue would find nothing.
-    filters = dg.RunsFilter(job_name=job_name, statuses=_UNDER_WAY)
-    for record in instance.get_run_records(filters, limit=1):
-        run = record.dagster_run
-        return dg.SkipReason(f"run {run.run_id} of {job_name} is {run.status.value.lower()}")
-    return dg.RunRequest()
+    found = look(context.instance, job)
+    for run_id, why in found.ended:
+        context.log.warning(f"run {run_id} is gone, it was marked as failed: {why}")
+    if found.reason:
+        return dg.SkipReason(found.reason)
+    ended = ", ".join(run_id for run_id, _ in found.ended)
+    return dg.RunRequest(tags={"cdc/after_gone_run": ended} if ended else {})
