@@ -1,4 +1,4 @@
-"""Says what a run waits for: from wherever it waits to whoever shows it.
+"""Bounded waits, and a word on each: from wherever a run waits to whoever shows it.
 
 A wait lies deep in the source or the warehouse, where no event can be given out. Whoever shows a
 run (the command line, Dagster, the run's journal) listens while it goes on.
@@ -6,14 +6,22 @@ run (the command line, Dagster, the run's journal) listens while it goes on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+POLL_SECONDS = 0.02
+SAY_AFTER_SECONDS = 0.3  # what is over by then is not worth a line
 
 _listeners: list[Callable[[str], None]] = []
 
 
 def say(what: str) -> None:
-    """Tell whoever listens what the run waits for now: a line, without a row's value or a DSN."""
+    """Tell whoever listens what the run waits for now.
+
+    Args:
+        what: A line, "waiting for …", without a row's value or a DSN.
+    """
     for listener in tuple(_listeners):
         listener(what)
 
@@ -26,3 +34,26 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def until(happened: Callable[[], bool], what: Callable[[], str], *, seconds: float) -> bool:
+    """Ask again and again, for so long at the most, and say once what is waited for.
+
+    Args:
+        happened: Asked at least once.
+        what: What is waited for, as a noun; only asked where the wait lasts.
+        seconds: How long at the most.
+
+    Returns:
+        Whether it happened.
+    """
+    started, said = time.monotonic(), False
+    while not happened():
+        waited = time.monotonic() - started
+        if waited > seconds:
+            return False
+        if waited > SAY_AFTER_SECONDS and not said:
+            say(f"waiting for {what()}, up to {seconds:.0f} s")
+            said = True
+        time.sleep(POLL_SECONDS)
+    return True

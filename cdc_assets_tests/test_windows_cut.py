@@ -25,8 +25,14 @@ def test_a_window_before_an_unseen_transaction_keeps_all_of_the_one_before(at: i
     lsns = [np.array(numbers) for numbers in ((100, 200), (110, 210), (0, 0), (7, 8))]
     window = Window(LSN(1), LSN(1), iter(()))
     stream = WindowStream(cast(Any, None), cast(Any, None), LSN(1), Path())
-    unseen_second = cast(Any, SimpleNamespace(first_unseen=lambda _transactions: 1))
+    unseen_second = cast(
+        Any,
+        SimpleNamespace(
+            first_unseen=lambda _transactions: 1,
+            reason=lambda transactions, unseen: f"transaction {transactions.xid[unseen]}",
+        ),
+    )
     given = list(stream._shown_pieces(window, _Group(pieces, Transactions(*lsns)), unseen_second))
     kinds = b"".join(piece.messages.kinds.tobytes() for piece in given)
     assert kinds == b"BIIC"
-    assert (window.unseen_xid, window.end_lsn) == (8, 110)
+    assert (window.held_by, window.end_lsn) == ("transaction 8", 110)

@@ -26,6 +26,7 @@ from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
 from cdc_assets.source.snapshot import Chunk, SnapshotReader
+from cdc_assets.source.standby import require_standbys
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Checkpoint
 
@@ -84,6 +85,7 @@ def _copy_chunk(
         for rows in decoded(chunk, checkpoint.shape, table):
             session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
+        require_standbys(session.control, session.config.source.slot, table, chunk.lsn)
         is_last = chunk.rows < limit
         high = None if is_last else chunk.last_key
         fence = Fence(after, high, False, Snapshot.parse(chunk.snapshot), chunk.lsn)

@@ -31,14 +31,14 @@ class Drain:
 
     Attributes:
         applied: What was done to each table, over all windows.
-        unseen_xid: A transaction that the source does not show yet, before which the drain ended.
+        held_by: What the source waits for, where the drain ended before its target.
     """
 
     session: Session
     tables: frozenset[TableName]
     target_lsn: LSN
     applied: dict[TableName, AppliedTable] = field(default_factory=dict)
-    unseen_xid: int | None = None
+    held_by: str = ""
 
     def run(self) -> Iterator[WindowApplied | TableFailed]:
         """Apply windows up to the target; a table that fails is left behind, the others go on.
@@ -76,7 +76,7 @@ class Drain:
             stream = WindowStream(reader, session.control, start, spool)
             for window in stream.windows():
                 yield self._apply(window, decoder, reread)
-                self.unseen_xid = window.unseen_xid
+                self.held_by = window.held_by
 
     def _reread(self) -> Reread:
         """Find where to read from, and what must come from there up to the checkpoint.

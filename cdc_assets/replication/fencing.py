@@ -23,6 +23,7 @@ from cdc_assets.source.connection import table_errors
 from cdc_assets.source.fences import fenced
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader
+from cdc_assets.source.standby import require_standbys
 
 
 def keep_out(
@@ -139,6 +140,7 @@ def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
             )
             session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
+        require_standbys(session.control, slot, table, chunk.lsn)
         fenced_keys, snapshot = sorted({*keys, *chunk.keys}), Snapshot.parse(chunk.snapshot)
         session.state.add_point_fences(table, fenced_keys, snapshot, chunk.lsn)
         points = [point_fence(key, snapshot, chunk.lsn) for key in fenced_keys]

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import TableError, WarehouseMemoryError
+from cdc_assets.errors import CdcError, TableError, WarehouseMemoryError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
@@ -35,6 +35,7 @@ from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.session import Session, open_session, shape_error
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
+from cdc_assets.source.standby import lacking_standby, lagging_standby_error
 from cdc_assets.warehouse.duckdb import column_type
 
 
@@ -101,8 +102,7 @@ class _Run:
             self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
         for table in session.config.table_names:
             if table in self._tables and table in session.failed:
-                session.fail(table, session.failed[table])
-                yield TableFailed(table, session.failed[table])
+                yield self._fail(table, session.failed[table])
         yield from self._copy()
         end = current_end(session.control)
         self._target = min(end, self._until_lsn) if self._until_lsn else end
@@ -133,6 +133,11 @@ class _Run:
         if not missing:
             return
         slot = session.config.source.slot
+        lacking = lacking_standby(session.control, slot, current_end(session.control))
+        if lacking:  # else each table would wait by itself
+            for table in missing:
+                yield self._fail(table, lagging_standby_error(table, lacking))
+            return
         with SnapshotReader(conninfo=session.conninfo, slot=slot) as reader:
             for table in missing:
                 yield from self._copy_table(reader, table)
@@ -144,8 +149,11 @@ class _Run:
                 self._copied[table] = self._copied.get(table, 0) + event.rows
                 yield event
         except TableError as error:
-            session.fail(table, error)
-            yield TableFailed(table, error)
+            yield self._fail(table, error)
+
+    def _fail(self, table: TableName, error: CdcError) -> TableFailed:
+        self._session.fail(table, error)
+        return TableFailed(table, error)
 
     def _drain(self, group: frozenset[TableName]) -> Iterator[SyncEvent]:
         """Drain to the target, and those that were copied to where they agree with the stream."""
@@ -157,21 +165,21 @@ class _Run:
                 yield event
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
-            if drain.unseen_xid is not None:
-                self._notes.append(
-                    f"stopped before transaction {drain.unseen_xid}, which the source does not "
-                    "show yet: its commit waits for a standby"
-                )
+            if drain.held_by:
+                self._note(f"stopped early after a wait for {drain.held_by}")
                 return
             group, target = standing_fences(session, drain.tables)
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.append(note)
 
     def _refuse_altered(self) -> Iterator[TableFailed]:
         """Fail tables that were altered and not changed since: the stream says nothing of it."""
         for table in sorted(self._alive()):
             error = shape_error(self._session, table)
             if error is not None:
-                self._session.fail(table, error)
-                yield TableFailed(table, error)
+                yield self._fail(table, error)
 
     def _finished(self) -> SyncFinished:
         session = self._session

@@ -58,7 +58,6 @@ PIN_SETTINGS = "SELECT " + ", ".join(
     ]
 )
 IN_USE_TIMEOUT_SECONDS = 5.0
-POLL_SECONDS = 0.02
 _BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
 _ACCESS_FAULTS = (
     "authentication failed",

@@ -6,15 +6,14 @@ with its session, however that ends: so the server knows of every run whether it
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from zlib import crc32
 
+from cdc_assets import waits
 from cdc_assets.errors import SlotInUseError
 from cdc_assets.source.connection import (
     IN_USE_TIMEOUT_SECONDS,
-    POLL_SECONDS,
     Connection,
     fetch_one,
 )
@@ -61,17 +60,24 @@ def lock_pipeline(connection: Connection, slot: str) -> None:
     Raises:
         SlotInUseError: Another run holds it.
     """
-    deadline = time.monotonic() + IN_USE_TIMEOUT_SECONDS
     key = (_LOCK_CLASS, _lock_key(slot))
-    while not fetch_one(connection, "SELECT pg_try_advisory_lock(%s, %s)", key)[0]:
-        if time.monotonic() > deadline:
-            holder = lock_holder(connection, slot)
-            raise SlotInUseError(
-                f"another run holds the pipeline of slot {slot!r}"
-                + (f" ({holder})" if holder else ""),
-                hint="wait for it to end; two runs at once would read the same changes",
-            )
-        time.sleep(POLL_SECONDS)
+
+    def locked() -> bool:
+        return bool(fetch_one(connection, "SELECT pg_try_advisory_lock(%s, %s)", key)[0])
+
+    def holder() -> str:
+        known = lock_holder(connection, slot)
+        return f" ({known})" if known else ""
+
+    if not waits.until(
+        locked,
+        lambda: f"another run{holder()} to let go of the pipeline of slot {slot!r}",
+        seconds=IN_USE_TIMEOUT_SECONDS,
+    ):
+        raise SlotInUseError(
+            f"another run holds the pipeline of slot {slot!r}{holder()}",
+            hint="wait for it to end; two runs at once would read the same changes",
+        )
 
 
 def lock_holder(connection: Connection, slot: str) -> LockHolder | None:

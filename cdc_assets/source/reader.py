@@ -65,7 +65,7 @@ class SlotReader:
         target_lsn: LSN,
         max_wal_bytes: int,
     ) -> None:
-        self._conninfo, self._slot, self._publication = conninfo, slot, publication
+        self._conninfo, self.slot, self._publication = conninfo, slot, publication
         self._start_lsn, self._target_lsn = start_lsn, target_lsn
         self._max_wal_bytes = max_wal_bytes
         self._queue: queue.Queue[pa.RecordBatch | WindowEnd | _Failure | None] = queue.Queue(
@@ -105,7 +105,7 @@ class SlotReader:
 
     def _run(self) -> None:
         try:
-            with translated(self._slot):
+            with translated(self.slot):
                 self._read()
             self._put(None)
         except BaseException as error:
@@ -143,9 +143,9 @@ class SlotReader:
             size = max(size, position - self._start_lsn)
 
     def _copy_slot(self, session: ArrowSession) -> str:
-        copy = f"{self._slot[:40]}_run_{session.row('SELECT pg_backend_pid()')[0]}"
+        copy = f"{self.slot[:40]}_run_{session.row('SELECT pg_backend_pid()')[0]}"
         session.row(
-            f"SELECT slot_name FROM pg_copy_logical_replication_slot({quote_literal(self._slot)},"
+            f"SELECT slot_name FROM pg_copy_logical_replication_slot({quote_literal(self.slot)},"
             f" {quote_literal(copy)}, true)"
         )
         if _confirmed(session, copy) < self._start_lsn:

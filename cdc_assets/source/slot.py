@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from cdc_assets import waits
 from cdc_assets.changes.fence import Snapshot
 from cdc_assets.errors import (
     ConnectionLostError,
@@ -16,12 +17,12 @@ from cdc_assets.errors import (
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.source.connection import (
     IN_USE_TIMEOUT_SECONDS,
-    POLL_SECONDS,
     Connection,
     fetch_one,
     invalidated,
     translated,
 )
+from cdc_assets.source.standby import furthest_behind
 
 PLUGIN = "pgoutput"
 _FLUSH_TIMEOUT_SECONDS = 60.0
@@ -91,19 +92,23 @@ def wait_until_free(connection: Connection, slot: str) -> SlotState:
     Raises:
         SlotInUseError: Somebody still reads it; says who.
     """
-    deadline = time.monotonic() + IN_USE_TIMEOUT_SECONDS
-    while (state := read_slot(connection, slot)).active_pid is not None:
-        if time.monotonic() > deadline:
-            row = connection.execute(
-                "SELECT application_name FROM pg_stat_activity WHERE pid = %s", (state.active_pid,)
-            ).fetchone()
-            raise SlotInUseError(
-                f"slot {slot!r} is in use by pid {state.active_pid}"
-                + (f" ({row[0]!r})" if row and row[0] else ""),
-                hint="stop the other reader, or give this pipeline a slot of its own",
-            )
-        time.sleep(POLL_SECONDS)
-    return state
+    states = [read_slot(connection, slot)]
+
+    def free() -> bool:
+        states[0] = read_slot(connection, slot)
+        return states[0].active_pid is None
+
+    def reader() -> str:
+        return session_name(connection, states[0].active_pid or 0)
+
+    if not waits.until(
+        free, lambda: f"{reader()} to let go of slot {slot!r}", seconds=IN_USE_TIMEOUT_SECONDS
+    ):
+        raise SlotInUseError(
+            f"slot {slot!r} is in use by {reader()}",
+            hint="stop the other reader, or give this pipeline a slot of its own",
+        )
+    return states[0]
 
 
 def current_end(connection: Connection) -> LSN:
@@ -132,21 +137,24 @@ def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
     Raises:
         ConnectionLostError: The server does not flush in time.
     """
-    started, asked = time.monotonic(), False
-    while True:
-        flushed = LSN.parse(fetch_one(connection, "SELECT pg_current_wal_flush_lsn()::text")[0])
-        if flushed >= lsn:
-            return
-        waited = time.monotonic() - started
-        if waited > _FLUSH_TIMEOUT_SECONDS:
-            raise ConnectionLostError(
-                f"the source has flushed its WAL to {flushed} only, waited for {lsn}",
-                hint="look at the source's disk and its wal_writer",
-            )
-        if waited > _UNASKED_FLUSH_SECONDS and not asked:
+    started, asked, position = time.monotonic(), False, LSN(0)
+
+    def flushed() -> bool:
+        nonlocal asked, position
+        position = LSN.parse(fetch_one(connection, "SELECT pg_current_wal_flush_lsn()::text")[0])
+        if position < lsn and not asked and time.monotonic() - started > _UNASKED_FLUSH_SECONDS:
             connection.execute("SELECT pg_current_xact_id()")
             asked = True
-        time.sleep(POLL_SECONDS)
+        return position >= lsn
+
+    def what() -> str:
+        return f"the source to flush its WAL to {lsn}, it is at {position}"
+
+    if not waits.until(flushed, what, seconds=_FLUSH_TIMEOUT_SECONDS):
+        raise ConnectionLostError(
+            f"the source has flushed its WAL to {position} only, waited for {lsn}",
+            hint="look at the source's disk and its wal_writer",
+        )
 
 
 def current_snapshot(connection: Connection) -> Snapshot:
@@ -194,12 +202,12 @@ def wait_for_open_transactions(connection: Connection, *, seconds: float) -> int
         The pid of a session whose transaction stays open, 0 for a prepared one, else None.
     """
     own = int(fetch_one(connection, "SELECT pg_current_xact_id()::text")[0])
-    deadline = time.monotonic() + seconds
-    while current_snapshot(connection).xmin <= own:
-        if time.monotonic() > deadline:
-            return oldest_writer(connection)
-        time.sleep(POLL_SECONDS)
-    return None
+
+    def what() -> str:
+        return f"{writer_name(connection, oldest_writer(connection))} to end its transaction"
+
+    ended = waits.until(lambda: current_snapshot(connection).xmin > own, what, seconds=seconds)
+    return None if ended else oldest_writer(connection)
 
 
 def oldest_writer(connection: Connection) -> int:
@@ -214,14 +222,32 @@ def oldest_writer(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
+def writer_name(connection: Connection, pid: int) -> str:
+    """Name what `oldest_writer` has found."""
+    return session_name(connection, pid) if pid else "a prepared transaction"
+
+
+def session_name(connection: Connection, pid: int) -> str:
+    """Name a session of the source: its pid, and its application if it has told one."""
+    row = connection.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE pid = %s", (pid,)
+    ).fetchone()
+    return f"pid {pid}" + (f" ({row[0]!r})" if row and row[0] else "")
+
+
 def confirm(connection: Connection, slot: str, lsn: LSN) -> LSN:
     """Move the slot to `lsn`, an end that the warehouse has made durable; never back.
+
+    Nor past what the standbys of a failover slot have: the server would wait for them without end.
 
     Raises:
         ReplicationError: The server moved it somewhere else.
     """
     with translated(slot):
         state = read_slot(connection, slot)
+        standby = furthest_behind(connection, slot)
+        if standby is not None:
+            lsn = min(lsn, standby.confirmed_lsn)
         if state.confirmed_lsn >= lsn:
             return state.confirmed_lsn
         row = fetch_one(

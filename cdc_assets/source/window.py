@@ -9,15 +9,15 @@ Two things are held here, whatever a window contains:
   as it is flushed, while the committing session may still wait for a synchronous standby. Applied
   then, it would be a row that no session of the source sees, which a failover can take back, and a
   chunk read at that moment would be merged in the wrong order. So the window ends before the first
-  transaction that the source does not show within a few seconds.
+  transaction that the source does not show within a few seconds. Nor does a transaction count as
+  shown that a standby lacks which the slot may fail over to (`source/standby.py`).
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -25,6 +25,8 @@ from typing import BinaryIO, Self
 import numpy as np
 import pyarrow as pa
 
+from cdc_assets import waits
+from cdc_assets.changes.batch import Mask
 from cdc_assets.errors import ProtocolError
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import (
@@ -35,9 +37,10 @@ from cdc_assets.pgoutput.messages import (
     read_begins,
     read_commits,
 )
-from cdc_assets.source.connection import POLL_SECONDS, Connection
+from cdc_assets.source.connection import Connection
 from cdc_assets.source.reader import SlotReader, WindowEnd
 from cdc_assets.source.slot import current_snapshot
+from cdc_assets.source.standby import Standby, describe, furthest_behind
 
 MEMORY_BYTES = 32 * 1024 * 1024
 _VISIBLE_TIMEOUT_SECONDS = 5.0
@@ -60,13 +63,13 @@ class Window:
     """One half-open range `(start_lsn, end_lsn]`; `end_lsn` counts once `pieces` is used up.
 
     Attributes:
-        unseen_xid: Why the window ends early: a transaction that the source does not show yet.
+        held_by: Why the window ends early: what the next transaction waits for on the source.
     """
 
     start_lsn: LSN
     end_lsn: LSN
     pieces: Iterator[CommittedPiece]
-    unseen_xid: int | None = None
+    held_by: str = ""
 
 
 @dataclass(slots=True)
@@ -89,7 +92,7 @@ class WindowStream:
     def windows(self) -> Iterator[Window]:
         """Give window after window, each to be used up before the next.
 
-        The one with `unseen_xid` is the last, whatever the target.
+        The one with `held_by` is the last, whatever the target.
 
         Raises:
             CdcError: What the source refused, or a lost connection.
@@ -101,7 +104,7 @@ class WindowStream:
             self._window = window
             window.pieces = self._pieces(window, first, elements)
             yield window
-            if window.unseen_xid is not None:
+            if window.held_by:
                 return
             position = window.end_lsn
 
@@ -111,7 +114,7 @@ class WindowStream:
         first: pa.RecordBatch | WindowEnd,
         rest: Iterator[pa.RecordBatch | WindowEnd],
     ) -> Iterator[CommittedPiece]:
-        shown = _Shown(self.control)
+        shown = _Shown(self.control, self.reader.slot)
         with _OpenTransaction(self.spool_directory) as open_transaction:
             element = first
             while not isinstance(element, WindowEnd):
@@ -121,19 +124,21 @@ class WindowStream:
                 open_transaction.extend(messages.slice(complete, len(messages)))
                 if group is not None:
                     yield from self._shown_pieces(window, group, shown)
-                    if window.unseen_xid is not None:
+                    if window.held_by:
                         return
                 element = next(rest)
             if open_transaction:
                 raise ProtocolError("the window ends inside a transaction")
-            window.end_lsn = element.end_lsn
+            window.held_by = shown.held_by(element.end_lsn)
+            if not window.held_by:
+                window.end_lsn = element.end_lsn
 
     def _shown_pieces(
         self, window: Window, group: _Group, shown: _Shown
     ) -> Iterator[CommittedPiece]:
         unseen = shown.first_unseen(group.transactions)
         if unseen is not None:
-            window.unseen_xid = int(group.transactions.xid[unseen])
+            window.held_by = shown.reason(group.transactions, unseen)
             if unseen:
                 window.end_lsn = LSN(group.transactions.end_lsn[unseen - 1])
         shown_count = len(group.transactions) if unseen is None else unseen
@@ -263,18 +268,57 @@ def _to_arrow(messages: Messages) -> pa.Array:
 
 
 class _Shown:
-    """Asks the source which transactions it shows, and waits a little for the rest."""
+    """Asks which transactions the source shows and its standbys have, and waits for the rest."""
 
-    def __init__(self, control: Connection) -> None:
-        self._control = control
-        self._snapshot = current_snapshot(control)
+    def __init__(self, control: Connection, slot: str) -> None:
+        self._control, self._slot = control, slot
+        self._ask()
+
+    def _ask(self) -> None:
+        self._snapshot = current_snapshot(self._control)
+        self._standby: Standby | None = furthest_behind(self._control, self._slot)
 
     def first_unseen(self, transactions: Transactions) -> int | None:
         """Index of the first transaction that other sessions of the source do not see yet."""
-        deadline = time.monotonic() + _VISIBLE_TIMEOUT_SECONDS
-        while not (shown := self._snapshot.shows(transactions.xid)).all():
-            if time.monotonic() > deadline:
-                return int((~shown).argmax())
-            time.sleep(POLL_SECONDS)
-            self._snapshot = current_snapshot(self._control)
-        return None
+
+        def mask() -> Mask:
+            shown: Mask = self._snapshot.shows(transactions.xid)
+            if self._standby is not None:
+                shown &= transactions.end_lsn <= self._standby.confirmed_lsn
+            return shown
+
+        def first() -> int:
+            return int((~mask()).argmax())
+
+        seen = self._wait(lambda: bool(mask().all()), lambda: self.reason(transactions, first()))
+        return None if seen else first()
+
+    def reason(self, transactions: Transactions, unseen: int) -> str:
+        """Say what a transaction waits for that `first_unseen` has found."""
+        xid, end_lsn = int(transactions.xid[unseen]), LSN(transactions.end_lsn[unseen])
+        if self._snapshot.shows(transactions.xid[unseen : unseen + 1]).all():
+            return self._lacking(end_lsn)
+        return (
+            f"transaction {xid} to end, which the source does not show yet: its commit waits for a "
+            "standby"
+        )
+
+    def held_by(self, lsn: LSN) -> str:
+        """Say which standby lacks `lsn` after a wait; empty if none."""
+
+        def confirmed() -> bool:
+            return self._standby is None or self._standby.confirmed_lsn >= lsn
+
+        return "" if self._wait(confirmed, lambda: self._lacking(lsn)) else self._lacking(lsn)
+
+    def _lacking(self, lsn: LSN) -> str:
+        return "" if self._standby is None else describe(self._standby, lsn)
+
+    def _wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> bool:
+        def asked_anew() -> bool:
+            if holds():
+                return True
+            self._ask()
+            return holds()
+
+        return waits.until(asked_anew, what, seconds=_VISIBLE_TIMEOUT_SECONDS)
