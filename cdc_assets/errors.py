@@ -37,6 +37,10 @@ class ConfigError(CdcError):
         self.problems = problems
 
 
+class NoPipelineError(ConfigError):
+    """There is no pipeline where one was looked for."""
+
+
 class PreflightError(CdcError):
     """The source is not set up for replication: wal_level, privileges, publication, identity."""
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cdc_assets.config import COMPONENT_TYPE
+from cdc_assets.config import COMPONENT_TYPE, parse_config
+from cdc_assets.operations.operator_sql import FILES, operator_sql, own_names
+from cdc_assets.pages import page
 from cdc_assets_tests.command_line import Done
 from cdc_assets_tests.dagster_pipelines import attributes
 from cdc_assets_tests.interrupting import PROJECT
@@ -276,3 +278,52 @@ def test_errors_are_json_where_the_result_is(project: Path) -> None:
 
 def test_it_says_its_version(tmp_path: Path) -> None:
     assert run_in(tmp_path, "--version").out == f"cdc-assets {version('cdc-assets')}\n"
+
+
+def test_operators_sql_has_the_pipelines_names(project: Path) -> None:
+    written = pipeline("sales")
+    written["attributes"]["source"] |= {"dsn": {"env": "SALES_DSN"}, "slot": "sales_slot"}
+    written["attributes"]["tables"] = [{"source": 'public."Order.Items"'}, {"source": "crm.leads"}]
+    write(project / "src/my_shop/defs/sales/defs.yaml", written)
+    tables = '"public"."Order.Items", "crm"."leads"'
+
+    role = run_in(project, "sql", "role")
+    assert role.code == 0
+    assert 'CREATE ROLE "sales_slot" LOGIN REPLICATION' in role.out
+    assert 'GRANT USAGE ON SCHEMA "public", "crm" TO "sales_slot"' in role.out
+    assert f'GRANT SELECT ON {tables} TO "sales_slot"' in role.out
+    dsn = "postgresql://reader:canary@db.example.com/prod"
+    known = run_in(project, "sql", "role", SALES_DSN=dsn)
+    assert 'CREATE ROLE "reader" LOGIN' in known.out
+    assert 'GRANT CONNECT ON DATABASE "prod" TO "reader"' in known.out
+    assert "canary" not in known.out
+    made = run_in(project, "sql", "publication", "--json").json["sql"]
+    assert f'CREATE PUBLICATION "shop_cdc"\n    FOR TABLE {tables}' in made
+    assert "pg_create_logical_replication_slot('sales_slot', 'pgoutput')" in made
+    assert run_in(project, "sql", "monitoring").out.count("SELECT") >= 3
+
+
+def test_operators_sql_is_the_demos_where_there_is_no_pipeline(
+    project: Path, tmp_path: Path
+) -> None:
+    for directory in (project, tmp_path):
+        printed = run_in(directory, "sql", "publication")
+        assert (printed.code, printed.out) == (0, (PROJECT / "sql/publication.sql").read_text())
+        assert run_in(directory, "sql", "role", "--pipeline", "shop").code == 2
+
+
+def test_every_name_that_is_filled_in_is_in_its_file() -> None:
+    config = parse_config(attributes("public.orders"), root=PROJECT, place="x")
+    for name in FILES:
+        text = operator_sql(name, None)
+        assert all(written in text for written in own_names(name, config)), name
+
+
+def test_pages_that_hints_name_are_there(project: Path) -> None:
+    write(project / "src/my_shop/defs/shop/defs.yaml", pipeline(tabels=[]))
+
+    hint = run_in(project, "check").err.splitlines()[-1]
+
+    named = hint.removeprefix("hint: ").removesuffix(" lists every key")
+    assert Path(named).is_file()
+    assert Path(page("types")).is_file()

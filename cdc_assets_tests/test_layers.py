@@ -9,7 +9,7 @@ from pathlib import Path
 import cdc_assets
 
 PACKAGE = Path(cdc_assets.__file__).parent
-BASICS = ("errors", "lsn", "identifiers", "config", "progress", "steps", "waits")
+BASICS = ("errors", "lsn", "identifiers", "pages", "config", "progress", "steps", "waits")
 LAYERS = {
     **dict.fromkeys(BASICS, 0),
     "pgoutput": 1,

@@ -14,7 +14,7 @@ from cdc_assets.cli.output import (
     say_json,
     say_progress,
 )
-from cdc_assets.cli.selection import selected
+from cdc_assets.cli.selection import selected, selected_if_any
 from cdc_assets.errors import ConfigError
 
 
@@ -88,6 +88,19 @@ def teardown(options: argparse.Namespace) -> int:
     else:
         done = teardown(config, drop_tables=options.drop_tables)
     return say_done(options, done, otherwise="there was nothing to remove")
+
+
+def sql(options: argparse.Namespace) -> int:
+    """Print what an operator runs on the source by hand."""
+    config = selected_if_any(options)
+    from cdc_assets.operations.operator_sql import operator_sql
+
+    text = operator_sql(options.file, config)
+    if options.json:
+        say_json({"sql": text})
+    else:
+        say([text.rstrip("\n")])
+    return DONE
 
 
 def demo(options: argparse.Namespace) -> int:

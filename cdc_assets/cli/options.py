@@ -60,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="drop the mirrors, too; with --table also one that has no checkpoint",
     )
+    files = add("sql", commands.sql, "print SQL for the source, with the pipeline's own names")
+    files.add_argument(
+        "file",
+        choices=["role", "publication", "monitoring"],
+        help="what an administrator runs, what the tables' owner runs, what to watch",
+    )
     shop = add("demo", commands.demo, "run a shop with a live workload on an embedded Postgres")
     shop.add_argument("--once", action="store_true", help="without Dagster: sync, compare, exit")
     shop.add_argument("--directory", type=Path, default=Path("data/demo"), help="%(default)s")

@@ -13,6 +13,7 @@ from cdc_assets.config import (
     project_root,
     read_pipeline,
 )
+from cdc_assets.errors import NoPipelineError
 
 
 def selected(options: argparse.Namespace) -> PipelineConfig:
@@ -33,3 +34,17 @@ def selected(options: argparse.Namespace) -> PipelineConfig:
         folders = [found.root, project_root(document.path)]
     load_environment(dict.fromkeys(folders))
     return read_pipeline(document)
+
+
+def selected_if_any(options: argparse.Namespace) -> PipelineConfig | None:
+    """Read the pipeline that is meant; None where none was named and there is none.
+
+    Raises:
+        ConfigError: There is more than one, or it has problems.
+    """
+    try:
+        return selected(options)
+    except NoPipelineError:
+        if options.config or options.pipeline:
+            raise
+        return None

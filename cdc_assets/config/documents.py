@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from cdc_assets.config.model import COMPONENT_TYPE
-from cdc_assets.errors import ConfigError
+from cdc_assets.errors import ConfigError, NoPipelineError
 
 _SHAPE = frozenset({"source", "warehouse", "tables"})
 _SOURCE_SHAPE = frozenset({"dsn", "slot", "publication"})
@@ -117,13 +117,13 @@ def choose(documents: Sequence[Document], pipeline: str | None, *, where: str) -
         return found[0]
     listed = tuple(f"{one.name or '(without a name)'}: {one.place}" for one in found or documents)
     hint = "say which with --pipeline NAME"
-    if pipeline is None and not found:
-        message = f"no pipeline in {where}"
-        hint = (
-            f"make one with 'dg scaffold defs {COMPONENT_TYPE} NAME',"
-            " or say where it is with --config PATH"
+    if not documents:
+        raise NoPipelineError(
+            f"no pipeline in {where}",
+            hint=f"make one with 'dg scaffold defs {COMPONENT_TYPE} NAME',"
+            " or say where it is with --config PATH",
         )
-    elif pipeline is None:
+    if pipeline is None:
         message = f"{len(found)} pipelines in {where}"
     elif found:
         message = f"{len(found)} pipelines are called {pipeline!r} in {where}"

@@ -21,6 +21,7 @@ from cdc_assets.config.model import (
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
+from cdc_assets.pages import page
 
 
 def config_error(place: str, problems: list[str]) -> ConfigError:
@@ -28,7 +29,7 @@ def config_error(place: str, problems: list[str]) -> ConfigError:
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return ConfigError(
         f"config {place!r} has {count}: " + "; ".join(problems),
-        hint="docs/configuration.md lists every key",
+        hint=f"{page('configuration')} lists every key",
         problems=tuple(problems),
     )
 

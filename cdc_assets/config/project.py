@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdc_assets.errors import ConfigError
+from cdc_assets.errors import ConfigError, NoPipelineError
 
 _FILES = ("defs.yaml", "defs.yml")
 _MARKS = ("pyproject.toml", "dg.toml", "workspace.yaml")
@@ -36,7 +36,7 @@ def find_project(start: Path) -> Found:
     """Find the Dagster project or workspace that a folder is in.
 
     Raises:
-        ConfigError: There is none at the folder or above it.
+        NoPipelineError: There is none at the folder or above it.
     """
     for folder in (start, *start.parents):
         settings = _settings(folder)
@@ -44,7 +44,7 @@ def find_project(start: Path) -> Found:
             return Found(folder, (_defs_folder(folder, settings["project"]),))
         if "workspace" in settings:
             return Found(folder, tuple(_of_workspace(folder, settings["workspace"])))
-    raise ConfigError(
+    raise NoPipelineError(
         f"no Dagster project at {str(start)!r} or above: no [tool.dg.project] in a pyproject.toml",
         hint="go into the project, or say where the pipeline is with --config PATH",
     )

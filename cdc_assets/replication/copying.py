@@ -21,6 +21,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
+from cdc_assets.pages import page
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.session import Session, recopy_hint
@@ -168,5 +169,5 @@ def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableEr
         lsn=str(lsn),
         hint="correct the value on the source, then "
         + recopy_hint(table)
-        + "; docs/types.md lists what each type can hold",
+        + f"; {page('types')} lists what each type can hold",
     )

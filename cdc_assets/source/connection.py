@@ -187,8 +187,8 @@ def source_error(state: str | None, text: str, slot: str) -> CdcError:
 
 
 _GRANTS = (
-    "sql/role.sql, for an administrator, has what a run needs; the publication is its tables' "
-    "owner's to make and to drop: sql/publication.sql"
+    "'cdc-assets sql role' prints what a run needs, for an administrator; the publication is its "
+    "tables' owner's to make and to drop: 'cdc-assets sql publication'"
 )
 
 

@@ -59,7 +59,7 @@ def server_problems(connection: Connection) -> list[CdcError]:
         problems.append(
             PreflightError(
                 f"role {role!r} lacks the REPLICATION attribute",
-                hint=f'as an administrator: ALTER ROLE "{role}" REPLICATION; see sql/role.sql',
+                hint=f'as an administrator: ALTER ROLE "{role}" REPLICATION',
             )
         )
     return problems
@@ -93,7 +93,8 @@ def publication_problems(connection: Connection, publication: str) -> list[CdcEr
         return [
             PreflightError(
                 f"publication {publication!r} does not exist",
-                hint="run 'cdc-assets setup' to create it, or sql/publication.sql as the owner",
+                hint="run 'cdc-assets setup' to create it, or as the owner what "
+                "'cdc-assets sql publication' prints",
             )
         ]
     missing = [kind for kind, publishes in zip(MUST_PUBLISH, row, strict=True) if not publishes]
