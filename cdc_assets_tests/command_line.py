@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ import yaml
 
 from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
 from cdc_assets_tests.interrupting import PROJECT, config_path
+
+_NAMED = re.compile(r"\bcdc-assets (check|setup|sync|status|teardown)\b(?! \[-h\]|: error)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,10 @@ class Done:
 
 
 def run_command(config: PipelineConfig | Path, command: str, *options: str, **env: str) -> Done:
-    """Run `cdc-assets <command> --config …` to its end."""
+    """Run `cdc-assets <command> --config …` to its end.
+
+    What it printed is given without that option, which every command that it named must have had.
+    """
     path = config if isinstance(config, Path) else config_path(config)
     done = subprocess.run(
         [sys.executable, "-m", "cdc_assets.cli", command, "--config", str(path), *options],
@@ -42,7 +49,14 @@ def run_command(config: PipelineConfig | Path, command: str, *options: str, **en
         check=False,
         timeout=120,
     )
-    return Done(done.returncode, done.stdout, done.stderr)
+    carried = f" --config {shlex.quote(str(path))}"
+    return Done(done.returncode, _without(carried, done.stdout), _without(carried, done.stderr))
+
+
+def _without(carried: str, text: str) -> str:
+    for named in _NAMED.finditer(text):
+        assert text.startswith(carried, named.end()), f"{named[0]!r} lacks {carried!r}: {text}"
+    return text.replace(carried, "")
 
 
 def assert_readable(done: Done, *, says: str, hint: str, code: int = 1) -> None:
