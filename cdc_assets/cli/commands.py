@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from cdc_assets.cli.output import (
     DONE,
@@ -22,15 +24,20 @@ def check(options: argparse.Namespace) -> int:
     """Find every problem."""
     config = selected(options)
     from cdc_assets.operations.checking import find_problems
+    from cdc_assets.operations.instance import in_a_line, lacking_here
 
-    problems = find_problems(config)
+    problems, missing = find_problems(config), lacking_here()
+    notes = [in_a_line(missing)] if missing else []
     if options.json:
-        say_json({"pipeline": config.name, "problems": [plain_error(one) for one in problems]})
+        plain = [plain_error(one) for one in problems]
+        say_json({"pipeline": config.name, "problems": plain, "notes": notes})
     elif not problems:
         count = len(config.tables)
         say([f"pipeline {config.name!r} is ready: {count} table{'s' if count > 1 else ''}"])
     for problem in () if options.json else problems:
         say_error(problem)
+    for note in () if options.json else notes:
+        say_progress(f"note: {note}")
     return FAILED if problems else DONE
 
 
@@ -101,6 +108,19 @@ def sql(options: argparse.Namespace) -> int:
     else:
         say([text.rstrip("\n")])
     return DONE
+
+
+def scaffold(options: argparse.Namespace) -> int:
+    """Write a file to start from."""
+    from cdc_assets.operations.instance import write_template
+
+    home = os.environ.get("DAGSTER_HOME")
+    folder = options.directory or Path(home or ".").expanduser()
+    path = write_template(folder).resolve()
+    done = [f"wrote {str(path)!r}"]
+    if home is None or Path(home).resolve() != path.parent:
+        done.append(f"Dagster reads it with DAGSTER_HOME={str(path.parent)!r} in its environment")
+    return say_done(options, done, otherwise="")
 
 
 def demo(options: argparse.Namespace) -> int:

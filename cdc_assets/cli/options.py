@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[[argparse.Namespace], int], about: str) -> Any:
         sub = subparsers.add_parser(name, help=about, description=about)
         sub.set_defaults(command=command)
-        if name != "demo":
+        if name not in ("demo", "scaffold"):
             sub.add_argument(
                 "--config",
                 type=Path,
@@ -66,6 +66,16 @@ def parser() -> argparse.ArgumentParser:
         choices=["role", "publication", "monitoring"],
         help="what an administrator runs, what the tables' owner runs, what to watch",
     )
+    written = add("scaffold", commands.scaffold, "write a dagster.yaml that holds up")
+    written.add_argument("what", choices=["instance"])
+    written.add_argument(
+        "directory",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        help="where to; default: $DAGSTER_HOME, else here",
+    )
+    written.set_defaults(json=False)
     shop = add("demo", commands.demo, "run a shop with a live workload on an embedded Postgres")
     shop.add_argument("--once", action="store_true", help="without Dagster: sync, compare, exit")
     shop.add_argument("--directory", type=Path, default=Path("data/demo"), help="%(default)s")

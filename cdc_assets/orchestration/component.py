@@ -31,6 +31,7 @@ from cdc_assets.config import (
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import attributes_model, read_attributes
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
+from cdc_assets.orchestration.instance import warn_at_load
 from cdc_assets.orchestration.keys import names_of
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
@@ -134,6 +135,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the pipeline's assets, job and schedule."""
+        warn_at_load()
         config = self.config.model_copy(update={"root": project_root(context.path)})
         mirrors = {table: self._translated(table) for table in config.table_names}
         assets = PipelineAssets(config, {table: spec.key for table, spec in mirrors.items()})

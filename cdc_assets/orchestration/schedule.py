@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from cdc_assets.config import PipelineConfig
+from cdc_assets.orchestration.instance import warn_at_tick
 from cdc_assets.orchestration.under_way import Job, look
 
 
@@ -47,6 +48,7 @@ def job_and_schedule(config: PipelineConfig, keys: Iterable[dg.AssetKey]) -> dg.
 
 def _next_run(context: dg.ScheduleEvaluationContext, job: Job) -> dg.RunRequest | dg.SkipReason:
     # A run reads all there is, so a second one in the queue would find nothing.
+    warn_at_tick(context)
     found = look(context.instance, job)
     for run_id, why in found.ended:
         context.log.warning(f"run {run_id} is gone, it was marked as failed: {why}")
