@@ -1,7 +1,7 @@
-"""Interrupts a sync at its steps: by whatever a test wants to do there, or by SIGKILL.
+"""Interrupts a sync at its steps: by whatever a test wants to do there, or by a signal.
 
-Run as a program it is the sync that kills itself:
-`python -m cdc_assets_tests.interrupting <config> <step> <number>`.
+Run as a program it is the sync that sends itself one:
+`python -m cdc_assets_tests.interrupting <config> <step> <number> <signal>`.
 """
 
 from __future__ import annotations
@@ -73,10 +73,13 @@ def kill_at(config: PipelineConfig, step: Step, number: int) -> bool:
 
 
 def start_sync(
-    config: PipelineConfig, step: Step | None = None, number: int = 0
+    config: PipelineConfig,
+    step: Step | None = None,
+    number: int = 0,
+    sends: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[str]:
     """Start a sync in a process of its own."""
-    arguments = [str(config_path(config)), step or "", str(number)]
+    arguments = [str(config_path(config)), step or "", str(number), str(int(sends))]
     return subprocess.Popen(
         [sys.executable, "-m", "cdc_assets_tests.interrupting", *arguments],
         cwd=PROJECT,
@@ -86,7 +89,20 @@ def start_sync(
     )
 
 
-def _main(path: str, step: str, number: str) -> None:
+@contextmanager
+def held_at(config: PipelineConfig, step: Step, number: int) -> Iterator[subprocess.Popen[str]]:
+    """Inside the block a sync in another process stands still at a step; then it is killed."""
+    with start_sync(config, step, number, signal.SIGSTOP) as process:
+        try:
+            stopped = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            assert stopped is not None
+            assert stopped.si_code == os.CLD_STOPPED, process.communicate()
+            yield process
+        finally:
+            process.kill()
+
+
+def _main(path: str, step: str, number: str, sends: str) -> None:
     make_small()
     left = int(number)
 
@@ -94,7 +110,7 @@ def _main(path: str, step: str, number: str) -> None:
         nonlocal left
         left -= reached == step
         if reached == step and left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(sends))
 
     observers.append(observe)
     for _ in sync(load_config(Path(path))):

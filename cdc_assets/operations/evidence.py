@@ -6,8 +6,6 @@ stand in the way of the syncs.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +14,14 @@ from typing import Literal
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, ConfigError
 from cdc_assets.identifiers import TableName
-from cdc_assets.replication.journal import Journal, Run, digest, now, read_journal
+from cdc_assets.replication.journal import Journal, digest, is_alive_here, now, read_journal
 from cdc_assets.replication.session import read_catalog
 from cdc_assets.source.connection import connect, translated
 from cdc_assets.source.health import SlotHealth, read_health
 from cdc_assets.source.preflight import publication_problems, table_problems
 from cdc_assets.source.setup import conninfo_of
+
+_LAST_WORD_SECONDS = 2.0
 
 Life = Literal["none", "running", "died", "unknown"]
 
@@ -86,21 +86,10 @@ def _life(before: Journal | None, slot: SlotHealth | None, after: Journal | None
     if after is None or after.run.state != "running":
         return "none"
     if slot is None:
-        return _life_of_process(after.run)
+        here = is_alive_here(after.run)
+        return "unknown" if here is None else "running" if here else "died"
     holds = slot.holder is not None and slot.holder.pid == after.run.backend_pid
-    if holds or _life_of_process(after.run) == "running":
-        return "running"
     same = before is not None and before.run.started_at == after.run.started_at
-    return "died" if same else "running"
-
-
-def _life_of_process(run: Run) -> Life:
-    if run.host != socket.gethostname():
-        return "unknown"
-    try:
-        os.kill(run.pid, 0)
-    except ProcessLookupError:
-        return "died"
-    except PermissionError:
-        return "running"  # another account's
-    return "running"
+    # A run that breaks off lets go of the lock a moment before it writes why
+    just_now = (now() - after.run.heard_at).total_seconds() < _LAST_WORD_SECONDS
+    return "running" if holds or not same or just_now else "died"

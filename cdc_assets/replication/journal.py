@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,3 +232,16 @@ def digest(shape: TableShape) -> str:
 def now() -> datetime:
     """Give the time, UTC."""
     return datetime.now(UTC)
+
+
+def is_alive_here(run: Run) -> bool | None:
+    """Say whether a run's process is there; None where it is another machine's to tell."""
+    if run.host != socket.gethostname():
+        return None
+    try:
+        os.kill(run.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another account's
+        return True
+    return True

@@ -7,7 +7,7 @@ slot's position must be at or before it, and both must speak of the same server.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -120,7 +120,11 @@ def open_mirrors(
 
 @contextmanager
 def open_session(
-    config: PipelineConfig, *, memory_bytes: int | None = None, serves_some: bool = True
+    config: PipelineConfig,
+    *,
+    memory_bytes: int | None = None,
+    serves_some: bool = True,
+    locked: Callable[[int], None] = lambda _pid: None,
 ) -> Iterator[Session]:
     """Open both ends, take the pipeline's lock and check them against each other.
 
@@ -131,6 +135,8 @@ def open_session(
         memory_bytes: What the warehouse may use at first; by default little, or as much as was
             found to be needed before.
         serves_some: Whether it is an error when no table can go on; else all are in `failed`.
+        locked: Called when the lock is taken, before the warehouse is opened, with the pid of the
+            session on the source that holds it.
 
     Raises:
         WarehouseMemoryError: The warehouse needs more memory; a new session may give it more.
@@ -139,6 +145,7 @@ def open_session(
     conninfo, slot = conninfo_of(config), config.source.slot
     with connect(conninfo) as control, translated(slot):
         lock_pipeline(control, slot)
+        locked(control.info.backend_pid)
         for problem in (
             *server_problems(control),
             *publication_problems(control, config.source.publication),

@@ -13,7 +13,8 @@ itself: its old checkpoint would make the others read everything again.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
 from cdc_assets.config import PipelineConfig
@@ -32,7 +33,9 @@ from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.copying import copy_table
 from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.session import Session, open_session, shape_error
+from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
@@ -64,11 +67,21 @@ def sync(
             stays durable.
     """
     return_freed_memory()
-    run = _Run(frozenset(tables or config.table_names), until_lsn)
+    with Recorder(config, tables).keeping() as recorder:
+        run = _Run(frozenset(tables or config.table_names), until_lsn, recorder)
+        with closing(_events(config, run, recorder)) as events:
+            for event in events:
+                yield recorder.told(event)
+
+
+def _events(
+    config: PipelineConfig, run: _Run, recorder: Recorder
+) -> Generator[SyncEvent, None, None]:
     memory_bytes: int | None = None
     while True:
         try:
-            with open_session(config, memory_bytes=memory_bytes) as session:
+            with open_session(config, memory_bytes=memory_bytes, locked=recorder.locked) as session:
+                recorder.opened(session)
                 yield from run.events(session)
         except WarehouseMemoryError as error:
             if error.next_bytes is None:
@@ -86,8 +99,10 @@ class _Run:
     _starts: dict[TableName, LSN]
     _target: LSN
 
-    def __init__(self, tables: frozenset[TableName], until_lsn: LSN | None) -> None:
-        self._tables, self._until_lsn = tables, until_lsn
+    def __init__(
+        self, tables: frozenset[TableName], until_lsn: LSN | None, recorder: Recorder
+    ) -> None:
+        self._tables, self._until_lsn, self._recorder = tables, until_lsn, recorder
         self._started = time.monotonic()
         self._sessions = 0
         self._windows = 0
@@ -104,8 +119,10 @@ class _Run:
             if table in self._tables and table in session.failed:
                 yield self._fail(table, session.failed[table])
         yield from self._copy()
+        now = datetime.now(UTC)
         end = current_end(session.control)
         self._target = min(end, self._until_lsn) if self._until_lsn else end
+        self._recorder.aims(self._target, now if self._target == end else None)
         alive = self._alive()
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
         for group in (alive - left_behind, *(frozenset({table}) for table in sorted(left_behind))):
@@ -144,6 +161,9 @@ class _Run:
 
     def _copy_table(self, reader: SnapshotReader, table: TableName) -> Iterator[SyncEvent]:
         session = self._session
+        self._recorder.copies(
+            table, row_estimate(session.control, session.source_table(table).shape.oid)
+        )
         try:
             for event in copy_table(session, reader, table):
                 self._copied[table] = self._copied.get(table, 0) + event.rows
@@ -160,6 +180,7 @@ class _Run:
         session, target = self._session, self._target
         while group:
             drain = Drain(session, group, target)
+            self._recorder.applies(min(session.checkpoints[table].lsn for table in group), target)
             for event in drain.run():
                 self._windows += not isinstance(event, TableFailed)
                 yield event

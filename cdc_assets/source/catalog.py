@@ -221,3 +221,13 @@ def _choose_key(identity: str, candidates: list[_Key]) -> _Key | None:
             case "f":
                 return key
     return None
+
+
+def row_estimate(connection: Connection, oid: int) -> int | None:
+    """Give about how many rows a table has, with its partitions; None before its first ANALYZE."""
+    row = connection.execute(
+        "SELECT sum(reltuples)::bigint FROM pg_class WHERE relkind <> 'p' AND reltuples >= 0"
+        " AND (oid = %s::oid OR oid IN (SELECT relid FROM pg_partition_tree(%s::oid::regclass)))",
+        (oid, oid),
+    ).fetchone()
+    return row[0] if row else None
