@@ -44,6 +44,7 @@ def run_command(config: PipelineConfig | Path, command: str, *options: str, **en
         [sys.executable, "-m", "cdc_assets.cli", command, "--config", str(path), *options],
         cwd=PROJECT,
         env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

@@ -51,13 +51,13 @@ def test_from_check_to_teardown(database: ScratchDatabase, config: PipelineConfi
     assert [table["phase"] for table in status.json["tables"]] == ["streaming", "streaming"]
     assert status.json["slot_lsn"] == synced.json["confirmed_lsn"]
 
-    assert run_command(config, "teardown", "--json").code == 0
+    assert run_command(config, "teardown", "--yes", "--json").code == 0
     ((slots, publications),) = database.execute(
         "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),"
         " (SELECT count(*) FROM pg_publication)"
     )
     assert (slots, publications) == (0, 0)
-    assert run_command(config, "teardown").out == "there was nothing to remove\n"
+    assert run_command(config, "teardown", "--yes").out == "there was nothing to remove\n"
 
 
 def test_every_command_prints_for_people_too(config: PipelineConfig) -> None:
@@ -66,9 +66,9 @@ def test_every_command_prints_for_people_too(config: PipelineConfig) -> None:
         ("check", "is ready: 2 tables"),
         ("sync", "rows copied"),
         ("status", "streaming"),
-        ("teardown", "dropped slot"),
+        ("teardown --yes", "dropped slot"),
     ):
-        done = run_command(config, command)
+        done = run_command(config, *command.split())
         assert done.code == 0, done
         assert says in done.out
 
@@ -122,7 +122,7 @@ def test_a_torn_down_table_is_copied_anew(
 def test_mirrors_that_outlived_their_pipeline_are_not_overwritten(config: PipelineConfig) -> None:
     run_command(config, "setup")
     run_command(config, "sync")
-    kept = run_command(config, "teardown")
+    kept = run_command(config, "teardown", "--yes")
     assert kept.code == 0
     assert mirror_rows(config, "public.a") != []
 
@@ -130,7 +130,7 @@ def test_mirrors_that_outlived_their_pipeline_are_not_overwritten(config: Pipeli
     refused = run_command(config, "sync")
     assert_readable(refused, says="without a checkpoint", hint="rename or drop it")
 
-    assert run_command(config, "teardown", "--drop-tables").code == 0
+    assert run_command(config, "teardown", "--drop-tables", "--yes").code == 0
 
 
 def test_tables_that_are_dropped_with_the_pipeline_come_back(
@@ -140,7 +140,7 @@ def test_tables_that_are_dropped_with_the_pipeline_come_back(
         assert run_command(config, "setup").code == 0
         assert run_command(config, "sync").code == 0
         assert_equal_to_source(database, config)
-        assert run_command(config, "teardown", "--drop-tables").code == 0
+        assert run_command(config, "teardown", "--drop-tables", "--yes").code == 0
         database.execute("UPDATE a SET id = id + 10")
 
 

@@ -55,7 +55,7 @@ def test_a_teardown_leaves_to_its_owner_the_publication_that_it_may_not_drop(
 ) -> None:
     sync_once(limited)
 
-    done = run_command(limited, "teardown")
+    done = run_command(limited, "teardown", "--yes")
 
     assert done.code == 0, done
     assert "dropped slot" in done.out
@@ -69,7 +69,7 @@ def test_a_teardown_touches_nothing_while_the_warehouse_is_held(
 ) -> None:
     converge(database, config)
     with held(config.warehouse_path):
-        done = run_command(config, "teardown")
+        done = run_command(config, "teardown", "--yes")
         assert_readable(done, says="held by another process", hint="read a copy")
     assert slots(database) == 1
     database.execute("INSERT INTO a VALUES (2)")

@@ -262,9 +262,11 @@ def test_a_lost_slot_says_so_until_everything_is_copied_anew(
 
     for command in ("sync", "check", "setup", "status"):
         done = run_command(orders, command)
-        assert_readable(done, says="was invalidated", hint="cdc-assets teardown --drop-tables")
+        assert_readable(
+            done, says="was invalidated", hint="cdc-assets teardown --drop-tables --yes"
+        )
     assert mirror_rows(orders, "public.orders") == []
-    assert run_command(orders, "teardown", "--drop-tables").code == 0
+    assert run_command(orders, "teardown", "--drop-tables", "--yes").code == 0
     assert run_command(orders, "setup").code == 0
     converge(fragile, orders)
 

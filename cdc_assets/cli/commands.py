@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdc_assets.cli.output import (
     DONE,
     FAILED,
+    confirmed,
     plain_error,
     say,
     say_done,
@@ -18,6 +20,10 @@ from cdc_assets.cli.output import (
 )
 from cdc_assets.cli.selection import selected, selected_if_any
 from cdc_assets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cdc_assets.config import PipelineConfig
+    from cdc_assets.operations.removal import Removal
 
 
 def check(options: argparse.Namespace) -> int:
@@ -88,12 +94,15 @@ def teardown(options: argparse.Namespace) -> int:
     """Remove the pipeline, or some of its tables."""
     config = selected(options)
     tables = config.select(options.table)
-    from cdc_assets.operations.removal import forget_tables, teardown
+    from cdc_assets.operations.removal import forget_tables, planned, teardown
 
     if tables:
         done = forget_tables(config, tables, drop_unknown=options.drop_tables)
-    else:
+    elif options.yes or _may_remove(config, planned(config, drop_tables=options.drop_tables)):
         done = teardown(config, drop_tables=options.drop_tables)
+    else:
+        say_progress("nothing was removed")
+        return FAILED
     return say_done(options, done, otherwise="there was nothing to remove")
 
 
@@ -121,6 +130,18 @@ def scaffold(options: argparse.Namespace) -> int:
     if home is None or Path(home).resolve() != path.parent:
         done.append(f"Dagster reads it with DAGSTER_HOME={str(path.parent)!r} in its environment")
     return say_done(options, done, otherwise="")
+
+
+def _may_remove(config: PipelineConfig, removal: Removal) -> bool:
+    """Ask, unless there is nothing to take away."""
+    if not removal.goes:
+        return True
+    say_progress(f"teardown of pipeline {config.name!r} takes away:")
+    for line in removal.goes:
+        say_progress(f"  {line}")
+    for line in removal.stays:
+        say_progress(f"and leaves, {line}")
+    return confirmed("remove it?")
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="drop the mirrors, too; with --table also one that has no checkpoint",
     )
+    removal.add_argument("--yes", action="store_true", help="do not ask")
     files = add("sql", commands.sql, "print SQL for the source, with the pipeline's own names")
     files.add_argument(
         "file",

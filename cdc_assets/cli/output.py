@@ -39,6 +39,21 @@ def say_progress(line: str) -> None:
     print(with_options(line, _carried.get()), file=sys.stderr, flush=True)
 
 
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; only y and yes are a yes.
+
+    Raises:
+        ConfigError: There is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "this asks before it removes anything, and there is no terminal to ask on",
+            hint="say --yes where nobody can be asked",
+        )
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def say_done(options: argparse.Namespace, done: list[str], *, otherwise: str) -> int:
     """Print what was done, or that nothing was."""
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
@@ -11,6 +12,36 @@ from cdc_assets.replication.session import open_mirrors
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
+
+_NAMED = 5  # tables by their names, before the rest is a number
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a teardown would take away, and what it would leave; a line each."""
+
+    goes: tuple[str, ...]
+    stays: tuple[str, ...]
+
+
+def planned(config: PipelineConfig, *, drop_tables: bool = False) -> Removal:
+    """Find out what `teardown` would do; nothing is changed.
+
+    Raises:
+        CdcError: One of the ends can't be asked.
+    """
+    slot, publication = source_setup.what_exists(config)
+    with _opened_warehouse(config) as mirrors:
+        tables = list(Checkpoints(mirrors, config.name).read()) if mirrors else []
+    goes, stays = list[str](), list[str]()
+    if slot:
+        goes.append(f"slot {config.source.slot!r}, and what it has not delivered yet")
+    if publication:
+        goes.append(f"publication {config.source.publication!r}")
+    if tables:
+        (goes if drop_tables else stays).append(f"in the warehouse: {_named(tables)}")
+        goes.append("how far they are: only a new first copy of every table goes on from there")
+    return Removal(tuple(goes), tuple(stays))
 
 
 def forget_tables(
@@ -59,6 +90,13 @@ def teardown(config: PipelineConfig, *, drop_tables: bool = False) -> list[str]:
         if mirrors is not None:
             done += _forget(mirrors, config, only=None, drop=drop_tables)
         return done
+
+
+def _named(tables: Collection[TableName]) -> str:
+    names = [repr(str(table)) for table in tables]
+    more = len(names) - _NAMED
+    listed = ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"table{'s' if len(names) > 1 else ''} {listed}"
 
 
 @contextmanager

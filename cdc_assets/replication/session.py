@@ -23,7 +23,7 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.source.catalog import SourceTable, read_tables
-from cdc_assets.source.connection import Connection, connect, translated
+from cdc_assets.source.connection import ALL_ANEW, Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.preflight import (
     Catalog,
@@ -39,9 +39,7 @@ from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
 from cdc_assets.warehouse.memory import FIRST_BYTES
 
-RECOPY_ALL_HINT = (
-    "copy every table anew: cdc-assets teardown --drop-tables; cdc-assets setup; cdc-assets sync"
-)
+RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
 
 
 def recopy_hint(table: TableName) -> str:

@@ -58,6 +58,7 @@ PIN_SETTINGS = "SELECT " + ", ".join(
     ]
 )
 IN_USE_TIMEOUT_SECONDS = 5.0
+ALL_ANEW = "cdc-assets teardown --drop-tables --yes; cdc-assets setup; cdc-assets sync"
 _BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
 _ACCESS_FAULTS = (
     "authentication failed",
@@ -164,8 +165,8 @@ def source_error(state: str | None, text: str, slot: str) -> CdcError:
         case "42704" if "publication" in text:
             return PreflightError(
                 f"{reason}, or did not exist yet when a change on the slot was made",
-                hint="create the publication before the slot: 'cdc-assets teardown', "
-                "then 'cdc-assets setup'",
+                hint="create the publication before the slot, and copy every table anew: "
+                f"{ALL_ANEW}",
             )
         case "55000" if "replication slot" in text:
             return invalidated(slot, reason)
@@ -197,7 +198,7 @@ def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
     return SlotInvalidatedError(
         f"slot {slot!r} was invalidated: {reason}",
         hint="changes are gone; raise max_slot_wal_keep_size and copy every table anew: "
-        "cdc-assets teardown --drop-tables; cdc-assets setup; cdc-assets sync",
+        f"{ALL_ANEW}",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import ReplicationError
+from cdc_assets.errors import ReplicationError, SlotInvalidatedError, SlotNotFoundError
 from cdc_assets.identifiers import quote, quote_literal
 from cdc_assets.source.catalog import read_tables
 from cdc_assets.source.connection import (
@@ -138,6 +138,28 @@ def _open_transaction(slot: str, pid: int) -> ReplicationError:
         if pid
         else "COMMIT PREPARED or ROLLBACK PREPARED what pg_prepared_xacts shows",
     )
+
+
+def what_exists(config: PipelineConfig) -> tuple[bool, bool]:
+    """Say whether the pipeline's slot, and a publication of the role's own, are on the source.
+
+    Raises:
+        CdcError: The source can't be asked, or the slot is not one that a pipeline reads.
+    """
+    slot, publication = config.source.slot, config.source.publication
+    with connect(conninfo_of(config)) as connection, translated(slot):
+        exists = True
+        try:
+            read_slot(connection, slot)
+        except SlotInvalidatedError:
+            pass
+        except SlotNotFoundError:
+            exists = False
+        own = connection.execute(
+            "SELECT FROM pg_publication WHERE pubname = %s AND pg_has_role(pubowner, 'USAGE')",
+            (publication,),
+        ).fetchone()
+    return exists, own is not None
 
 
 def teardown(config: PipelineConfig) -> list[str]:

@@ -1,0 +1,118 @@
+"""A teardown asks before it takes a pipeline away."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets_tests.command_line import assert_readable, run_command
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.interrupting import PROJECT, config_path
+from cdc_assets_tests.syncs import converge, mirror_rows
+
+WHAT_IS_THERE = """
+    SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),
+        (SELECT count(*) FROM pg_publication)
+"""
+TABLES = [f"public.t{number}" for number in range(7)]
+
+
+@pytest.fixture
+def synced(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    for table in TABLES:
+        database.execute(
+            f"CREATE TABLE {table} (id int PRIMARY KEY); INSERT INTO {table} VALUES (1)"
+        )
+    config = pipeline(*TABLES)
+    converge(database, config)
+    return config
+
+
+def at_a_terminal(config: PipelineConfig, *options: str, answer: str) -> tuple[int, str]:
+    """Run a teardown whose standard input is a terminal; give its code and what it printed."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "cdc_assets.cli", "teardown"]
+        done = subprocess.run(
+            [*command, "--config", config_path(config), *options],
+            cwd=PROJECT,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("answer", ["", "n", "yesterday"])
+def test_whoever_does_not_say_yes_keeps_everything(
+    database: ScratchDatabase, synced: PipelineConfig, answer: str
+) -> None:
+    code, said = at_a_terminal(synced, answer=answer)
+
+    assert code == 1
+    assert said.endswith("nothing was removed\n")
+    assert database.execute(WHAT_IS_THERE) == [(1, 1)]
+    converge(database, synced)
+
+
+def test_what_goes_and_what_stays_is_said_before_it_is_asked(
+    database: ScratchDatabase, synced: PipelineConfig
+) -> None:
+    slot = synced.source.slot
+    code, said = at_a_terminal(synced, answer="y")
+
+    assert code == 0, said
+    said, done = said.split("[y/N] ")
+    goes, stays = said.split("and leaves, ")
+    assert f"slot '{slot}'" in goes
+    assert f"publication '{slot}'" in goes
+    assert "'public.t0', 'public.t1', 'public.t2', 'public.t3', 'public.t4' and 2 more" in stays
+    assert f"dropped slot '{slot}'" in done
+    assert database.execute(WHAT_IS_THERE) == [(0, 0)]
+    assert mirror_rows(synced, "public.t6", "id") == [(1,)]
+
+
+def test_tables_that_would_be_dropped_are_said_to_go(synced: PipelineConfig) -> None:
+    code, said = at_a_terminal(synced, "--drop-tables", answer="no")
+
+    assert code == 1
+    assert "'public.t0'" in said
+    assert "leaves" not in said
+
+
+def test_without_a_terminal_it_is_refused(
+    database: ScratchDatabase, synced: PipelineConfig
+) -> None:
+    for options in ((), ("--drop-tables",)):
+        done = run_command(synced, "teardown", *options)
+        assert_readable(done, says="no terminal to ask on", hint="--yes", code=2)
+    assert database.execute(WHAT_IS_THERE) == [(1, 1)]
+    converge(database, synced)
+
+
+def test_a_table_alone_is_not_asked_for_and_keeps_the_slot(
+    database: ScratchDatabase, synced: PipelineConfig
+) -> None:
+    assert run_command(synced, "teardown", "--table", "public.t0").code == 0
+
+    assert database.execute(WHAT_IS_THERE) == [(1, 1)]
+    converge(database, synced)
+
+
+def test_where_there_is_nothing_nothing_is_asked(pipeline: MakePipeline) -> None:
+    done = run_command(pipeline("public.t", create=False), "teardown")
+
+    assert (done.code, done.out) == (0, "there was nothing to remove\n")
