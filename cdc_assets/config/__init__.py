@@ -19,7 +19,12 @@ from cdc_assets.config.model import (
     WindowConfig,
 )
 from cdc_assets.config.problems import config_error
-from cdc_assets.config.project import find_project, load_environment, project_root
+from cdc_assets.config.project import (
+    find_project,
+    load_environment,
+    project_root,
+    read_environment,
+)
 from cdc_assets.config.reading import find_pipeline, load_config, parse_config, read_pipeline
 
 __all__ = [
@@ -43,5 +48,6 @@ __all__ = [
     "parse_config",
     "project_root",
     "read_documents",
+    "read_environment",
     "read_pipeline",
 ]

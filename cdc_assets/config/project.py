@@ -71,11 +71,18 @@ def project_root(path: Path) -> Path:
 
 def load_environment(folders: Collection[Path]) -> None:
     """Set the variables of each folder's `.env` as `dg` does: they go before the shell's own."""
+    os.environ.update(read_environment(folders))
+
+
+def read_environment(folders: Collection[Path]) -> dict[str, str]:
+    """Give the variables of each folder's `.env`."""
+    found: dict[str, str] = {}
     for file in (folder / ".env" for folder in folders):
         if file.is_file():
             from dotenv import dotenv_values
 
-            os.environ.update({k: v for k, v in dotenv_values(file).items() if v is not None})
+            found.update({name: text for name, text in dotenv_values(file).items() if text})
+    return found
 
 
 def _settings(folder: Path) -> dict[str, Any]:
