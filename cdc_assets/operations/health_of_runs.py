@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.finding import Case, Finding, Severity, SourceCase, Value, past
 from cdc_assets.operations.reporting import duration, megabytes
@@ -138,13 +139,18 @@ def publication(case: SourceCase) -> Finding:
 
 
 def schema_drift(case: SourceCase) -> Finding:
-    """Judge whether tables were altered on the source since their mirrors were made."""
+    """Judge whether tables were altered on the source since their mirrors were made.
+
+    Of a table that is not published as it must be, 'publication' tells.
+    """
     if case.journal is None:
         return Finding(NO_JOURNAL, known=False)
+    told = {error.table for error in case.evidence.problems if isinstance(error, TableError)}
     altered = [
         name
         for name, table in case.journal.tables.items()
         if table.shape
+        and name not in told
         and (now := case.evidence.shapes.get(TableName.parse(name))) is not None
         and now != table.shape
     ]

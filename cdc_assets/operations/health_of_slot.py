@@ -114,7 +114,8 @@ def open_transaction(case: SourceCase) -> Finding:
     who = f"pid {open_one.pid}" + (f" ({open_one.application!r})" if open_one.application else "")
     if open_one.seconds is None:
         return Finding(
-            f"{who} has an open transaction; since when, the role may not see",
+            f"{who} has an open transaction; since when is not shown to a role without "
+            "pg_read_all_stats",
             values={"pid": open_one.pid},
             known=False,
         )
