@@ -95,6 +95,10 @@ class ConnectionLostError(ReplicationError):
     retryable = True
 
 
+class SourceSilentError(ConnectionLostError):
+    """A connection to the source stays up and delivers nothing."""
+
+
 class TableError(CdcError):
     """One table can't be replicated any further; the others can.
 

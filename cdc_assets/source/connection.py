@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, TypeVar
 
 import adbc_driver_manager
 import psycopg
@@ -20,11 +21,14 @@ from cdc_assets.errors import (
     SlotInUseError,
     SlotInvalidatedError,
     SlotNotFoundError,
+    SourceSilentError,
     TableError,
 )
 from cdc_assets.identifiers import TableName
+from cdc_assets.source.liveness import PROBE_SECONDS, Silence, attended, end_backend
 
 Connection = psycopg.Connection[TupleRow]
+T = TypeVar("T")
 
 # Defaults of the database or the role would leak into the decoded text otherwise.
 _PINNED = {
@@ -98,6 +102,54 @@ def complete_conninfo(conninfo: str, *, application: str) -> str:
     return make_conninfo("", **{**defaults, **given, "options": options})
 
 
+class _AttendedConnection(psycopg.Connection[TupleRow]):
+    """A session whose statements wait for the source as long as it is there, and no longer."""
+
+    _conninfo = ""
+    _pid: int | None = None
+
+    def attend(self, conninfo: str) -> None:
+        """Pin the session's settings, and learn how to look after it."""
+        self._conninfo, self._pid = conninfo, self.info.backend_pid
+        self.execute(PIN_SETTINGS)
+        (self._pid,) = fetch_one(self, "SELECT pg_backend_pid()")  # a pooler shows another first
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """Drive a statement to its end.
+
+        Raises:
+            SourceSilentError: The source is not there any more.
+        """
+        silence = Silence(self._conninfo, self._pid, "the source to answer a statement")
+        try:
+            return super().wait(attended(gen, silence.goes_on), *args, **kwargs)
+        except SourceSilentError:
+            self._end()
+            raise
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise  # psycopg has cancelled the statement
+        except BaseException:  # an interruption of Dagster's, which psycopg does not know
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=PROBE_SECONDS)
+            self.close()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, SourceSilentError) and not self.closed:
+            self._end()
+        super().__exit__(kind, error, trace)
+
+    def _end(self) -> None:
+        """Leave a connection that delivers nothing; its backend would keep the pipeline's lock."""
+        self.close()
+        end_backend(self._conninfo, self._pid)
+
+
 def connect(conninfo: str) -> Connection:
     """Open a pinned autocommit session.
 
@@ -106,10 +158,10 @@ def connect(conninfo: str) -> Connection:
         ConnectionLostError: The server is not reachable.
     """
     try:
-        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        connection = _AttendedConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         raise _connect_error(str(error)) from None
-    connection.execute(PIN_SETTINGS)
+    connection.attend(conninfo)
     return connection
 
 

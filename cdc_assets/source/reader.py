@@ -14,17 +14,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
+from cdc_assets import waits
 from cdc_assets.identifiers import quote_literal
 from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.connection import translated
 
 _QUEUED_BATCHES = 4
+_SAY_SECONDS = 5.0
 # Small first windows let applying start early. Every call reads the WAL again from restart_lsn,
 # which stands still during a burst: growing windows keep that to a small share.
 _FIRST_WINDOW_BYTES = 64 * 1024 * 1024
@@ -80,12 +84,17 @@ class SlotReader:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop reading, even in the middle of a window; returns once the slot's copy is gone."""
         self._closed.set()
         with self._session_lock:
             if self._session is not None:
-                self._session.cancel()
+                self._session.cancel(because=error)
         while self._thread.is_alive():
             try:
                 self._queue.get(timeout=0.05)
@@ -98,10 +107,17 @@ class SlotReader:
         Raises:
             CdcError: What the source refused, or a lost connection.
         """
-        while (element := self._queue.get()) is not None:
+        while (element := self._next()) is not None:
             if isinstance(element, _Failure):
                 raise element.error
             yield element
+
+    def _next(self) -> pa.RecordBatch | WindowEnd | _Failure | None:
+        """Give the reader's next element; how long that may take is the session's to say."""
+        with suppress(queue.Empty):
+            return self._queue.get(timeout=_SAY_SECONDS)
+        waits.say("waiting for the source to decode the next changes")
+        return self._queue.get()
 
     def _run(self) -> None:
         try:
@@ -121,7 +137,7 @@ class SlotReader:
         return False
 
     def _read(self) -> None:
-        with ArrowSession(self._conninfo) as session:
+        with ArrowSession(self._conninfo, reads_ahead=True) as session:
             self._session = session
             try:
                 self._read_windows(session)
