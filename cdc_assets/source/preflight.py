@@ -9,6 +9,7 @@ from cdc_assets.errors import CdcError, PreflightError, ReplicaIdentityError, Ta
 from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import Connection, fetch_one
+from cdc_assets.source.managed import RDS_ROLE, log_hint, replication_hint
 
 MIN_VERSION = 150000  # pg_publication_tables has column lists and row filters from 15 on
 MUST_PUBLISH = ("insert", "update", "delete", "truncate")
@@ -29,7 +30,7 @@ def server_problems(connection: Connection) -> list[CdcError]:
         connection,
         "SELECT current_setting('server_version_num')::int, current_setting('wal_level'),"
         " rolreplication OR rolsuper OR EXISTS (SELECT 1 FROM pg_roles r"
-        "  WHERE r.rolname = 'rds_replication' AND pg_has_role(r.oid, 'USAGE')), rolname,"
+        f"  WHERE r.rolname = '{RDS_ROLE}' AND pg_has_role(r.oid, 'USAGE')), rolname,"
         " current_setting('server_encoding')"
         " FROM pg_roles WHERE rolname = current_user",
     )
@@ -52,14 +53,14 @@ def server_problems(connection: Connection) -> list[CdcError]:
         problems.append(
             PreflightError(
                 f"wal_level is {wal_level!r}, expected 'logical'",
-                hint="ALTER SYSTEM SET wal_level = logical; then restart the source",
+                hint=log_hint(connection),
             )
         )
     if not may_replicate:
         problems.append(
             PreflightError(
                 f"role {role!r} lacks the REPLICATION attribute",
-                hint=f'as an administrator: ALTER ROLE "{role}" REPLICATION',
+                hint=replication_hint(connection, role),
             )
         )
     return problems
