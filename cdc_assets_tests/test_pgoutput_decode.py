@@ -303,7 +303,7 @@ def _lies_within(field: Field, messages: Messages) -> None:
     assert (starts + lengths <= messages.ends[holder]).all()
 
 
-KINDS = st.sampled_from([b"B", b"C", b"R", b"I", b"U", b"D", b"T", b"O", b"Y", b"M"])
+KINDS = st.sampled_from([b"B", b"C", b"R", b"I", b"U", b"D", b"T", b"O", b"Y", b"M", b"A"])
 ANY_MESSAGE = st.one_of(
     st.binary(max_size=40),
     st.builds(bytes.__add__, KINDS, st.binary(max_size=40)),

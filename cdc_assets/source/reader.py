@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import pyarrow as pa
 
@@ -36,10 +36,20 @@ _WORK_MEM = "64MB"
 
 
 @dataclass(frozen=True, slots=True)
+class WindowStart:
+    """Before a window's first batch: it is to end at the first commit at or past `upto_lsn`."""
+
+    upto_lsn: LSN
+
+
+@dataclass(frozen=True, slots=True)
 class WindowEnd:
     """Behind a window's last batch: everything committed up to `end_lsn` has been given out."""
 
     end_lsn: LSN
+
+
+WindowElement: TypeAlias = WindowStart | pa.RecordBatch | WindowEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class SlotReader:
         self._conninfo, self.slot, self._publication = conninfo, slot, publication
         self._start_lsn, self._target_lsn = start_lsn, target_lsn
         self._max_wal_bytes = max_wal_bytes
-        self._queue: queue.Queue[pa.RecordBatch | WindowEnd | _Failure | None] = queue.Queue(
+        self._queue: queue.Queue[WindowElement | _Failure | None] = queue.Queue(
             maxsize=_QUEUED_BATCHES
         )
         self._closed = threading.Event()
@@ -101,8 +111,8 @@ class SlotReader:
             except queue.Empty:
                 continue
 
-    def __iter__(self) -> Iterator[pa.RecordBatch | WindowEnd]:
-        """Give each window's batches of one binary column, then its end, in order.
+    def __iter__(self) -> Iterator[WindowElement]:
+        """Give each window's start, its batches of one binary column and its end, in order.
 
         Raises:
             CdcError: What the source refused, or a lost connection.
@@ -112,7 +122,7 @@ class SlotReader:
                 raise element.error
             yield element
 
-    def _next(self) -> pa.RecordBatch | WindowEnd | _Failure | None:
+    def _next(self) -> WindowElement | _Failure | None:
         """Give the reader's next element; how long that may take is the session's to say."""
         with suppress(queue.Empty):
             return self._queue.get(timeout=_SAY_SECONDS)
@@ -127,7 +137,7 @@ class SlotReader:
         except BaseException as error:
             self._put(_Failure(error))  # raised again where the reader is iterated
 
-    def _put(self, element: pa.RecordBatch | WindowEnd | _Failure | None) -> bool:
+    def _put(self, element: WindowElement | _Failure | None) -> bool:
         while not self._closed.is_set():
             try:
                 self._queue.put(element, timeout=0.05)
@@ -151,7 +161,7 @@ class SlotReader:
         position, size = self._start_lsn, _FIRST_WINDOW_BYTES
         while position < self._target_lsn and not self._closed.is_set():
             upto = LSN(min(position + min(size, self._max_wal_bytes), self._target_lsn))
-            if not self._read_window(session, copy, upto):
+            if not (self._put(WindowStart(upto)) and self._read_window(session, copy, upto)):
                 return
             position = _confirmed(session, copy)
             if not self._put(WindowEnd(position)):

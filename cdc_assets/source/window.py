@@ -38,7 +38,7 @@ from cdc_assets.pgoutput.messages import (
     read_commits,
 )
 from cdc_assets.source.connection import Connection
-from cdc_assets.source.reader import SlotReader, WindowEnd
+from cdc_assets.source.reader import SlotReader, WindowElement, WindowEnd, WindowStart
 from cdc_assets.source.slot import current_snapshot
 from cdc_assets.source.standby import Standby, describe, furthest_behind
 
@@ -63,11 +63,13 @@ class Window:
     """One half-open range `(start_lsn, end_lsn]`; `end_lsn` counts once `pieces` is used up.
 
     Attributes:
+        upto_lsn: Where it was to end: at the first commit at or past this.
         held_by: Why the window ends early: what the next transaction waits for on the source.
     """
 
     start_lsn: LSN
     end_lsn: LSN
+    upto_lsn: LSN
     pieces: Iterator[CommittedPiece]
     held_by: str = ""
 
@@ -99,10 +101,12 @@ class WindowStream:
         """
         elements = iter(self.reader)
         position = self.start_lsn
-        for first in elements:
-            window = Window(position, position, iter(()))
+        for start in elements:
+            if not isinstance(start, WindowStart):
+                raise ProtocolError("a window without a start")
+            window = Window(position, position, start.upto_lsn, iter(()))
             self._window = window
-            window.pieces = self._pieces(window, first, elements)
+            window.pieces = self._pieces(window, next(elements), elements)
             yield window
             if window.held_by:
                 return
@@ -111,14 +115,16 @@ class WindowStream:
     def _pieces(
         self,
         window: Window,
-        first: pa.RecordBatch | WindowEnd,
-        rest: Iterator[pa.RecordBatch | WindowEnd],
+        first: WindowElement,
+        rest: Iterator[WindowElement],
     ) -> Iterator[CommittedPiece]:
         shown = _Shown(self.control, self.reader.slot)
         with _OpenTransaction(self.spool_directory) as open_transaction:
             element = first
-            while not isinstance(element, WindowEnd):
-                messages = Messages.from_arrow(element.column(0))
+            while not isinstance(element, WindowStart | WindowEnd):
+                messages = Messages.from_arrow(element.column(0)).without_aborts(
+                    inside=bool(open_transaction)
+                )
                 complete = _behind_last_commit(messages)
                 group = open_transaction.closed_by(messages.slice(0, complete))
                 open_transaction.extend(messages.slice(complete, len(messages)))
@@ -127,7 +133,7 @@ class WindowStream:
                     if window.held_by:
                         return
                 element = next(rest)
-            if open_transaction:
+            if open_transaction or isinstance(element, WindowStart):
                 raise ProtocolError("the window ends inside a transaction")
             window.held_by = shown.held_by(element.end_lsn)
             if not window.held_by:
@@ -249,7 +255,7 @@ class _OpenTransaction:
             )
             self._writer = pa.ipc.new_stream(self._file, schema)
         for messages in self._held:
-            self._writer.write_batch(pa.record_batch([_to_arrow(messages)], schema=schema))
+            self._writer.write_batch(pa.record_batch([messages.to_arrow()], schema=schema))
         self._held, self._held_bytes = [], 0
 
 
@@ -258,13 +264,6 @@ def _read_back(file: BinaryIO) -> Iterator[Messages]:
         file.seek(0)
         for batch in pa.ipc.open_stream(file):
             yield Messages.from_arrow(batch.column(0))
-
-
-def _to_arrow(messages: Messages) -> pa.Array:
-    """Lay an array over the messages' bytes; they touch, as they came in one array."""
-    offsets = np.append(messages.starts, messages.ends[-1]).astype(np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(messages.buffer)]
-    return pa.Array.from_buffers(pa.binary(), len(messages), buffers)
 
 
 class _Shown:
