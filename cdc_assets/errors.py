@@ -145,6 +145,10 @@ class WarehouseBusyError(WarehouseError):
     retryable = True
 
 
+class WrongWarehouseError(WarehouseError):
+    """The slot serves another warehouse than the one that the config names."""
+
+
 class WarehouseMemoryError(WarehouseError):
     """The warehouse needs more memory than its limit.
 

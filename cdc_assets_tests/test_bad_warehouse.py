@@ -50,11 +50,23 @@ def test_a_warehouse_that_another_process_holds(
     converge(database, config)
     database.execute("INSERT INTO orders VALUES (2)")
     with held(config.warehouse_path):
-        for command in ("sync", "check"):
-            done = run_command(config, command)
-            assert_readable(done, says="held by another process", hint="read a copy")
+        refused = run_command(config, "sync")
+        assert_readable(refused, says="held by another process", hint="read a copy")
+        checked = run_command(config, "check")
+        assert checked.code == 0
+        assert "is ready" in checked.out
+        assert "in use, most likely by a run" in checked.err
         assert "in use" in run_command(config, "status").out
     converge(database, config)
+
+
+def test_a_check_finds_that_the_warehouse_can_not_be_made(config: PipelineConfig) -> None:
+    config.warehouse_path.parent.joinpath("a file").touch()
+    path = str(config.warehouse_path.parent / "a file" / "shop.duckdb")
+
+    done = run_command(rewrite(config, warehouse={"duckdb": {"path": path}}), "check")
+
+    assert_readable(done, says="can't be written", hint="warehouse.duckdb.path")
 
 
 def test_a_warehouse_of_another_pipeline(database: ScratchDatabase, config: PipelineConfig) -> None:
@@ -88,7 +100,7 @@ def test_a_mirror_that_somebody_dropped(database: ScratchDatabase, config: Pipel
 
     for command in ("sync", "check"):
         done = run_command(config, command)
-        assert_readable(done, says="not in the warehouse any more", hint="teardown --table")
+        assert_readable(done, says="not in the warehouse any more", hint="--table public.orders")
     assert run_command(config, "status").code == 0
 
     assert run_command(config, "teardown", "--table", "public.orders").code == 0

@@ -32,8 +32,9 @@ def check(options: argparse.Namespace) -> int:
     from cdc_assets.operations.checking import find_problems
     from cdc_assets.operations.instance import in_a_line, lacking_here
 
-    problems, missing = find_problems(config), lacking_here()
-    notes = [in_a_line(missing)] if missing else []
+    notes: list[str] = []
+    problems, missing = find_problems(config, notes.append), lacking_here()
+    notes += [in_a_line(missing)] if missing else []
     if options.json:
         plain = [plain_error(one) for one in problems]
         say_json({"pipeline": config.name, "problems": plain, "notes": notes})
@@ -50,9 +51,10 @@ def check(options: argparse.Namespace) -> int:
 def setup(options: argparse.Namespace) -> int:
     """Create publication and slot."""
     config = selected(options)
-    from cdc_assets.source.setup import setup
+    from cdc_assets.operations.ownership import setup
 
-    return say_done(options, setup(config), otherwise="publication and slot are there already")
+    done = setup(config, take_over=options.take_over)
+    return say_done(options, done, otherwise="publication and slot are there already")
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -87,7 +89,10 @@ def status(options: argparse.Namespace) -> int:
         say_json(status_as_json(status))
     else:
         say(status_lines(status))
-    return FAILED if any(table.error for table in status.tables) else DONE
+        if status.problem is not None:
+            say_error(status.problem)
+    failed = status.problem is not None or any(table.error for table in status.tables)
+    return FAILED if failed else DONE
 
 
 def teardown(options: argparse.Namespace) -> int:

@@ -43,7 +43,15 @@ def parser() -> argparse.ArgumentParser:
         commands.check,
         "find every problem of config, source and warehouse, each with its fix",
     )
-    add("setup", commands.setup, "create publication and slot on the source; safe to repeat")
+    making = add(
+        "setup", commands.setup, "create publication and slot on the source; safe to repeat"
+    )
+    making.add_argument(
+        "--take-over",
+        action="store_true",
+        help="make the slot serve this warehouse, which copies anew what it can't go on with; the "
+        "one that it served can't go on",
+    )
     run = add("sync", commands.sync, "apply everything that committed before the command started")
     run.add_argument("--table", action="append", default=[], help="only this table; repeatable")
     run.add_argument("--until-lsn", type=_lsn, help="stop at the first commit at or past this LSN")

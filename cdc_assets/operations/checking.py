@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import CdcError, ConfigError, TableError
+from cdc_assets.errors import (
+    CdcError,
+    ConfigError,
+    TableError,
+    WarehouseBusyError,
+    WarehouseError,
+)
 from cdc_assets.replication.session import (
     Session,
-    open_session,
+    look_at_both_ends,
     read_catalog,
     recopy_hint,
     shape_error,
@@ -24,8 +32,17 @@ from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_slot
 
 
-def find_problems(config: PipelineConfig) -> list[CdcError]:
-    """Look for everything that would keep a sync from running, and for all of it at once."""
+def find_problems(
+    config: PipelineConfig, note: Callable[[str], None] = lambda _line: None
+) -> list[CdcError]:
+    """Look for everything that would keep a sync from running, and for all of it at once.
+
+    Nothing is written, locked or made, at neither end.
+
+    Args:
+        config: The pipeline.
+        note: Told what could not be looked at now and is no problem.
+    """
     try:
         with connect(conninfo_of(config)) as control, translated(config.source.slot):
             problems = list(_source_problems(control, config))
@@ -33,7 +50,7 @@ def find_problems(config: PipelineConfig) -> list[CdcError]:
         raise
     except CdcError as error:
         problems = [error]  # without the source nothing else of it can be checked
-    return problems or _session_problems(config)
+    return problems or _problems_of_both(config, note)
 
 
 def _source_problems(control: Connection, config: PipelineConfig) -> Iterator[CdcError]:
@@ -47,12 +64,32 @@ def _source_problems(control: Connection, config: PipelineConfig) -> Iterator[Cd
     yield from table_problems(read_catalog(control, config), config.table_names).values()
 
 
-def _session_problems(config: PipelineConfig) -> list[CdcError]:
+def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> list[CdcError]:
     try:
-        with open_session(config, serves_some=False) as session:
-            return [*session.failed.values(), *_known_failures(session)]
+        with look_at_both_ends(config) as session:
+            return [
+                *session.failed.values(),
+                *_known_failures(session),
+                *_unwritable(config.warehouse_path),
+            ]
+    except WarehouseBusyError:
+        path = str(config.warehouse_path)
+        note(f"warehouse {path!r} is in use, most likely by a run: it was not looked at")
+        return []
     except CdcError as error:
         return [error]
+
+
+def _unwritable(path: Path) -> Iterator[WarehouseError]:
+    """Find out whether the warehouse can be written, or made."""
+    place = path if path.exists() else path.parent
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK) or not (place == path or place.is_dir()):
+        yield WarehouseError(
+            f"warehouse {str(path)!r} can't be written: {str(place)!r} does not allow it",
+            hint="check warehouse.duckdb.path and its permissions",
+        )
 
 
 def _known_failures(session: Session) -> Iterator[CdcError]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
+from cdc_assets.operations.ownership import read_owner
+from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.session import open_mirrors
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.checkpoints import Checkpoints
@@ -28,10 +30,12 @@ def planned(config: PipelineConfig, *, drop_tables: bool = False) -> Removal:
     """Find out what `teardown` would do; nothing is changed.
 
     Raises:
+        WrongWarehouseError: The slot serves another warehouse.
         CdcError: One of the ends can't be asked.
     """
     slot, publication = source_setup.what_exists(config)
     with _opened_warehouse(config) as mirrors:
+        _refuse_others_slot(config, mirrors)
         tables = list(Checkpoints(mirrors, config.name).read()) if mirrors else []
     goes, stays = list[str](), list[str]()
     if slot:
@@ -77,19 +81,28 @@ def forget_tables(
 def teardown(config: PipelineConfig, *, drop_tables: bool = False) -> list[str]:
     """Remove the pipeline: slot, publication and checkpoints; the mirrors too with `drop_tables`.
 
-    The warehouse is opened before the source is touched: it may be held by another process.
+    The warehouse is opened before the source is touched: it may be held by another process. From
+    another warehouse than the one that the slot serves nothing is removed: that one could not go on
+    without the slot.
 
     Returns:
         What was done, a line each.
 
     Raises:
+        WrongWarehouseError: The slot serves another warehouse.
         CdcError: The slot is in use, or one of the ends refuses.
     """
     with _opened_warehouse(config) as mirrors:
+        _refuse_others_slot(config, mirrors)
         done = source_setup.teardown(config)
         if mirrors is not None:
             done += _forget(mirrors, config, only=None, drop=drop_tables)
         return done
+
+
+def _refuse_others_slot(config: PipelineConfig, mirrors: DuckDBMirrors | None) -> None:
+    known = Checkpoints(mirrors, config.name).warehouse_id() if mirrors is not None else None
+    refuse_other_warehouse(config, read_owner(config), known)
 
 
 def _named(tables: Collection[TableName]) -> str:

@@ -140,6 +140,8 @@ def status_as_json(status: PipelineStatus) -> dict[str, Any]:
         "retained_bytes": status.retained_bytes,
         "wal_status": status.wal_status,
         "warehouse_note": status.warehouse_note,
+        "error": status.problem.message if status.problem else None,
+        "hint": status.problem.hint if status.problem else None,
         "tables": [
             {
                 "table": str(table.table),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import WarehouseBusyError
+from cdc_assets.errors import CdcError, WarehouseBusyError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.session import open_mirrors
 from cdc_assets.source.connection import connect, fetch_one, translated
+from cdc_assets.source.ownership import Ownership, served_warehouse
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_identity, read_slot
 from cdc_assets.warehouse.base import Checkpoint
@@ -35,6 +37,7 @@ class PipelineStatus:
     Attributes:
         retained_bytes: WAL that the source keeps for the slot.
         warehouse_note: Why the warehouse's part is missing, or empty.
+        problem: The slot serves another warehouse than the config's.
     """
 
     pipeline: str
@@ -44,6 +47,7 @@ class PipelineStatus:
     wal_status: str
     warehouse_note: str
     tables: tuple[TableStatus, ...]
+    problem: CdcError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ def read_status(config: PipelineConfig) -> PipelineStatus:
     with connect(conninfo_of(config)) as control, translated(slot):
         end = LSN.parse(fetch_one(control, "SELECT pg_current_wal_lsn()::text")[0])
         state, identity = read_slot(control, slot), read_identity(control, slot)
-    note, checkpoints, rows = _warehouse_state(config)
+        served = served_warehouse(control, slot)
+    note, checkpoints, rows, problem = _warehouse_state(config, served)
     source = _Source(end, state.confirmed_lsn, identity)
     absent = "missing" if rows is not None else "unknown"
     return PipelineStatus(
@@ -79,25 +84,30 @@ def read_status(config: PipelineConfig) -> PipelineStatus:
             else TableStatus(table, absent, None, None, None, "")
             for table in config.table_names
         ),
+        problem=problem,
     )
 
 
 def _warehouse_state(
-    config: PipelineConfig,
-) -> tuple[str, dict[TableName, Checkpoint], dict[TableName, int] | None]:
-    """Read a note, the checkpoints and the mirrors' sizes; None where they can't be read now."""
+    config: PipelineConfig, served: Ownership | None
+) -> tuple[str, dict[TableName, Checkpoint], dict[TableName, int] | None, CdcError | None]:
+    """Read a note, the checkpoints, the mirrors' sizes (None: not now), and whose the slot is."""
     if not config.warehouse_path.exists():
-        return "the warehouse does not exist yet: run 'cdc-assets sync'", {}, {}
+        problem = ownership_problem(config, served, None)
+        absent = "the warehouse does not exist yet: run 'cdc-assets sync'"
+        return "" if problem else absent, {}, {}, problem
     try:
         mirrors = open_mirrors(config, read_only=True)
     except WarehouseBusyError:
-        return "the warehouse is in use, most likely by a run", {}, None
+        return "the warehouse is in use, most likely by a run", {}, None, None
     try:
-        checkpoints = Checkpoints(mirrors, config.name).read()
+        state = Checkpoints(mirrors, config.name)
+        problem = ownership_problem(config, served, state.warehouse_id())
+        checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
     finally:
         mirrors.close()
-    return "", checkpoints, rows
+    return "", checkpoints, rows, problem
 
 
 def _table_status(

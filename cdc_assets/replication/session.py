@@ -22,9 +22,11 @@ from cdc_assets.errors import (
 )
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source.catalog import SourceTable, read_tables
 from cdc_assets.source.connection import ALL_ANEW, Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
+from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
 from cdc_assets.source.preflight import (
     Catalog,
     publication_problems,
@@ -33,7 +35,14 @@ from cdc_assets.source.preflight import (
     table_problems,
 )
 from cdc_assets.source.setup import conninfo_of
-from cdc_assets.source.slot import SlotState, confirm, current_end, read_identity, wait_until_free
+from cdc_assets.source.slot import (
+    SlotState,
+    confirm,
+    current_end,
+    read_identity,
+    read_slot,
+    wait_until_free,
+)
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
@@ -121,22 +130,22 @@ def open_session(
     config: PipelineConfig,
     *,
     memory_bytes: int | None = None,
-    serves_some: bool = True,
     locked: Callable[[int], None] = lambda _pid: None,
 ) -> Iterator[Session]:
     """Open both ends, take the pipeline's lock and check them against each other.
 
-    Tables that can't go on are in `failed`; the session serves the others.
+    Tables that can't go on are in `failed`; the session serves the others. From here on the slot
+    serves this warehouse, if it served none yet.
 
     Args:
         config: The pipeline.
         memory_bytes: What the warehouse may use at first; by default little, or as much as was
             found to be needed before.
-        serves_some: Whether it is an error when no table can go on; else all are in `failed`.
         locked: Called when the lock is taken, before the warehouse is opened, with the pid of the
             session on the source that holds it.
 
     Raises:
+        WrongWarehouseError: The slot serves another warehouse; nothing was made or written.
         WarehouseMemoryError: The warehouse needs more memory; a new session may give it more.
         CdcError: Nothing can be replicated; says why and the way out.
     """
@@ -149,29 +158,22 @@ def open_session(
             *publication_problems(control, config.source.publication),
         ):
             raise problem
-        slot_state = wait_until_free(control, slot)
-        catalog = read_catalog(control, config)
+        wait_until_free(control, slot)
+        served = served_warehouse(control, slot)
+        if not config.warehouse_path.exists():
+            refuse_other_warehouse(config, served, None)  # before one is made
         mirrors = open_mirrors(config, memory_bytes=memory_bytes)
         try:
-            state = Checkpoints(mirrors, config.name)
-            state.refuse_other_owners(config.table_names)
-            known = state.read()
-            session = Session(
-                config=config,
-                conninfo=conninfo,
-                control=control,
-                mirrors=mirrors,
-                state=state,
-                identity=read_identity(control, slot),
-                slot=slot_state,
-                catalog=catalog,
-                checkpoints={name: known[name] for name in config.table_names if name in known},
-            )
-            _check(session)
-            if serves_some and len(session.failed) == len(config.table_names):
+            session = _compared(config, conninfo, control, mirrors, served)
+            if len(session.failed) == len(config.table_names):
                 raise next(iter(session.failed.values()))
+            if served is None:
+                _refuse_passed(session)
+            state = session.state
             with mirrors.transaction():
                 state.prepare()
+            if served is None:
+                mark_served(control, slot, state.warehouse_id())
             mirrors.allow_memory(state.memory_bytes())
             _keep_memory_bytes(session)
             session.fences = {table: state.read_fences(table) for table in session.checkpoints}
@@ -180,6 +182,73 @@ def open_session(
             _keep_memory_bytes(session)
         finally:
             mirrors.close()
+
+
+@contextmanager
+def look_at_both_ends(config: PipelineConfig) -> Iterator[Session]:
+    """Check both ends against each other as a run does, without a lock and without a write.
+
+    A warehouse that is not there is taken for an empty one, and not made.
+
+    Raises:
+        WarehouseBusyError: A run holds the warehouse.
+        CdcError: Nothing can be replicated; says why and the way out.
+    """
+    conninfo, slot = conninfo_of(config), config.source.slot
+    with connect(conninfo) as control, translated(slot):
+        served = served_warehouse(control, slot)
+        if config.warehouse_path.exists():
+            mirrors = open_mirrors(config, read_only=True)
+        else:
+            refuse_other_warehouse(config, served, None)
+            mirrors = DuckDBMirrors(None)
+        try:
+            session = _compared(config, conninfo, control, mirrors, served)
+            if served is None:
+                _refuse_passed(session)
+            yield session
+        finally:
+            mirrors.close()
+
+
+def _compared(
+    config: PipelineConfig,
+    conninfo: str,
+    control: Connection,
+    mirrors: DuckDBMirrors,
+    served: Ownership | None,
+) -> Session:
+    """Read what both ends say, and compare it."""
+    state, slot = Checkpoints(mirrors, config.name), config.source.slot
+    refuse_other_warehouse(config, served, state.warehouse_id())
+    state.refuse_other_owners(config.table_names)
+    known = state.read()
+    session = Session(
+        config=config,
+        conninfo=conninfo,
+        control=control,
+        mirrors=mirrors,
+        state=state,
+        identity=read_identity(control, slot),
+        slot=read_slot(control, slot),
+        catalog=read_catalog(control, config),
+        checkpoints={name: known[name] for name in config.table_names if name in known},
+    )
+    _check(session)
+    return session
+
+
+def _refuse_passed(session: Session) -> None:
+    """Check that a slot without a mark has not passed everything that this warehouse has.
+
+    Then it has served another one, or was made anew.
+
+    Raises:
+        SlotAheadOfCheckpointError: It has.
+    """
+    gone = _gone_changes(session)
+    if gone and len(gone) == len(session.checkpoints):
+        raise next(iter(gone.values()))
 
 
 def _keep_memory_bytes(session: Session) -> None:

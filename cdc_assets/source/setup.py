@@ -16,6 +16,7 @@ from cdc_assets.source.connection import (
     translated,
 )
 from cdc_assets.source.lock import lock_pipeline
+from cdc_assets.source.ownership import forget_served
 from cdc_assets.source.preflight import (
     MUST_PUBLISH,
     Catalog,
@@ -70,6 +71,7 @@ def setup(config: PipelineConfig) -> list[str]:
         done = _publish(connection, config)
         if exists:
             return done
+        forget_served(connection, slot)  # of an earlier slot of this name, or of a restored copy
         _create_slot(connection, slot)
         return [*done, f"created slot {slot!r}"]
 
@@ -185,6 +187,7 @@ def teardown(config: PipelineConfig) -> list[str]:
                 wait_until_free(connection, slot)  # refuses another plugin's slot, too
             connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
             done.append(f"dropped slot {slot!r}")
+        forget_served(connection, slot)
         found = connection.execute(
             "SELECT pg_has_role(pubowner, 'USAGE'), pg_get_userbyid(pubowner) FROM pg_publication"
             " WHERE pubname = %s",

@@ -132,7 +132,7 @@ def wait_until_flushed(connection: Connection, lsn: LSN) -> None:
     On an idle server nobody flushes what no commit has asked for: the WAL of an open transaction,
     or of a read that pruned a page; and a position behind the header of a new page is reached by no
     flush at all. So after a moment a commit of our own, of an empty transaction,
-    asks for it; it is all that a run ever writes to the source.
+    asks for it. That and the mark of `ownership.py` is all that a run ever writes to the source.
 
     Raises:
         ConnectionLostError: The server does not flush in time.

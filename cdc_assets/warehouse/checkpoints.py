@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS {schema}.fences (
     lsn UBIGINT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS {schema}.memory (limit_bytes UBIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS {schema}.warehouse (id UUID NOT NULL);
+INSERT INTO {schema}.warehouse SELECT uuid() WHERE NOT EXISTS (FROM {schema}.warehouse);
 """
 
 
@@ -53,6 +55,15 @@ class Checkpoints:
     def prepare(self) -> None:
         """Make the state tables if they are not there."""
         self._mirrors.connection.execute(_SCHEMA.format(schema=self._schema))
+
+    def warehouse_id(self) -> str | None:
+        """Give what tells this warehouse from every other; None before `prepare`."""
+        if not self._exists("warehouse"):
+            return None
+        rows = self._mirrors.connection.execute(
+            f"SELECT id::VARCHAR FROM {self._schema}.warehouse"
+        ).fetchall()
+        return str(rows[0][0]) if rows else None
 
     def memory_bytes(self) -> int:
         """Give what DuckDB was found to need for this file, or 0."""
@@ -70,7 +81,7 @@ class Checkpoints:
 
     def read(self) -> dict[TableName, Checkpoint]:
         """Read every table's checkpoint; empty when the warehouse has no state yet."""
-        if not self._exist():
+        if not self._exists("checkpoints"):
             return {}
         rows = self._mirrors.connection.execute(
             "SELECT source_table, lsn, phase, copied_to, shape, identity, last_transaction, error,"
@@ -86,7 +97,7 @@ class Checkpoints:
         Raises:
             CheckpointConflictError: One does.
         """
-        if not self._exist():
+        if not self._exists("checkpoints"):
             return
         rows = self._mirrors.connection.execute(
             f"SELECT pipeline, source_table FROM {self._schema}.checkpoints WHERE pipeline <> ?",
@@ -101,10 +112,11 @@ class Checkpoints:
                     hint="give this pipeline a warehouse.duckdb.path of its own, or its old name",
                 )
 
-    def _exist(self) -> bool:
+    def _exists(self, name: str) -> bool:
         found = self._mirrors.connection.execute(
             "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database()"
-            " AND table_schema = '_cdc' AND table_name = 'checkpoints'"
+            " AND table_schema = '_cdc' AND table_name = ?",
+            (name,),
         ).fetchall()
         return bool(found)
 

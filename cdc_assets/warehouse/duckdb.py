@@ -61,8 +61,8 @@ class DuckDBMirrors:
     """The mirrors in one DuckDB file, open until `close`, for writing unless `read_only`.
 
     Args:
-        path: The file; it is made if it is not there.
-        read_only: Whether it is only read.
+        path: The file; it is made if it is not there. None: an empty warehouse in memory.
+        read_only: Whether it is only read; then it must be there.
         memory_bytes: What DuckDB may use at first; opening the file may take more.
         most_memory_bytes: What it may use at the most; by default DuckDB's own default.
 
@@ -74,19 +74,20 @@ class DuckDBMirrors:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         *,
         read_only: bool = False,
         memory_bytes: int | None = None,
         most_memory_bytes: int | None = None,
     ) -> None:
-        self.path = path
+        self.path = path or Path(":memory:")
         self._memory = MemoryLimit(memory_bytes or memory.FIRST_BYTES, most_memory_bytes)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path is not None and not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = self._open(read_only)
         except OSError as error:
-            raise _open_error(path, str(error)) from error
+            raise _open_error(self.path, str(error)) from error
         self.catalog = quote(self.connection.execute("SELECT current_database()").fetchall()[0][0])
 
     @property
