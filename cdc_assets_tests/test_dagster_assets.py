@@ -24,7 +24,12 @@ def test_a_pipeline_has_sources_mirrors_and_a_slot() -> None:
         "shop/sales/orders",
         "shop/slot",
     }
-    assert {spec.group_name for spec in assets.values()} == {"shop"}
+    groups = {key: spec.group_name for key, spec in assets.items()}
+    assert {key for key, group in groups.items() if group == "shop_source"} == {
+        "shop/source/public/customers",
+        "shop/source/sales/orders",
+    }
+    assert set(groups.values()) == {"shop", "shop_source"}
 
 
 def test_a_mirror_depends_on_its_table_alone() -> None:
@@ -174,6 +179,20 @@ def test_translation_shapes_mirrors_by_their_tables() -> None:
     assert [dep.asset_key.to_user_string() for dep in spec.deps] == ["shop/source/public/orders"]
 
 
+def test_source_and_slot_are_shaped_and_what_depends_on_them_follows() -> None:
+    shaped = {
+        "source_translation": {"key": "crm/{{ table.name }}", "group_name": "crm"},
+        "slot_translation": {"key": "control/{{ pipeline }}", "owners": ["team:shop"]},
+    }
+    assets = specs(definitions(attributes("public.orders", **shaped)))
+
+    assert set(assets) == {"crm/orders", "shop/public/orders", "control/shop"}
+    assert assets["crm/orders"].group_name == "crm"
+    assert assets["control/shop"].owners == ["team:shop"]
+    for key in ("shop/public/orders", "control/shop"):
+        assert [dep.asset_key.to_user_string() for dep in assets[key].deps] == ["crm/orders"]
+
+
 def test_op_names_tags_and_pool_are_the_users() -> None:
     op = {"name": "replicate", "tags": {"purpose": "cdc"}, "pool": "warehouse"}
     synced = definitions(attributes("public.orders", op=op)).resolve_assets_def(
@@ -193,6 +212,12 @@ class Owned(PostgresCdcComponent):
     def get_asset_spec(self, table: TableName) -> dg.AssetSpec:
         return super().get_asset_spec(table).replace_attributes(owners=[self.owner])
 
+    def get_source_spec(self, table: TableName) -> dg.AssetSpec:
+        return super().get_source_spec(table).replace_attributes(group_name=self.owner[5:])
+
+    def get_slot_spec(self) -> dg.AssetSpec:
+        return super().get_slot_spec().merge_attributes(tags={"owned": "yes"})
+
     def execute(
         self, context: dg.AssetExecutionContext, assets: PipelineAssets
     ) -> Iterator[RunEvent]:
@@ -207,4 +232,6 @@ def test_a_subclass_adds_keys_and_overrides_specs_and_execution() -> None:
         result = defs.resolve_job_def("shop_sync").execute_in_process(instance=instance)
 
     assert specs(defs)["shop/public/orders"].owners == ["team:shop"]
+    assert specs(defs)["shop/source/public/orders"].group_name == "shop"
+    assert specs(defs)["shop/slot"].tags["owned"] == "yes"
     assert result.success

@@ -90,7 +90,7 @@ def test_the_schema_knows_every_key_and_no_reference() -> None:
 
     assert set(schema["properties"]) == {
         *("name", "source", "warehouse", "tables", "window", "health", "schedule"),
-        *("translation", "op"),
+        *("translation", "source_translation", "slot_translation", "op"),
     }
     assert set(schema["properties"]["source"]["propertyNames"]["enum"]) == {
         *("dsn", "slot", "publication")

@@ -210,8 +210,10 @@ class PipelineConfig(_Strict):
     window: WindowConfig = WindowConfig()
     health: HealthConfig = HealthConfig()
     schedule: Schedule = DEFAULT_SCHEDULE
-    translation: Any = None  # read by Dagster alone
-    op: Any = None  # read by Dagster alone
+    translation: Any = None  # read by Dagster alone, as are the next
+    source_translation: Any = None
+    slot_translation: Any = None
+    op: Any = None
     root: Annotated[Path, Field(exclude=True)] = Path()
 
     @property

@@ -16,7 +16,7 @@ from cdc_assets.config.variables import PLACES
 from cdc_assets.errors import ConfigError
 
 _COMPONENT_KEYS = ("type", "attributes", "template_vars_module", "requirements", "post_processing")
-_DAGSTERS_OWN = ("translation", "op")
+_DAGSTERS_OWN = ("translation", "source_translation", "slot_translation", "op")
 
 
 def load_config(path: Path, pipeline: str | None = None) -> PipelineConfig:

@@ -29,6 +29,8 @@ JsonSchema = dict[str, Any]
 # Keys of PipelineConfig that Dagster alone reads, by what they hold, and those no file holds.
 _DAGSTERS_OWN: Mapping[str, type[BaseModel]] = {
     "translation": AssetAttributesModel,
+    "source_translation": AssetAttributesModel,
+    "slot_translation": AssetAttributesModel,
     "op": OpSpec.model(),
 }
 _NOT_IN_FILES = frozenset({"root"})

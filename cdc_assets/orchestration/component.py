@@ -3,10 +3,10 @@
 Annotations are evaluated in this module: Dagster reads the one of an op's context.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
@@ -30,9 +30,11 @@ from cdc_assets.config import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import attributes_model, read_attributes
+from cdc_assets.orchestration.checks import check_specs
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
+from cdc_assets.orchestration.health import health_sensor
 from cdc_assets.orchestration.instance import warn_at_load
-from cdc_assets.orchestration.keys import names_of
+from cdc_assets.orchestration.keys import names_of, source_key
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
 from cdc_assets.orchestration.specs import mirror_spec, slot_spec, source_spec
@@ -52,6 +54,11 @@ _Window = TypeAliasType("_Window", WindowConfig)
 _Health = TypeAliasType("_Health", HealthConfig)
 _Schedule = TypeAliasType("_Schedule", Schedule)
 
+_Subject = TypeVar("_Subject")
+_OfTable = Annotated[
+    TranslationFn[TableName], TranslationFnResolver(lambda table: {"table": table})
+]
+
 
 @dg.scaffold_with(PostgresCdcScaffolder)
 class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
@@ -61,8 +68,9 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     the replication slot a control asset that each run materializes. A job syncs all of them, a
     schedule starts it.
 
-    Override `get_asset_spec` to shape the mirrors' specs in Python, `execute` to do something
-    before or after a sync; `translation:` shapes specs from YAML.
+    Override `get_asset_spec`, `get_source_spec` and `get_slot_spec` to shape specs in Python,
+    `execute` to do something before or after a sync; `translation:`, `source_translation:` and
+    `slot_translation:` shape specs from YAML.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -74,10 +82,11 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
     health: Annotated[_Health, _AS_WRITTEN] = HealthConfig()
     schedule: Annotated[_Schedule, _AS_WRITTEN] = DEFAULT_SCHEDULE
-    translation: (
+    translation: _OfTable | None = None
+    source_translation: _OfTable | None = None
+    slot_translation: (
         Annotated[
-            TranslationFn[TableName],
-            TranslationFnResolver(lambda table: {"table": table}),
+            TranslationFn[str], TranslationFnResolver(lambda pipeline: {"pipeline": pipeline})
         ]
         | None
     ) = None
@@ -120,6 +129,14 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         """Describe a table's mirror. Override it to change what `translation:` starts from."""
         return mirror_spec(self.config, table)
 
+    def get_source_spec(self, table: TableName) -> dg.AssetSpec:
+        """Describe a table of the source; mirrors and slot depend on the key that it has."""
+        return source_spec(self.config, table)
+
+    def get_slot_spec(self) -> dg.AssetSpec:
+        """Describe the control asset."""
+        return slot_spec(self.config)
+
     def execute(
         self, context: dg.AssetExecutionContext, assets: PipelineAssets
     ) -> Iterator[RunEvent]:
@@ -137,17 +154,30 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         """Build the pipeline's assets, job and schedule."""
         warn_at_load()
         config = self.config.model_copy(update={"root": project_root(context.path)})
-        mirrors = {table: self._translated(table) for table in config.table_names}
-        assets = PipelineAssets(config, {table: spec.key for table, spec in mirrors.items()})
-        synced = self._synced_assets(assets, [*mirrors.values(), slot_spec(config)])
-        sources = [source_spec(config, table) for table in config.table_names]
-        return dg.Definitions.merge(
-            dg.Definitions(assets=[*sources, synced]), job_and_schedule(config, synced.keys)
+        tables = config.table_names
+        sources = {
+            table: _shaped(self.get_source_spec(table), self.source_translation, table)
+            for table in tables
+        }
+        moved = {source_key(self.name, table): sources[table].key for table in tables}
+        mirrors = {
+            table: _depending(_shaped(self.get_asset_spec(table), self.translation, table), moved)
+            for table in tables
+        }
+        slot = _depending(_shaped(self.get_slot_spec(), self.slot_translation, self.name), moved)
+        assets = PipelineAssets(
+            config,
+            mirrors={table: spec.key for table, spec in mirrors.items()},
+            sources={table: spec.key for table, spec in sources.items()},
+            slot=slot.key,
         )
-
-    def _translated(self, table: TableName) -> dg.AssetSpec:
-        spec = self.get_asset_spec(table)
-        return self.translation(spec, table) if self.translation else spec
+        synced = self._synced_assets(assets, [*mirrors.values(), slot])
+        return dg.Definitions.merge(
+            dg.Definitions(
+                assets=[*sources.values(), synced], sensors=[health_sensor(config, slot.key)]
+            ),
+            job_and_schedule(config, synced.keys),
+        )
 
     def _synced_assets(
         self, assets: PipelineAssets, specs: Sequence[dg.AssetSpec]
@@ -156,6 +186,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         outputs = names_of(spec.key for spec in specs)
         upstream = dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps)
         inputs = names_of(key for key in upstream if key not in outputs.values())
+        checks = {spec.get_python_identifier(): spec for spec in check_specs(assets.slot)}
         op = self.op or OpSpec()
 
         @dg.op(
@@ -168,7 +199,8 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
             out={
                 name: dg.Out(dg.Nothing, is_required=False, code_version=spec.code_version)
                 for name, spec in zip(outputs, specs, strict=True)
-            },
+            }
+            | {name: dg.Out(dg.Nothing, is_required=False) for name in checks},
         )
         def sync_tables(context: dg.AssetExecutionContext) -> Iterator[RunEvent]:
             yield from self.execute(context, assets)
@@ -178,9 +210,22 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
             keys_by_output_name=outputs,
             node_def=sync_tables,
             specs=specs,
+            check_specs_by_output_name=checks,
             can_subset=True,
             backfill_policy=op.backfill_policy,
         )
+
+
+def _shaped(
+    spec: dg.AssetSpec, translation: TranslationFn[_Subject] | None, subject: _Subject
+) -> dg.AssetSpec:
+    return translation(spec, subject) if translation else spec
+
+
+def _depending(spec: dg.AssetSpec, moved: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
+    """Let a spec depend on the keys that the source's tables have after translation."""
+    deps = [dep._replace(asset_key=moved.get(dep.asset_key, dep.asset_key)) for dep in spec.deps]
+    return spec.replace_attributes(deps=deps)
 
 
 def _file(context: dg.ComponentLoadContext) -> Path:

@@ -21,8 +21,9 @@ from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.orchestration import metadata
+from cdc_assets.orchestration.checks import evaluations, plots
 from cdc_assets.orchestration.failures import describe, run_failure, tables_failure
-from cdc_assets.orchestration.keys import slot_key, source_key
+from cdc_assets.orchestration.health import look_at_health
 from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
@@ -32,25 +33,25 @@ from cdc_assets.progress import (
     TableResult,
     WindowApplied,
 )
+from cdc_assets.waits import listening
 
 RunEvent = dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetMaterialization
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineAssets:
-    """A pipeline and the keys that its assets have after translation."""
+    """A pipeline and the keys that its assets have after translation.
+
+    Attributes:
+        mirrors: The tables in the warehouse.
+        sources: The tables of the source.
+        slot: The control asset.
+    """
 
     config: PipelineConfig
     mirrors: Mapping[TableName, dg.AssetKey]
-
-    @property
-    def slot(self) -> dg.AssetKey:
-        """The control asset."""
-        return slot_key(self.config.name)
-
-    def source(self, table: TableName) -> dg.AssetKey:
-        """The asset of a table of the source."""
-        return source_key(self.config.name, table)
+    sources: Mapping[TableName, dg.AssetKey]
+    slot: dg.AssetKey
 
     def selected_tables(self, keys: Collection[dg.AssetKey]) -> tuple[TableName, ...]:
         """Find the tables whose mirrors a run was asked for."""
@@ -58,28 +59,36 @@ class PipelineAssets:
 
 
 def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> Iterator[RunEvent]:
-    """Sync the selected tables and report it.
+    """Sync the selected tables and report it; where checks alone were selected, only look.
 
     Raises:
         dg.Failure: The run failed, or a table did; everything else is reported before.
         dg.RetryRequested: What is in the way may be gone at the next try.
     """
+    run = _Run(context, assets)
+    if not context.selected_asset_keys:
+        run.look()
+        return
     # Drivers and Arrow take longer to import than a quiet run takes to run.
     from cdc_assets.replication.sync import sync
 
     tables = assets.selected_tables(context.selected_asset_keys)
     every_table = len(tables) == len(assets.mirrors)
-    run = _Run(context, assets)
     broke_off: CdcError | None = None
     try:
-        for event in sync(assets.config, tables=None if every_table else tables):
-            yield from run.report(event)
+        with listening(context.log.info):
+            for event in sync(assets.config, tables=None if every_table else tables):
+                yield from run.report(event)
     except CdcError as error:
         broke_off = error  # raised below, where it is no failure's context
     if broke_off is not None:
         context.log.error(describe(broke_off, assets.config.name))
         run.report_what_is_durable()
-        raise run_failure(broke_off, assets.config.name, retries=context.retry_number)
+        failure = run_failure(broke_off, assets.config.name, retries=context.retry_number)
+        if isinstance(failure, dg.Failure):
+            run.look()
+        raise failure
+    yield from run.report_slot(run.look())
     if run.failed:
         raise tables_failure(run.failed, assets.config.name)
 
@@ -92,6 +101,7 @@ class _Run:
         self._assets = assets
         self._durable: dict[TableName, tuple[ChangeCounts, LSN]] = {}
         self.failed: tuple[TableResult, ...] = ()
+        self._finished: SyncFinished | None = None
 
     def report(self, event: SyncEvent) -> Iterator[RunEvent]:
         """Log an event and give what Dagster keeps of it."""
@@ -115,10 +125,33 @@ class _Run:
                 self._context.log.error(f"{event.table} was left behind: {reason}")
             case SyncFinished():
                 self._context.log.info(_finished_line(event))
-                self.failed = event.failed
+                self.failed, self._finished = event.failed, event
                 yield from self._results(event)
             case _:
                 assert_never(event)
+
+    def look(self) -> metadata.Metadata:
+        """Look at the slot's health, tell what is new of it, and give what plots."""
+        checks, why = look_at_health(self._assets.config)
+        if not checks:
+            self._context.log.warning(f"the slot's health can't be looked at: {why}")
+            return {}
+        told = evaluations(
+            checks,
+            config=self._assets.config,
+            slot=self._assets.slot,
+            instance=self._context.instance,
+            asked_for=self._context.selected_asset_check_keys,
+        )
+        for evaluation in told:
+            self._context.log_event(evaluation)
+        return plots(checks)
+
+    def report_slot(self, found: metadata.Metadata) -> Iterator[RunEvent]:
+        """Materialize the slot, with its health as it is after the run."""
+        if self._finished is not None:
+            found = {**found, **metadata.slot_metadata(self._finished)}
+            yield self._materialized(self._assets.slot, found, self._finished.confirmed_lsn)
 
     def report_what_is_durable(self) -> None:
         """Materialize what was committed before the run broke off.
@@ -141,14 +174,12 @@ class _Run:
         reported = self._to_materialize(finished)
         for result in finished.tables:
             key = self._assets.mirrors[result.table]
-            found = metadata.table_metadata(result, self._assets.source(result.table))
+            found = metadata.table_metadata(result, self._assets.sources[result.table])
             if result in reported:
                 yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
-        found = metadata.slot_metadata(finished)
-        yield self._materialized(self._assets.slot, found, finished.confirmed_lsn)
 
     def _materialized(self, key: dg.AssetKey, found: metadata.Metadata, confirmed: LSN) -> RunEvent:
         # A result is for a selected asset only; a run may bring on and report others.

@@ -24,7 +24,7 @@ def source_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
         source_key(config.name, table),
         # No dagster/table_name: assets that share one are shown as the same table.
         description=f"Table `{table}` of the source, published by `{config.source.publication}`.",
-        group_name=config.name,
+        group_name=f"{config.name}_source",
         kinds={"postgres"},
     )
 
