@@ -115,12 +115,16 @@ class TableError(CdcError):
         table: The source table as the config names it.
         lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
         hint: What the reader can do about it.
+        many: What to say of several tables with this problem, behind their number: "are not …".
     """
 
-    def __init__(self, message: str, *, table: str, lsn: str = "", hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, table: str, lsn: str = "", hint: str = "", many: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.table = table
         self.lsn = lsn
+        self.many = many
 
 
 class SchemaChangeError(TableError):

@@ -97,6 +97,7 @@ class TableResult:
     first_commit: datetime | None = None  # of the changes that this run applied, UTC
     last_commit: datetime | None = None
     error: CdcError | None = None
+    left_out: tuple[str, ...] = ()  # generated columns of the source that the stream does not bring
 
     @property
     def changed(self) -> bool:

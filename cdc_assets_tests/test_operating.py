@@ -119,7 +119,7 @@ def test_a_check_finds_what_left_a_table_behind_and_what_will(
     sync_once(config)
 
     first, second = said(config)
-    assert "'public.a' or its publication was altered" in first
+    assert "'public.a' was altered on the source: added 'more'" in first
     assert "left 'public.b' behind" in second
     assert "numeric(4,1)" in second
 

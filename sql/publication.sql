@@ -6,7 +6,7 @@
 -- identity, of today and of tomorrow.
 
 CREATE PUBLICATION shop_cdc
-    FOR TABLE public.customers, public.products, public.orders, public.order_items
+    FOR TABLE ONLY public.customers, ONLY public.products, ONLY public.orders, ONLY public.order_items
     WITH (publish_via_partition_root = true);
 
 SELECT pg_create_logical_replication_slot('shop_cdc', 'pgoutput');

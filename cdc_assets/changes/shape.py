@@ -21,6 +21,8 @@ class SourceColumn:
         type_oid: As declared, domains unresolved: what Relation messages carry.
         typmod: Likewise.
         collation: Quoted name of a collation other than the database's, or empty.
+        operators: Its <, <=, =, >= and > with their schemas, where they are not pg_catalog's.
+        order_type: The type to cast it to when it is compared, or empty for its own.
     """
 
     name: str
@@ -30,6 +32,8 @@ class SourceColumn:
     typmod: int
     nullable: bool
     collation: str = ""
+    operators: tuple[str, ...] = ()
+    order_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,23 @@ class TableShape:
         announced = [(column.name, column.type_oid, column.typmod) for column in relation.columns]
         return _difference(declared, announced)
 
+    def altered_to(self, later: TableShape) -> str:
+        """Say how the catalog's later shape differs in its declaration; empty when it does not."""
+        if later.oid != self.oid:
+            return "it is another table of the same name"
+        sides = [
+            [(one.name, one.attnum, one.type_oid, one.typmod) for one in shape.columns]
+            for shape in (self, later)
+        ]
+        reasons = [_difference(*sides)]
+        if later.key != self.key:
+            reasons.append(f"its key is ({', '.join(later.key)}), was ({', '.join(self.key)})")
+        elif later.key_origin != self.key_origin:
+            reasons.append("its key was made anew")
+        if later.publication != self.publication:
+            reasons.append("its publication was altered")
+        return ", ".join(filter(None, reasons))
+
     def to_json(self) -> dict[str, Any]:
         """Give plain lists and strings."""
         return asdict(self)
@@ -98,7 +119,13 @@ class TableShape:
     def from_json(cls, plain: dict[str, Any]) -> TableShape:
         """Read what `to_json` gave."""
         columns = (
-            SourceColumn(**{**column, "type": SourceType(**column["type"])})
+            SourceColumn(
+                **{
+                    **column,
+                    "type": SourceType(**column["type"]),
+                    "operators": tuple(column.get("operators", ())),
+                }
+            )
             for column in plain["columns"]
         )
         return cls(
@@ -111,8 +138,10 @@ class TableShape:
 
 
 def _difference(
-    declared: Sequence[tuple[str, int, int]], announced: Sequence[tuple[str, int, int]]
+    declared: Sequence[tuple[str, *tuple[int, ...]]],
+    announced: Sequence[tuple[str, *tuple[int, ...]]],
 ) -> str:
+    """Compare names, in their order, and what else stands behind each, the type last."""
     if list(declared) == list(announced):
         return ""
     before, after = ({name: kind for name, *kind in side} for side in (declared, announced))
@@ -120,6 +149,8 @@ def _difference(
     dropped = [f"dropped {name!r}" for name in before if name not in after]
     changed = [
         f"another type of {name!r}"
+        if before[name][-2:] != after[name][-2:]
+        else f"dropped and added {name!r}"
         for name in after
         if before.get(name, after[name]) != after[name]
     ]

@@ -29,7 +29,8 @@ _SESSION = """
 _COLUMNS = """
     SELECT attname, coalesce(attnum = ANY (indkey), false) AS is_key
     FROM pg_attribute LEFT JOIN pg_index ON indrelid = attrelid AND indisprimary
-    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+      AND (attgenerated = '' OR attname = ANY (%s))  -- a mirror may be without generated ones
     ORDER BY attnum
 """
 _MIRROR_COLUMNS = """
@@ -86,9 +87,10 @@ def compare(config: PipelineConfig, *, dsn: str = "") -> list[Comparison]:
 def _compare_table(
     source: psycopg.Connection, warehouse: duckdb.DuckDBPyConnection, table: TableName
 ) -> Comparison:
-    columns: dict[str, bool] = dict(source.execute(_COLUMNS, [table.sql]).fetchall())
     types = dict(warehouse.execute(_MIRROR_COLUMNS, [table.schema, table.name]).fetchall())
     types = {name: kind for name, kind in types.items() if not name.startswith("_cdc_")}
+    found = source.execute(_COLUMNS, [table.sql, list(types)]).fetchall()
+    columns: dict[str, bool] = dict(found)
     if set(types) != set(columns):
         odd = sorted(set(types) ^ set(columns))
         problem = f"only one side has the columns {odd}" if types else "there is no mirror"
@@ -102,11 +104,19 @@ def _compare_table(
     return Comparison(table, ours.total(), theirs.total(), tuple(sorted(keys, key=repr)))
 
 
+def _own_rows(source: psycopg.Connection, table: TableName) -> str:
+    """Name a table without its child tables, which are none of the mirror's business."""
+    (is_partitioned,) = source.execute(
+        "SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass", [table.sql]
+    ).fetchone() or (False,)
+    return table.sql if is_partitioned else f"ONLY {table.sql}"
+
+
 def _source_rows(
     source: psycopg.Connection, table: TableName, columns: Sequence[str], kinds: Sequence[str]
 ) -> Counter[Row]:
     names = ", ".join(quote(name) for name in columns)
-    cursor = source.execute(f"SELECT {names} FROM {table.sql}")
+    cursor = source.execute(f"SELECT {names} FROM {_own_rows(source, table)}")
     result = cursor.pgresult
     assert result is not None
     readers = [from_source(kind) for kind in kinds]

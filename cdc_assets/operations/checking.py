@@ -17,19 +17,21 @@ from cdc_assets.errors import (
 from cdc_assets.replication.session import (
     Session,
     look_at_both_ends,
-    read_catalog,
     recopy_hint,
     shape_error,
 )
+from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.preflight import (
+    connection_problems,
+    is_standby,
     publication_problems,
     server_problems,
     spare_slot_problems,
-    table_problems,
 )
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_slot
+from cdc_assets.source.tables import all_table_problems
 
 
 def find_problems(
@@ -54,14 +56,20 @@ def find_problems(
 
 
 def _source_problems(control: Connection, config: PipelineConfig) -> Iterator[CdcError]:
-    yield from server_problems(control)
-    yield from publication_problems(control, config.source.publication)
+    problems, names = server_problems(control), config.table_names
+    yield from problems
+    if is_standby(control):
+        return  # the rest can't be asked there
+    catalog = read_catalog(control, config.source.publication, names)
+    yield from publication_problems(catalog, names)
     try:
         read_slot(control, config.source.slot)
     except CdcError as error:
         yield error
     yield from spare_slot_problems(control)
-    yield from table_problems(read_catalog(control, config), config.table_names).values()
+    yield from connection_problems(control)
+    for name in names:
+        yield from all_table_problems(catalog, name, names)
 
 
 def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> list[CdcError]:

@@ -15,11 +15,12 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, ConfigError
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.journal import Journal, digest, is_alive_here, now, read_journal
-from cdc_assets.replication.session import read_catalog
+from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.connection import connect, translated
 from cdc_assets.source.health import SlotHealth, read_health
-from cdc_assets.source.preflight import publication_problems, table_problems
+from cdc_assets.source.preflight import publication_problems
 from cdc_assets.source.setup import conninfo_of
+from cdc_assets.source.tables import table_problems
 
 _LAST_WORD_SECONDS = 2.0
 
@@ -62,10 +63,11 @@ def read_evidence(config: PipelineConfig) -> Evidence:
     try:
         with connect(conninfo) as control, translated(config.source.slot):
             slot = read_health(control, config.source.slot)
-            catalog = read_catalog(control, config)
+            names = config.table_names
+            catalog = read_catalog(control, config.source.publication, names)
             problems = (
-                *publication_problems(control, config.source.publication),
-                *table_problems(catalog, config.table_names).values(),
+                *publication_problems(catalog, names),
+                *table_problems(catalog, names).values(),
             )
             shapes = {name: digest(table.shape) for name, table in catalog.tables.items()}
     except ConfigError:

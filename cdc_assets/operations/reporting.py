@@ -94,6 +94,7 @@ def _table_as_json(table: TableResult) -> dict[str, Any]:
         **_counts(table.counts),
         "first_commit": table.first_commit.isoformat() if table.first_commit else None,
         "last_commit": table.last_commit.isoformat() if table.last_commit else None,
+        "left_out_columns": list(table.left_out),
         "error": table.error.message if table.error else None,
         "hint": table.error.hint if table.error else None,
     }

@@ -53,6 +53,11 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         "dagster/row_count": dg.MetadataValue.int(result.row_count),
         "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result.columns)),
         "dagster/column_lineage": dg.MetadataValue.column_lineage(_lineage(result.columns, source)),
+        **(
+            {"cdc/left_out_columns": dg.MetadataValue.json(list(result.left_out))}
+            if result.left_out
+            else {}
+        ),
     }
 
 

@@ -20,20 +20,14 @@ from cdc_assets.errors import (
     SourceChangedError,
     TableError,
 )
-from cdc_assets.identifiers import TableName, quote
+from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.replication.ownership import refuse_other_warehouse
-from cdc_assets.source.catalog import SourceTable, read_tables
+from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import ALL_ANEW, Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
-from cdc_assets.source.preflight import (
-    Catalog,
-    publication_problems,
-    read_all_names,
-    server_problems,
-    table_problems,
-)
+from cdc_assets.source.preflight import publication_problems, server_problems
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import (
     SlotState,
@@ -43,6 +37,7 @@ from cdc_assets.source.slot import (
     read_slot,
     wait_until_free,
 )
+from cdc_assets.source.tables import read_problems, table_problems
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
@@ -153,10 +148,10 @@ def open_session(
     with connect(conninfo) as control, translated(slot):
         lock_pipeline(control, slot)
         locked(control.info.backend_pid)
-        for problem in (
-            *server_problems(control),
-            *publication_problems(control, config.source.publication),
-        ):
+        for problem in server_problems(control):
+            raise problem
+        catalog = read_catalog(control, config.source.publication, config.table_names)
+        for problem in publication_problems(catalog, config.table_names):
             raise problem
         wait_until_free(control, slot)
         served = served_warehouse(control, slot)
@@ -164,7 +159,7 @@ def open_session(
             refuse_other_warehouse(config, served, None)  # before one is made
         mirrors = open_mirrors(config, memory_bytes=memory_bytes)
         try:
-            session = _compared(config, conninfo, control, mirrors, served)
+            session = _compared(config, conninfo, control, mirrors, served, catalog)
             if len(session.failed) == len(config.table_names):
                 raise next(iter(session.failed.values()))
             if served is None:
@@ -197,13 +192,14 @@ def look_at_both_ends(config: PipelineConfig) -> Iterator[Session]:
     conninfo, slot = conninfo_of(config), config.source.slot
     with connect(conninfo) as control, translated(slot):
         served = served_warehouse(control, slot)
+        catalog = read_catalog(control, config.source.publication, config.table_names)
         if config.warehouse_path.exists():
             mirrors = open_mirrors(config, read_only=True)
         else:
             refuse_other_warehouse(config, served, None)
             mirrors = DuckDBMirrors(None)
         try:
-            session = _compared(config, conninfo, control, mirrors, served)
+            session = _compared(config, conninfo, control, mirrors, served, catalog)
             if served is None:
                 _refuse_passed(session)
             yield session
@@ -217,6 +213,7 @@ def _compared(
     control: Connection,
     mirrors: DuckDBMirrors,
     served: Ownership | None,
+    catalog: Catalog,
 ) -> Session:
     """Read what both ends say, and compare it."""
     state, slot = Checkpoints(mirrors, config.name), config.source.slot
@@ -231,7 +228,7 @@ def _compared(
         state=state,
         identity=read_identity(control, slot),
         slot=read_slot(control, slot),
-        catalog=read_catalog(control, config),
+        catalog=catalog,
         checkpoints={name: known[name] for name in config.table_names if name in known},
     )
     _check(session)
@@ -259,14 +256,6 @@ def _keep_memory_bytes(session: Session) -> None:
             session.state.keep_memory_bytes(needed)
 
 
-def read_catalog(control: Connection, config: PipelineConfig) -> Catalog:
-    """Read what the source says of the config's tables."""
-    publication = config.source.publication
-    tables = read_tables(control, publication, config.table_names)
-    names = read_all_names(control) if len(tables) < len(config.table_names) else ()
-    return Catalog(publication, tables, names)
-
-
 def _check(session: Session) -> None:
     _check_identity(session)
     session.failed = {
@@ -274,6 +263,7 @@ def _check(session: Session) -> None:
         **_left_over_mirrors(session),
         **table_problems(session.catalog, session.config.table_names),
         **_keys_made_anew(session),
+        **_not_brought(session),
         **_gone_changes(session),
         **_gone_mirrors(session),
     }
@@ -325,18 +315,13 @@ def _gone_changes(session: Session) -> dict[TableName, CdcError]:
 
 def _unreadable(session: Session) -> dict[TableName, CdcError]:
     """Find tables that are to be copied and can't be read."""
-    role = quote(session.control.info.user)
-    return {
-        table: TableError(
-            f"the source's role may not read table {str(table)!r}, which the first copy needs",
-            table=str(table),
-            hint=f"as the owner: GRANT USAGE ON SCHEMA {quote(table.schema)} TO {role}; "
-            f"GRANT SELECT ON {table.sql} TO {role}",
-        )
-        for table, source in session.catalog.tables.items()
-        if not source.selectable
-        and (table not in session.checkpoints or session.checkpoints[table].phase == "copying")
-    }
+    to_copy = (
+        table
+        for table in session.config.table_names
+        if table not in session.checkpoints or session.checkpoints[table].phase == "copying"
+    )
+    found = {table: next(read_problems(session.catalog, table), None) for table in to_copy}
+    return {table: problem for table, problem in found.items() if problem is not None}
 
 
 def _keys_made_anew(session: Session) -> dict[TableName, CdcError]:
@@ -378,14 +363,28 @@ def _gone_mirrors(session: Session) -> dict[TableName, CdcError]:
     }
 
 
+def _not_brought(session: Session) -> dict[TableName, CdcError]:
+    """Find mirrors with a generated column that the stream does not bring, or not any more."""
+    return {
+        table: error
+        for table, point in session.checkpoints.items()
+        if (source := session.catalog.tables.get(table)) is not None
+        and set(point.shape.names) & set(source.left_out)
+        and (error := shape_error(session, table)) is not None
+    }
+
+
 def shape_error(session: Session, table: TableName) -> TableError | None:
     """Say whether the source's table has got another shape than its mirror, once all is applied."""
-    mirror, source = session.checkpoints[table].shape, session.source_table(table).shape
-    if mirror.declaration == source.declaration:
+    mirror, source = session.checkpoints[table].shape, session.source_table(table)
+    if mirror.declaration == source.shape.declaration:
         return None
+    generated = sorted(set(mirror.names) & set(source.left_out))
+    what = mirror.altered_to(source.shape)
+    if generated:
+        what = f"{generated[0]!r} is a generated column, which the stream does not bring"
     return SchemaChangeError(
-        f"table {str(table)!r} or its publication was altered on the source: its columns, its key "
-        "or what is published of it are not those of the mirror any more",
+        f"table {str(table)!r} was altered on the source: {what}",
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
         hint=recopy_hint(table),

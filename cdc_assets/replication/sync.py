@@ -240,6 +240,7 @@ class _Run:
             first_commit=_time(applied.first_commit_micros),
             last_commit=_time(applied.last_commit_micros),
             error=error,
+            left_out=source.left_out if (source := session.catalog.tables.get(table)) else (),
         )
 
 

@@ -2,61 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cdc_assets.changes.shape import SourceColumn, TableShape
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
-from cdc_assets.pgoutput.types import SourceType
-from cdc_assets.source.connection import Connection
+from cdc_assets.source.columns import DeclaredColumn, read_columns
+from cdc_assets.source.connection import Connection, fetch_one
+from cdc_assets.source.keys import UniqueIndex, choose_key, read_indexes
+from cdc_assets.source.writers import GENERATED_ARE_CHECKED, Part, PublishedAs, read_parts
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """A published table with what identifies its rows.
+    """A table with what is published of it and what identifies its rows.
 
     Attributes:
         identity: pg_class.relreplident: d, n, f or i.
-        shape: The published columns in the order of their attnum, and the key, empty when nothing
-            identifies a row.
+        shape: The columns that the stream brings, in the order of their attnum, and the key, empty
+            when nothing identifies a row.
+        indexes: Its unique indexes.
         row_filter: The publication's WHERE for this table, or empty.
+        published_as: How the publication shows it, or will show it.
+        left_out: Its generated columns that the stream does not bring.
         is_partitioned: Whether its rows lie in partitions.
-        has_mixed_identity: Whether a partition's replica identity has other columns than the
-            table's.
-        has_unlogged_part: Whether a partition's changes are not in the WAL: it is unlogged, or a
-            foreign table.
-        selectable: Whether the role may read the table, which the first copy needs.
+        parts: The relations that hold its rows.
+        children: Tables that inherit from it: their rows are their own.
+        roots: Of a partition, the tables above it.
+        published_root: The one of them under whose name the publication shows it, if one is.
+        readable: Whether the role may read the table, which the first copy needs.
+        hides_rows: Whether row-level security would hide rows from the role.
+        owned: Whether the role may do what the table's owner may.
     """
 
     name: TableName
     identity: str
     shape: TableShape
+    indexes: tuple[UniqueIndex, ...]
     row_filter: str
+    published_as: PublishedAs
+    left_out: tuple[str, ...]
     is_partitioned: bool
-    has_mixed_identity: bool
-    has_unlogged_part: bool
-    selectable: bool
+    parts: tuple[Part, ...]
+    children: tuple[TableName, ...]
+    roots: tuple[TableName, ...]
+    published_root: TableName | None
+    readable: bool
+    hides_rows: bool
+    owned: bool
     published: bool
 
 
-_IDENTITY_COLUMNS = """
-(SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_index i
- JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
- WHERE i.indrelid = {relation}.oid AND CASE {relation}.relreplident
-     WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A publication and what the role may do with it.
+
+    Attributes:
+        exists: Whether it does; the rest is what setup would make of it otherwise.
+        owned: Whether the role may alter it, or make it.
+        leaves_out: The kinds of changes that it does not publish.
+        via_root: Whether partitions are published as their root.
+        stored: Whether stored generated columns are published without a column list.
+    """
+
+    name: str
+    exists: bool
+    owned: bool
+    all_tables: bool
+    leaves_out: tuple[str, ...]
+    via_root: bool
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the checks need to know of the source, read once.
+
+    Attributes:
+        version: server_version_num.
+        role: Whose session it is.
+        tables: Of the wanted names, those that are ordinary or partitioned tables.
+        others: Of the wanted names, those that are something else: their pg_class.relkind.
+        temporary: Of the wanted names, those that only a temporary table has.
+        all_names: Every table's name, where one of the wanted ones is none.
+    """
+
+    version: int
+    role: str
+    database: str
+    publication: Publication
+    tables: Mapping[TableName, SourceTable]
+    others: Mapping[TableName, str]
+    temporary: frozenset[TableName]
+    all_names: tuple[str, ...]
+
+
+MUST_PUBLISH = ("insert", "update", "delete", "truncate")
+_PUBLICATION = """
+SELECT pub.oid IS NOT NULL,
+       CASE WHEN pub.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+            ELSE pg_has_role(pub.pubowner, 'USAGE') END,
+       coalesce(puballtables, false), coalesce(pubinsert, true), coalesce(pubupdate, true),
+       coalesce(pubdelete, true), coalesce(pubtruncate, true), coalesce(pubviaroot, true),
+       coalesce(to_jsonb(pub) ->> 'pubgencols' = 's', false)
+FROM (SELECT) AS always LEFT JOIN pg_publication pub ON pubname = %s
 """
-_LEAVES = """
-FROM pg_partition_tree(c.oid) part JOIN pg_class leaf ON leaf.oid = part.relid
-WHERE part.isleaf AND c.relkind = 'p'
-"""
-_TABLES = f"""
+_TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], p.rowfilter,
        p.tablename IS NOT NULL, c.relkind = 'p',
-       EXISTS (SELECT 1 {_LEAVES} AND leaf.relreplident <> 'f'
-                 AND {_IDENTITY_COLUMNS.format(relation="leaf")}
-                     IS DISTINCT FROM {_IDENTITY_COLUMNS.format(relation="c")}),
-       EXISTS (SELECT 1 {_LEAVES} AND (leaf.relpersistence <> 'p' OR leaf.relkind = 'f')),
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+       row_security_active(c.oid), pg_has_role(c.relowner, 'USAGE'),
+       (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum = ANY(r.prattrs)),
+       ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum IN
+             (SELECT found[1]::int FROM regexp_matches(r.prqual::text, ':varattno (\\d+)', 'g')
+              AS found) ORDER BY a.attnum),
        concat_ws('.', pub.oid, pub.xmin, p.rowfilter,
            (SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = pub.oid AND r.prrelid = c.oid),
            (SELECT s.oid FROM pg_publication_namespace s
@@ -65,162 +125,184 @@ FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
 JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
 LEFT JOIN pg_publication pub ON pub.pubname = %s
+LEFT JOIN pg_publication_rel r ON r.prpubid = pub.oid AND r.prrelid = c.oid
 LEFT JOIN pg_publication_tables p
   ON p.pubname = pub.pubname AND p.schemaname = n.nspname AND p.tablename = c.relname
 """
-_COLUMNS = """
-SELECT a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, a.atttypmod,
-       format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-       CASE WHEN a.attcollation NOT IN (0, 100)
-            THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) ELSE '' END
-FROM pg_attribute a
-LEFT JOIN pg_collation co ON co.oid = a.attcollation
-LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
-WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attrelid, a.attnum
+_RELATED = """
+SELECT wanted.oid::bigint, found.kind, n.nspname, c.relname, p.tablename IS NOT NULL
+FROM unnest(%s::oid[]) AS wanted(oid) JOIN pg_class self ON self.oid = wanted.oid
+CROSS JOIN LATERAL (
+    SELECT 'root' AS kind, relid FROM pg_partition_ancestors(self.oid)
+    WHERE self.relispartition AND relid <> self.oid
+    UNION ALL
+    SELECT 'child', inhrelid FROM pg_inherits WHERE inhparent = self.oid AND self.relkind = 'r'
+) AS found
+JOIN pg_class c ON c.oid = found.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_publication_tables p
+  ON p.pubname = %s AND p.schemaname = n.nspname AND p.tablename = c.relname
+ORDER BY wanted.oid, n.nspname, c.relname
 """
-_TYPES = """
-SELECT t.oid::bigint, t.typtype, t.typbasetype::bigint, t.typtypmod, coalesce(e.oid, 0)::bigint
-FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid
-WHERE t.oid = ANY(%s::oid[])
+_NOT_TABLES = """
+SELECT n.nspname, c.relname, c.relkind, c.relpersistence = 't' AND c.relkind IN ('r', 'p')
+FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
+JOIN pg_class c ON c.relname = wanted.relname JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = wanted.nspname AND c.relkind NOT IN ('r', 'p') OR c.relpersistence = 't'
 """
-# A key must find every row: no partial or expression index, nothing deferrable, no nullable column;
-# and it must tell apart what the column's own order tells apart, in which chunks are cut.
-# A constraint outlives REINDEX CONCURRENTLY, its index does not.
-_KEYS = """
-SELECT i.indrelid::bigint, i.indisprimary, i.indisreplident,
-       array_agg(a.attname::text ORDER BY k.place), min(con.oid)::bigint, i.indexrelid::bigint
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1], i.indclass[0:i.indnkeyatts - 1],
-    i.indcollation[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, opclass, collated, place)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-JOIN pg_opclass o ON o.oid = k.opclass
-LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.contype IN ('p', 'u')
-WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indisvalid AND i.indimmediate
-  AND i.indpred IS NULL AND i.indexprs IS NULL
-GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident
-HAVING bool_and(a.attnotnull AND o.opcdefault AND k.collated = a.attcollation)
-ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indexrelid
+_ALL_NAMES = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 """
 
 
-def read_tables(
-    connection: Connection, publication: str, names: Collection[TableName]
+def read_catalog(connection: Connection, publication: str, names: Collection[TableName]) -> Catalog:
+    """Read what the checks need to know of the source and of the tables `names`."""
+    version, role, database = fetch_one(
+        connection,
+        "SELECT current_setting('server_version_num')::int, current_user, current_database()",
+    )
+    state = _read_publication(connection, publication)
+    tables = _read_tables(connection, state, names, version)
+    missing = [name for name in names if name not in tables]
+    others, temporary = _read_others(connection, missing) if missing else ({}, frozenset())
+    everything = connection.execute(_ALL_NAMES).fetchall() if missing else ()
+    return Catalog(
+        version=version,
+        role=role,
+        database=database,
+        publication=state,
+        tables=tables,
+        others=others,
+        temporary=temporary,
+        all_names=tuple(str(TableName(schema, name)) for schema, name in everything),
+    )
+
+
+def _read_publication(connection: Connection, name: str) -> Publication:
+    exists, owned, all_tables, *kinds, via_root, stored = fetch_one(
+        connection, _PUBLICATION, (name,)
+    )
+    return Publication(
+        name=name,
+        exists=exists,
+        owned=owned,
+        all_tables=all_tables,
+        leaves_out=tuple(
+            kind for kind, publishes in zip(MUST_PUBLISH, kinds, strict=True) if not publishes
+        ),
+        via_root=via_root,
+        stored=stored,
+    )
+
+
+def _read_others(
+    connection: Connection, names: Collection[TableName]
+) -> tuple[dict[TableName, str], frozenset[TableName]]:
+    schemas, relations = _split(names)
+    others, temporary = {}, set()
+    for schema, name, kind, is_temporary in connection.execute(_NOT_TABLES, (schemas, relations)):
+        if not is_temporary:
+            others[TableName(schema, name)] = kind
+        else:
+            temporary |= {wanted for wanted in names if wanted.name == name}
+    return others, frozenset(temporary - others.keys())
+
+
+def _split(names: Collection[TableName]) -> tuple[list[str], list[str]]:
+    return [name.schema for name in names], [name.name for name in names]
+
+
+def _read_tables(
+    connection: Connection, publication: Publication, names: Collection[TableName], version: int
 ) -> dict[TableName, SourceTable]:
-    """Read the catalog for `names`; a table that does not exist is left out."""
-    rows = connection.execute(
-        _TABLES, ([name.schema for name in names], [name.name for name in names], publication)
-    ).fetchall()
+    """Read the catalog for `names`; what is not a table is left out."""
+    rows = connection.execute(_TABLES, (*_split(names), publication.name)).fetchall()
     oids = [row[2] for row in rows]
-    columns = _read_columns(connection, oids)
-    keys = _read_keys(connection, oids)
+    columns = read_columns(connection, oids)
+    indexes, parts = read_indexes(connection, oids), read_parts(connection, oids)
+    children, roots, published_roots = _read_related(connection, publication, oids)
     tables = {}
     for row in rows:
         schema, relation, oid, identity, attnames, row_filter, published, *rest = row
-        partitioned, mixed, unlogged, readable, publication = rest
-        key = _choose_key(identity, keys.get(oid, []))
+        partitioned, readable, hides, owned, column_list, filtered_by, entry = rest
+        key = choose_key(identity, indexes[oid])
         name = TableName(schema, relation)
-        wanted = set(attnames or [column.name for column in columns[oid]])
+        brought = [
+            one.column
+            for one in columns[oid]
+            if _is_brought(one, attnames, stored=publication.stored, version=version)
+        ]
+        names_brought = {column.name for column in brought}
         tables[name] = SourceTable(
             name=name,
             identity=identity,
             shape=TableShape(
                 oid=oid,
-                columns=tuple(column for column in columns[oid] if column.name in wanted),
+                columns=tuple(brought),
                 key=key.columns if key else (),
-                publication=publication,
+                publication=entry,
                 key_origin=key.origin(identity) if key else 0,
             ),
+            indexes=tuple(indexes[oid]),
             row_filter=row_filter or "",
+            published_as=PublishedAs(
+                columns=None if column_list is None else tuple(column_list),
+                filtered_by=tuple(filtered_by),
+                stored=publication.stored,
+            ),
+            left_out=tuple(
+                one.column.name
+                for one in columns[oid]
+                if one.generated and one.column.name not in names_brought
+            ),
             is_partitioned=partitioned,
-            has_mixed_identity=mixed,
-            has_unlogged_part=unlogged,
-            selectable=readable,
+            parts=tuple(parts[oid]),
+            children=tuple(children.get(oid, ())),
+            roots=tuple(roots.get(oid, ())),
+            published_root=published_roots.get(oid),
+            readable=readable,
+            hides_rows=hides,
+            owned=owned,
             published=published,
         )
     return tables
 
 
-def _read_columns(connection: Connection, oids: list[int]) -> dict[int, list[SourceColumn]]:
-    rows = connection.execute(_COLUMNS, (oids,)).fetchall()
-    types = _read_types(connection, {row[3] for row in rows})
-    columns: dict[int, list[SourceColumn]] = {oid: [] for oid in oids}
-    for relation, name, attnum, type_oid, typmod, type_name, nullable, collation in rows:
-        resolved = _resolve(types, type_oid, typmod, type_name)
-        columns[relation].append(
-            SourceColumn(name, attnum, resolved, type_oid, typmod, nullable, collation)
-        )
-    return columns
+def _is_brought(
+    declared: DeclaredColumn, attnames: list[str] | None, *, stored: bool, version: int
+) -> bool:
+    """Say whether the stream brings a column; `attnames` is None while the table is not published.
+
+    Before version 18 pgoutput passes over generated columns, though pg_publication_tables has them.
+    """
+    if declared.generated and version < GENERATED_ARE_CHECKED:
+        return False
+    if attnames is not None:
+        return declared.column.name in attnames
+    return not declared.generated or (stored and declared.generated == "s")
 
 
-@dataclass(frozen=True, slots=True)
-class _TypeRow:
-    kind: str
-    base: int
-    base_typmod: int
-    element: int
+_Related = dict[int, list[TableName]]
 
 
-def _read_types(connection: Connection, oids: Iterable[int]) -> dict[int, _TypeRow]:
-    """Read types with all base and element types under them."""
-    found: dict[int, _TypeRow] = {}
-    missing = set(oids)
-    while missing:
-        for oid, *row in connection.execute(_TYPES, (sorted(missing),)):
-            found[oid] = _TypeRow(*row)
-        under = {oid for row in found.values() for oid in (row.base, row.element) if oid}
-        missing = under - found.keys()
-    return found
-
-
-def _resolve(types: Mapping[int, _TypeRow], oid: int, typmod: int, name: str) -> SourceType:
-    oid, typmod = _under_domains(types, oid, typmod)
-    element = types[oid].element
-    if element:
-        oid, typmod = _under_domains(types, element, typmod)
-    return SourceType(name, oid, typmod, is_array=bool(element), is_enum=types[oid].kind == "e")
-
-
-def _under_domains(types: Mapping[int, _TypeRow], oid: int, typmod: int) -> tuple[int, int]:
-    while types[oid].kind == "d":
-        oid, typmod = types[oid].base, types[oid].base_typmod
-    return oid, typmod
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    is_primary: bool
-    is_identity: bool
-    columns: tuple[str, ...]
-    constraint: int | None
-    index: int
-
-    def origin(self, identity: str) -> int:
-        """Give what tells the key from one of the same columns that was made anew, 0 for nothing.
-
-        With identity full the stream goes on while the key is dropped, and does not say so.
-        """
-        return self.constraint or (self.index if identity == "f" else 0)
-
-
-def _read_keys(connection: Connection, oids: list[int]) -> dict[int, list[_Key]]:
-    keys: dict[int, list[_Key]] = {}
-    for relation, is_primary, is_identity, names, *origin in connection.execute(_KEYS, (oids,)):
-        keys.setdefault(relation, []).append(_Key(is_primary, is_identity, tuple(names), *origin))
-    return keys
-
-
-def _choose_key(identity: str, candidates: list[_Key]) -> _Key | None:
-    """Take the key that old tuples carry: a full one carries every column, so any key serves."""
-    for key in candidates:
-        match identity:
-            case "d" if key.is_primary:
-                return key
-            case "i" if key.is_identity:
-                return key
-            case "f":
-                return key
-    return None
+def _read_related(
+    connection: Connection, publication: Publication, oids: list[int]
+) -> tuple[_Related, _Related, dict[int, TableName]]:
+    """Read children, roots, and the root under which a partition is published."""
+    children: _Related = {}
+    roots: _Related = {}
+    published_roots: dict[int, TableName] = {}
+    for oid, kind, schema, name, published in connection.execute(
+        _RELATED, (oids, publication.name)
+    ):
+        table = TableName(schema, name)
+        if kind == "child":
+            children.setdefault(oid, []).append(table)
+            continue
+        roots.setdefault(oid, []).append(table)
+        if published and publication.via_root:
+            published_roots[oid] = table
+    return children, roots, published_roots
 
 
 def row_estimate(connection: Connection, oid: int) -> int | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
-from cdc_assets.source.catalog import read_tables
+from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.connection import Connection, complete_conninfo, connect, translated
-from cdc_assets.source.preflight import Catalog, table_problems
+from cdc_assets.source.tables import table_problems
 
 # Tables that people made: no system's, no extension's, and a partitioned table as one.
 _TABLES = """
@@ -29,8 +29,7 @@ def discover_tables(conninfo: str) -> dict[TableName, CdcError | None]:
     complete = complete_conninfo(conninfo, application="cdc-assets scaffold")
     with connect(complete) as control, translated(""):
         names = _names(control)
-        catalog = Catalog("", read_tables(control, "", names), ())
-        problems = table_problems(catalog, names, published=False)
+        problems = table_problems(read_catalog(control, "", names), names, published=False)
     return {name: problems.get(name) for name in names}
 
 

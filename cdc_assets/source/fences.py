@@ -17,6 +17,7 @@ from cdc_assets.changes.fence import Fence, KeyText, shown_everywhere
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.source.connection import Connection
+from cdc_assets.source.ordering import compare, compared_as
 
 
 def fenced(
@@ -64,8 +65,8 @@ def _ranges_of(
             AS range({", ".join(low + high)}, from_low, to_high, place)
         )
         SELECT keys.place - 1, ranges.place - 1 FROM keys, ranges
-        WHERE (NOT from_low OR {_row(shape, key)} > {_row(shape, low)})
-          AND (NOT to_high OR {_row(shape, key)} <= {_row(shape, high)})
+        WHERE (NOT from_low OR {_compare(shape, key, ">", low)})
+          AND (NOT to_high OR {_compare(shape, key, "<=", high)})
     """
     parameters = [
         *keys,
@@ -79,8 +80,9 @@ def _ranges_of(
 
 
 def _typed(shape: TableShape, names: list[str]) -> str:
+    """Cast texts to the key's types; an open end is null, which a domain may refuse."""
     return ", ".join(
-        f"{name}::{_literally(column.type.name)} AS {name}"
+        f"CASE WHEN {name} IS NOT NULL THEN {name}::{_literally(column.type.name)} END AS {name}"
         for name, column in zip(names, shape.key_columns, strict=True)
     )
 
@@ -89,13 +91,18 @@ def _arrays(names: list[str]) -> str:
     return ", ".join("%s::text[]" for _ in names)
 
 
-def _row(shape: TableShape, names: list[str]) -> str:
-    columns = zip(names, shape.key_columns, strict=True)
-    return f"({', '.join(_collated(name, column) for name, column in columns)})"
+def _compare(shape: TableShape, left: list[str], operator: str, right: list[str]) -> str:
+    sides = (
+        [_collated(name, column) for name, column in zip(names, shape.key_columns, strict=True)]
+        for names in (left, right)
+    )
+    one, other = sides
+    return _literally(compare(shape, one, operator, other))
 
 
 def _collated(name: str, column: SourceColumn) -> str:
-    return f"{name} COLLATE {_literally(column.collation)}" if column.collation else name
+    value = compared_as(column, name)
+    return f"{value} COLLATE {column.collation}" if column.collation else value
 
 
 def _literally(name: str) -> str:

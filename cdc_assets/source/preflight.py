@@ -1,31 +1,39 @@
-"""What must hold on the source before anything is read, each with its fix."""
+"""What must hold of the server and the publication before anything is read, each with its fix."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 
-from cdc_assets.errors import CdcError, PreflightError, ReplicaIdentityError, TableError
-from cdc_assets.identifiers import TableName, nearest
-from cdc_assets.source.catalog import SourceTable
+from cdc_assets.errors import CdcError, PreflightError
+from cdc_assets.identifiers import TableName
+from cdc_assets.source.catalog import MUST_PUBLISH, Catalog
 from cdc_assets.source.connection import Connection, fetch_one
 from cdc_assets.source.managed import RDS_ROLE, log_hint, replication_hint
+from cdc_assets.source.publishing import create_sql, entry, set_sql
 
 MIN_VERSION = 150000  # pg_publication_tables has column lists and row filters from 15 on
-MUST_PUBLISH = ("insert", "update", "delete", "truncate")
+# A run's own session, one that reads a chunk or a window, and one that reads rows anew
+SESSIONS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """What the checks need to know of the source, read once."""
-
-    publication: str
-    tables: Mapping[TableName, SourceTable]
-    all_names: tuple[str, ...]
+def is_standby(connection: Connection) -> bool:
+    """Say whether the server is in recovery."""
+    return bool(fetch_one(connection, "SELECT pg_is_in_recovery()")[0])
 
 
 def server_problems(connection: Connection) -> list[CdcError]:
-    """Find what keeps every table from being replicated."""
+    """Find what keeps every table from being replicated.
+
+    A standby is told apart first: much of what a run asks can't even be asked there.
+    """
+    if is_standby(connection):
+        return [
+            PreflightError(
+                "the source is a standby: it only reads, and a run needs the server that writes",
+                hint="name the primary in source.dsn; where it lists several hosts, add "
+                "target_session_attrs=read-write",
+            )
+        ]
     version, wal_level, may_replicate, role, encoding = fetch_one(
         connection,
         "SELECT current_setting('server_version_num')::int, current_setting('wal_level'),"
@@ -83,128 +91,75 @@ def spare_slot_problems(connection: Connection) -> list[CdcError]:
     ]
 
 
-def publication_problems(connection: Connection, publication: str) -> list[CdcError]:
-    """Find what keeps the publication from carrying every change."""
-    row = connection.execute(
-        "SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication"
-        " WHERE pubname = %s",
-        (publication,),
-    ).fetchone()
-    if row is None:
-        return [
-            PreflightError(
-                f"publication {publication!r} does not exist",
-                hint="run 'cdc-assets setup' to create it, or as the owner what "
-                "'cdc-assets sql publication' prints",
+_LIMITS = """
+SELECT 'the source has', current_setting('max_connections')::int
+         - CASE WHEN rolsuper THEN 0
+                ELSE current_setting('superuser_reserved_connections')::int
+                     + coalesce(current_setting('reserved_connections', true)::int, 0) END,
+       (SELECT sum(numbackends)::int FROM pg_stat_database),
+       'as an administrator: raise max_connections; then restart the source'
+FROM pg_roles WHERE rolname = current_user
+UNION ALL
+SELECT format('role %L may have', rolname), rolconnlimit,
+       (SELECT count(*)::int FROM pg_stat_activity WHERE usesysid = r.oid),
+       format('as an administrator: ALTER ROLE %I CONNECTION LIMIT ', rolname)
+FROM pg_roles r WHERE rolname = current_user AND rolconnlimit >= 0 AND NOT rolsuper
+UNION ALL
+SELECT format('database %L has', datname), datconnlimit,
+       (SELECT numbackends FROM pg_stat_database s WHERE s.datid = d.oid),
+       format('as its owner: ALTER DATABASE %I CONNECTION LIMIT ', datname)
+FROM pg_database d, pg_roles r WHERE datname = current_database() AND datconnlimit >= 0
+  AND rolname = current_user AND NOT rolsuper
+"""
+
+
+def connection_problems(connection: Connection) -> Iterator[CdcError]:
+    """Find out whether a run finds room for its sessions; this one is the first of them."""
+    for who, allowed, used, way in connection.execute(_LIMITS):
+        lacking = SESSIONS - 1 - (allowed - used)
+        if lacking > 0:
+            more = allowed + lacking if way.endswith("LIMIT ") else ""
+            yield PreflightError(
+                f"{who} room for {allowed} sessions, and {used} are open: a run needs"
+                f" {SESSIONS} of them",
+                hint=f"{way}{more}, or end sessions that idle",
             )
-        ]
-    missing = [kind for kind, publishes in zip(MUST_PUBLISH, row, strict=True) if not publishes]
-    if not missing:
+
+
+def publication_problems(catalog: Catalog, names: Collection[TableName]) -> list[CdcError]:
+    """Find what keeps the publication from carrying every change of the config's tables."""
+    publication = catalog.publication
+    if not publication.exists:
+        return [missing_publication(catalog, names)]
+    if not publication.leaves_out:
         return []
+    kinds = ", ".join(MUST_PUBLISH)
     return [
         PreflightError(
-            f"publication {publication!r} leaves out {', '.join(missing)}: these would be lost",
-            hint=f"ALTER PUBLICATION \"{publication}\" SET (publish = '{', '.join(MUST_PUBLISH)}')",
+            f"publication {publication.name!r} leaves out {', '.join(publication.leaves_out)}: "
+            "these would be lost",
+            hint="as its owner: " + set_sql(publication.name, f"publish = '{kinds}'"),
         )
     ]
 
 
-def read_all_names(connection: Connection) -> tuple[str, ...]:
-    """List every table's name, to find what a mistyped one meant."""
-    rows = connection.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
-        " WHERE relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
-    ).fetchall()
-    return tuple(str(TableName(schema, name)) for schema, name in rows)
-
-
-def table_problems(
-    catalog: Catalog, names: Collection[TableName], *, published: bool = True
-) -> dict[TableName, TableError]:
-    """Find what keeps single tables from being replicated: the first thing of each.
-
-    Args:
-        catalog: The source's.
-        names: The tables to look at.
-        published: Whether they must be in the publication already.
-    """
-    found = {name: _table_problem(catalog, name, published) for name in names}
-    return {name: problem for name, problem in found.items() if problem is not None}
-
-
-def _table_problem(catalog: Catalog, name: TableName, published: bool) -> TableError | None:
-    table = catalog.tables.get(name)
-    if table is None:
-        meant = nearest(str(name), catalog.all_names)
-        return TableError(
-            f"table {str(name)!r} does not exist on the source",
-            table=str(name),
-            hint=f"did you mean {meant!r}?" if meant else "correct it in the config's tables",
+def missing_publication(catalog: Catalog, names: Collection[TableName]) -> CdcError:
+    """Say that there is no publication, and who may make it."""
+    publication = catalog.publication.name
+    foreign = [name for name in names if name in catalog.tables and not catalog.tables[name].owned]
+    lacks = []
+    if not catalog.publication.owned:
+        lacks.append(f"CREATE on database {catalog.database!r}")
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        lacks.append(f"ownership of {str(foreign[0])!r}{more}")
+    if not lacks:
+        return PreflightError(
+            f"publication {publication!r} does not exist", hint="run 'cdc-assets setup'"
         )
-    # before it is published: without identity UPDATE and DELETE would fail on the source then
-    if (problem := _identity_problem(table)) is not None:
-        return problem
-    if published and not table.published:
-        return TableError(
-            f"table {str(name)!r} is not in publication {catalog.publication!r}",
-            table=str(name),
-            hint="run 'cdc-assets setup', or as the owner: ALTER PUBLICATION"
-            f' "{catalog.publication}" ADD TABLE {name.sql}',
-        )
-    return _column_problem(table)
-
-
-def _identity_problem(table: SourceTable) -> TableError | None:
-    name = str(table.name)
-    if not table.shape.key:
-        has = "REPLICA IDENTITY FULL but no key" if table.identity == "f" else "no replica identity"
-        return ReplicaIdentityError(
-            f"table {name!r} has {has}: nothing says which row a change is about",
-            table=name,
-            hint="add a primary key, or a unique index over NOT NULL columns, in their own "
-            "collation and default order, and ALTER TABLE"
-            f" {table.name.sql} REPLICA IDENTITY USING INDEX; until then UPDATE and DELETE of a"
-            " published table without identity fail on the source",
-        )
-    if table.has_mixed_identity:
-        return ReplicaIdentityError(
-            f"a partition of table {name!r} has another replica identity than the table: its "
-            "changes would not say which row they are about",
-            table=name,
-            hint="ALTER TABLE the partition REPLICA IDENTITY as the table's; if it has changed "
-            "since, copy the table anew: cdc-assets teardown --table …; cdc-assets sync",
-        )
-    if table.has_unlogged_part:
-        return TableError(
-            f"a partition of table {name!r} is unlogged or a foreign table: its changes are not in "
-            "the WAL",
-            table=name,
-            hint="ALTER TABLE the partition SET LOGGED, or replicate the other partitions by name",
-        )
-    unpublished = set(table.shape.key) - set(table.shape.names)
-    if unpublished:
-        return ReplicaIdentityError(
-            f"table {name!r} does not publish its key column {min(unpublished)!r}",
-            table=name,
-            hint="add it to the publication's column list",
-        )
-    return None
-
-
-def _column_problem(table: SourceTable) -> TableError | None:
-    name, seen = str(table.name), dict[str, str]()
-    for column in table.shape.names:
-        if column.casefold().startswith("_cdc_"):
-            return TableError(
-                f"column {column!r} of table {name!r} has a reserved name",
-                table=name,
-                hint="columns that start with _cdc_ are ours: leave it out with a column list",
-            )
-        other = seen.setdefault(column.casefold(), column)
-        if other != column:
-            return TableError(
-                f"columns {other!r} and {column!r} of table {name!r} are one name in the warehouse",
-                table=name,
-                hint="leave one of them out with a column list of the publication",
-            )
-    return None
+    sql = create_sql(publication, [entry(name) for name in names])
+    return PreflightError(
+        f"publication {publication!r} does not exist, and role {catalog.role!r} may not create it: "
+        f"it lacks {' and '.join(lacks)}",
+        hint=f"as the tables' owner: {sql}; then run 'cdc-assets setup'",
+    )

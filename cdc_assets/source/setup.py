@@ -7,7 +7,7 @@ import psycopg
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError, SlotInvalidatedError, SlotNotFoundError
 from cdc_assets.identifiers import quote, quote_literal
-from cdc_assets.source.catalog import read_tables
+from cdc_assets.source.catalog import MUST_PUBLISH, read_catalog
 from cdc_assets.source.connection import (
     Connection,
     complete_conninfo,
@@ -17,14 +17,8 @@ from cdc_assets.source.connection import (
 )
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import forget_served
-from cdc_assets.source.preflight import (
-    MUST_PUBLISH,
-    Catalog,
-    publication_problems,
-    read_all_names,
-    server_problems,
-    table_problems,
-)
+from cdc_assets.source.preflight import missing_publication, server_problems
+from cdc_assets.source.publishing import add_sql, create_sql, entry, set_sql
 from cdc_assets.source.slot import (
     PLUGIN,
     oldest_writer,
@@ -32,6 +26,7 @@ from cdc_assets.source.slot import (
     wait_for_open_transactions,
     wait_until_free,
 )
+from cdc_assets.source.tables import setup_problem, table_problems, widening_problems
 
 _SLOT_TIMEOUT_SECONDS = 60.0
 _COMMIT_SECONDS = 1.0
@@ -77,29 +72,31 @@ def setup(config: PipelineConfig) -> list[str]:
 
 
 def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
-    name = config.source.publication
-    tables = read_tables(connection, name, config.table_names)
-    catalog = Catalog(name, tables, read_all_names(connection))
-    for problem in table_problems(catalog, config.table_names, published=False).values():
+    """Create or complete the publication, once nothing of it makes a writer fail."""
+    name, names = config.source.publication, config.table_names
+    catalog = read_catalog(connection, name, names)
+    for problem in table_problems(catalog, names, published=False).values():
         raise problem
-    missing = [table.sql for table in config.table_names if not tables[table].published]
-    exists = connection.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", (name,))
-    if exists.fetchone() is None:
-        connection.execute(
-            f"CREATE PUBLICATION {quote(name)} FOR TABLE {', '.join(missing)}"
-            " WITH (publish_via_partition_root = true)"
-        )
+    missing = [table for table in names if not catalog.tables[table].published]
+    if not catalog.publication.exists:
+        for table in missing:
+            if not (catalog.publication.owned and catalog.tables[table].owned):
+                raise missing_publication(catalog, names)
+        connection.execute(create_sql(name, [entry(table) for table in missing]))
         return [f"created publication {name!r} for {len(missing)} tables"]
+    for table in missing:
+        if (refused := setup_problem(catalog, table)) is not None:
+            raise refused
     done = []
-    if publication_problems(connection, name):
+    if catalog.publication.leaves_out:
+        for problem in widening_problems(connection, catalog, names):
+            raise problem
         kinds = ", ".join(MUST_PUBLISH)
-        connection.execute(
-            f"ALTER PUBLICATION {quote(name)} SET (publish = {quote_literal(kinds)})"
-        )
+        connection.execute(set_sql(name, f"publish = {quote_literal(kinds)}"))
         done.append(f"set publication {name!r} to publish {kinds}")
     if missing:
-        connection.execute(f"ALTER PUBLICATION {quote(name)} ADD TABLE {', '.join(missing)}")
-        done += [f"added {table} to publication {name!r}" for table in missing]
+        connection.execute(add_sql(name, [entry(table) for table in missing]))
+        done += [f"added {table.sql} to publication {name!r}" for table in missing]
     return done
 
 

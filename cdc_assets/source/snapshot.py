@@ -20,6 +20,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import table_errors, translated
+from cdc_assets.source.ordering import compare, compared_as, key_columns, order_by
 
 # Types whose cast to text is their output function, so it is the stream's text. Others (bool,
 # char(n), inet, …) have a cast of their own and take the slower `format`, which calls the output
@@ -27,6 +28,7 @@ from cdc_assets.source.connection import table_errors, translated
 _CASTS_BY_OUTPUT = frozenset(
     {17, 20, 21, 23, 25, 114, 700, 701, 1043, 1082, 1083, 1114, 1184, 1186, 1700, 2950, 3802}
 )
+_SOURCE = "source"  # the table's alias
 
 
 @dataclass(slots=True)
@@ -77,11 +79,14 @@ class SnapshotReader:
         Raises:
             CdcError: The source refuses, or the connection is lost.
         """
-        condition = "" if after is None else f"{_key(shape)} > {_bound(shape, after)}"
-        # An unqualified name would mean the output column, which is text. The operator is the one
-        # that compares with a bound: the order of an extension's type may be another's (citext).
-        order = ", ".join(f"source.{quote(name)} USING <" for name in shape.key)
-        tail = f"ORDER BY {order} LIMIT {limit}"
+        condition = ""
+        if after is not None:
+            bound = [
+                compared_as(column, value)
+                for column, value in zip(shape.key_columns, _bound(shape, after), strict=True)
+            ]
+            condition = compare(shape, key_columns(shape, _SOURCE), ">", bound)
+        tail = f"ORDER BY {order_by(shape, _SOURCE)} LIMIT {limit}"
         with self._read(table, shape, condition, tail=tail, keep_keys=False) as chunk:
             yield chunk
 
@@ -94,8 +99,16 @@ class SnapshotReader:
         Raises:
             CdcError: The source refuses, or the connection is lost.
         """
-        bounds = ", ".join(_bound(shape, key) for key in keys)
-        condition = f"{_key(shape)} IN (VALUES {bounds})"
+        names = [f"k{at}" for at in range(len(shape.key))]
+        asked = [
+            compared_as(column, f"asked.{name}")
+            for column, name in zip(shape.key_columns, names, strict=True)
+        ]
+        values = ", ".join(f"({', '.join(_bound(shape, key))})" for key in keys)
+        condition = (
+            f"EXISTS (SELECT FROM (VALUES {values}) AS asked ({', '.join(names)})"
+            f" WHERE {compare(shape, key_columns(shape, _SOURCE), '=', asked)})"
+        )
         with self._read(table, shape, condition, tail="", keep_keys=True) as chunk:
             yield chunk
 
@@ -125,7 +138,7 @@ class SnapshotReader:
                 )
                 chunk = Chunk(snapshot, LSN.parse(lsn), is_altered=declared != _declaration(shape))
                 rows = self._session.batches(
-                    f"SELECT {columns} FROM {relation} AS source {where} {tail}"
+                    f"SELECT {columns} FROM {relation} AS {_SOURCE} {where} {tail}"
                 )
                 with closing(rows):  # a statement that is not read to its end blocks the session
                     chunk.batches = _counted(chunk, shape, rows, keep_keys)
@@ -176,13 +189,8 @@ def _text(column: SourceColumn) -> str:
     return f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END"
 
 
-def _key(shape: TableShape) -> str:
-    return f"({', '.join(quote(name) for name in shape.key)})"
-
-
-def _bound(shape: TableShape, key: tuple[str, ...]) -> str:
-    values = (
+def _bound(shape: TableShape, key: tuple[str, ...]) -> list[str]:
+    return [
         f"{quote_literal(text)}::{column.type.name}"
         for column, text in zip(shape.key_columns, key, strict=True)
-    )
-    return f"({', '.join(values)})"
+    ]

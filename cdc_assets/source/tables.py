@@ -1,0 +1,436 @@
+"""What must hold of each table before it is replicated, each with its fix.
+
+A table that breaks one of these is refused before it is published: published without a usable
+identity its writers would fail (writers.py). Hints hold SQL and commands that can be run as they
+stand; where several ways lead out, the one that takes nothing from anybody comes first.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+from cdc_assets.errors import ReplicaIdentityError, TableError
+from cdc_assets.identifiers import TableName, nearest, quote
+from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
+from cdc_assets.source.connection import Connection
+from cdc_assets.source.keys import identity_sql
+from cdc_assets.source.publishing import add_sql, create_sql, entry, publish_sql, set_sql
+from cdc_assets.source.writers import GENERATED_ARE_CHECKED, Fault, Part, find_fault
+
+_KINDS = {
+    "v": "view",
+    "m": "materialized view",
+    "S": "sequence",
+    "f": "foreign table",
+    "c": "composite type",
+    "i": "index",
+    "I": "index",
+}
+_FAULTS: dict[Fault, str] = {
+    "identity": "it has no replica identity",
+    "generated": "its replica identity holds generated columns that are not published",
+    "list": "its column list does not cover its replica identity",
+    "filter": "its row filter uses columns outside its replica identity",
+}
+_LEAVE_OUT = "leave it out of the config's tables"
+_PLAIN_KEY = "give it a key over columns that are not generated"
+
+
+def table_problems(
+    catalog: Catalog, names: Collection[TableName], *, published: bool = True
+) -> dict[TableName, TableError]:
+    """Find what keeps single tables from being replicated: the first thing of each.
+
+    Args:
+        catalog: The source's.
+        names: The config's tables.
+        published: Whether they must be in the publication already.
+    """
+    found = {
+        name: next(all_table_problems(catalog, name, names, published=published), None)
+        for name in names
+    }
+    return {name: problem for name, problem in found.items() if problem is not None}
+
+
+def all_table_problems(
+    catalog: Catalog, name: TableName, names: Collection[TableName], *, published: bool = True
+) -> Iterator[TableError]:
+    """Find everything that keeps one of the config's tables `names` from being replicated."""
+    table = catalog.tables.get(name)
+    if table is None:
+        yield _no_table(catalog, name)
+        return
+    if (problem := _kind_problem(table) or _root_problem(table, names)) is not None:
+        yield problem
+        return
+    unfit = list(_identity_problems(catalog, table, names))
+    yield from unfit
+    if published and not table.published and not unfit:
+        yield _not_published(catalog, table)
+    yield from _column_problems(catalog, table, names)
+
+
+def setup_problem(catalog: Catalog, name: TableName) -> TableError | None:
+    """Say why setup can't add a table to the publication, if it can't."""
+    table, publication = catalog.tables[name], catalog.publication
+    if publication.owned and table.owned and (publication.via_root or not table.is_partitioned):
+        return None
+    return _not_published(catalog, table)
+
+
+def widening_problems(
+    connection: Connection, catalog: Catalog, names: Collection[TableName]
+) -> Iterator[TableError]:
+    """Find tables of the publication that would lose their UPDATE and DELETE if it had these.
+
+    Those of the config have their own checks.
+    """
+    publication = catalog.publication.name
+    for part, fault in failing_writers(connection, catalog, names):
+        yield TableError(
+            f"publication {publication!r} also publishes {str(part)!r}: with it, UPDATE and DELETE "
+            f"of {str(part)!r} would fail ({_FAULTS[fault]})",
+            table=str(part),
+            hint=f"as the owner: ALTER TABLE {part.sql} REPLICA IDENTITY FULL"
+            if fault == "identity"
+            else f"as the owner: ALTER PUBLICATION {quote(publication)} DROP TABLE ONLY {part.sql}",
+        )
+
+
+def failing_writers(
+    connection: Connection, catalog: Catalog, names: Collection[TableName]
+) -> Iterator[tuple[TableName, Fault]]:
+    """Find relations that are published beside the config's and can't be updated while they are."""
+    rows = connection.execute(
+        "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s",
+        (catalog.publication.name,),
+    ).fetchall()
+    others = {TableName(schema, name) for schema, name in rows} - set(names)
+    if not others:
+        return
+    read = read_catalog(connection, catalog.publication.name, sorted(others))
+    for table in read.tables.values():
+        for part in table.parts:
+            fault = find_fault(part, table.published_as, catalog.version)
+            if fault is not None and part.in_wal:
+                yield part.name, fault
+
+
+def read_problems(catalog: Catalog, name: TableName) -> Iterator[TableError]:
+    """Find what keeps the role from copying a table."""
+    table = catalog.tables.get(name)
+    if table is None:
+        return
+    role = quote(catalog.role)
+    if not table.readable:
+        yield TableError(
+            f"the source's role may not read table {str(name)!r}, which the first copy needs",
+            table=str(name),
+            hint=f"as the owner: GRANT USAGE ON SCHEMA {quote(name.schema)} TO {role}; "
+            f"GRANT SELECT ON {name.sql} TO {role}",
+        )
+    if table.hides_rows:
+        yield TableError(
+            f"row-level security hides rows of table {str(name)!r} from the source's role",
+            table=str(name),
+            hint=f"as a superuser: ALTER ROLE {role} BYPASSRLS",
+        )
+
+
+def notes_of(catalog: Catalog, name: TableName) -> Iterator[str]:
+    """Say what a mirror will not hold, though nothing is wrong."""
+    table = catalog.tables.get(name)
+    if table is None:
+        return
+    if table.left_out:
+        yield (
+            f"the mirror of {str(name)!r} is without {_listed(table.left_out)}: the stream brings "
+            "no generated columns that are not published (docs/types.md)"
+        )
+    if table.children:
+        children = _listed(map(str, table.children))
+        yield (
+            f"the mirror of {str(name)!r} holds its own rows, not those of its child tables "
+            f"{children}: name them in the config's tables to have mirrors of them"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _no_table(catalog: Catalog, name: TableName) -> TableError:
+    if (kind := catalog.others.get(name)) is not None:
+        return TableError(
+            f"{str(name)!r} is a {_KINDS.get(kind, 'relation of another kind')} on the source: "
+            "only tables have changes",
+            table=str(name),
+            hint=f"{_LEAVE_OUT}, or name the tables that it reads" if kind in "vm" else _LEAVE_OUT,
+        )
+    if name in catalog.temporary:
+        return TableError(
+            f"{str(name)!r} is a temporary table on the source: its changes are not in the WAL",
+            table=str(name),
+            hint=_LEAVE_OUT,
+        )
+    meant = nearest(str(name), catalog.all_names)
+    return TableError(
+        f"table {str(name)!r} does not exist on the source",
+        table=str(name),
+        hint=f"did you mean {meant!r}?" if meant else "correct it in the config's tables",
+    )
+
+
+def _kind_problem(table: SourceTable) -> TableError | None:
+    name = str(table.name)
+    if table.name.schema in ("pg_catalog", "information_schema"):
+        return TableError(
+            f"table {name!r} is the server's own: it can't be published",
+            table=name,
+            hint=_LEAVE_OUT,
+        )
+    if not table.is_partitioned and not table.parts[0].in_wal:
+        return TableError(
+            f"table {name!r} is unlogged: its changes are not in the WAL",
+            table=name,
+            hint=f"ALTER TABLE {table.name.sql} SET LOGGED, or {_LEAVE_OUT}",
+        )
+    return None
+
+
+def _root_problem(table: SourceTable, names: Collection[TableName]) -> TableError | None:
+    """Refuse a partition whose changes come, or would come, under another table's name."""
+    name = str(table.name)
+    root = next((root for root in table.roots if root in names), None)
+    if root is not None:
+        return TableError(
+            f"table {name!r} is a partition of {str(root)!r}, which is in the config, too: its rows"
+            " are in that mirror",
+            table=name,
+            hint=f"leave {name!r} out of the config's tables",
+        )
+    if table.published_root is not None:
+        return TableError(
+            f"table {name!r} is a partition, and its changes are published as those of "
+            f"{str(table.published_root)!r}",
+            table=name,
+            hint=f"name {str(table.published_root)!r} in the config's tables instead of {name!r}",
+        )
+    return None
+
+
+def _identity_problems(
+    catalog: Catalog, table: SourceTable, names: Collection[TableName]
+) -> Iterator[TableError]:
+    if not table.shape.key:
+        yield _no_key(table)
+        return
+    for part in table.parts:
+        if table.is_partitioned and not part.in_wal:
+            yield _not_in_wal(table, part)
+            continue
+        fault = find_fault(part, table.published_as, catalog.version)
+        mixed = part.identity != "f" and set(part.identity_columns) != set(table.shape.key)
+        if mixed and table.is_partitioned:
+            yield _other_identity(table, part)
+        elif fault == "generated":
+            yield _unpublished_generated(catalog, table, part, names)
+        elif fault == "filter":
+            yield _filter_outside_identity(catalog, table, part, names)
+        elif fault == "list" and part.identity == "f":
+            yield _list_of_full_identity(table, part)
+    unpublished = sorted(set(table.shape.key) - set(table.shape.names))
+    if unpublished:
+        yield _unpublished_key(catalog, table, unpublished, names)
+
+
+def _no_key(table: SourceTable) -> ReplicaIdentityError:
+    name = str(table.name)
+    has = "REPLICA IDENTITY FULL but no key" if table.identity == "f" else "no replica identity"
+    if table.identity == "n":
+        has = "REPLICA IDENTITY NOTHING"
+    breaks = "" if table.identity == "f" else "; published, its UPDATE and DELETE fail"
+    return ReplicaIdentityError(
+        f"table {name!r} has {has}: nothing says which row a change is about{breaks}",
+        table=name,
+        hint="a key is unique over NOT NULL columns, in their own collation and default order: "
+        f"{identity_sql(table.name, table.indexes)}",
+    )
+
+
+def _where(table: SourceTable, part: Part) -> str:
+    name = f"table {str(table.name)!r}"
+    return f"partition {str(part.name)!r} of {name}" if table.is_partitioned else name
+
+
+def _not_in_wal(table: SourceTable, part: Part) -> TableError:
+    what = "a foreign table" if part.kind == "f" else "unlogged"
+    root = table.name.sql
+    return TableError(
+        f"{_where(table, part)} is {what}: its changes are not in the WAL",
+        table=str(table.name),
+        hint=f"ALTER TABLE {root} DETACH PARTITION {part.name.sql}"
+        if part.kind == "f"
+        else f"ALTER TABLE {part.name.sql} SET LOGGED",
+    )
+
+
+def _other_identity(table: SourceTable, part: Part) -> ReplicaIdentityError:
+    name, key = str(table.name), set(table.shape.key)
+    usable = [one for one in part.indexes if set(one.columns) == key and one.is_key]
+    alter = (
+        identity_sql(part.name, usable)
+        if usable
+        else f"ALTER TABLE {part.name.sql} REPLICA IDENTITY FULL"
+    )
+    return ReplicaIdentityError(
+        f"{_where(table, part)} has another replica identity than the table: its changes would not "
+        "say which row they are about",
+        table=name,
+        hint=alter
+        if not table.published
+        else f"{alter}; if the partition has changed since, copy the table anew: "
+        f"cdc-assets teardown --table {shlex.quote(name)}; cdc-assets sync",
+    )
+
+
+def _unpublished_generated(
+    catalog: Catalog, table: SourceTable, part: Part, names: Collection[TableName]
+) -> ReplicaIdentityError:
+    full, stored = part.identity == "f", set(part.stored)
+    published = stored if table.published_as.stored else set()
+    generated = {*part.stored, *part.virtual} - published
+    held = generated if full else generated & set(part.identity_columns)
+    ways = []
+    keys = [one for one in part.indexes if one.is_key and not generated & set(one.columns)]
+    if keys:
+        ways.append(identity_sql(part.name, keys))
+    if held <= stored:
+        ways.append(_publish_stored_sql(catalog, names))
+    return ReplicaIdentityError(
+        f"the replica identity of {_where(table, part)} holds generated columns that are not "
+        f"published ({_listed(sorted(held))}): while it is published, UPDATE and DELETE fail",
+        table=str(table.name),
+        hint="as the owner: " + ", or ".join(ways) if ways else _PLAIN_KEY,
+    )
+
+
+def _publish_stored_sql(catalog: Catalog, names: Collection[TableName]) -> str:
+    name, options = catalog.publication.name, "publish_generated_columns = stored"
+    if catalog.publication.exists:
+        return set_sql(name, options)
+    return create_sql(name, [entry(table) for table in names], options)
+
+
+def _filter_outside_identity(
+    catalog: Catalog, table: SourceTable, part: Part, names: Collection[TableName]
+) -> ReplicaIdentityError:
+    """Refuse a filter that the server can't apply to old rows.
+
+    A full identity has every column, but may have no column list beside it, nor hold a generated
+    column that is not published.
+    """
+    outside = sorted(set(table.published_as.filtered_by) - set(part.identity_columns))
+    columns = table.published_as.columns
+    full = replace(part, identity="f")
+    way = f"ALTER TABLE {part.name.sql} REPLICA IDENTITY FULL"
+    if find_fault(full, table.published_as, catalog.version) is not None:
+        way = publish_sql(catalog, table, entry(table.name, columns or ()), names)
+    return ReplicaIdentityError(
+        f"the row filter of {_where(table, part)} uses columns outside its replica identity "
+        f"({_listed(outside)}): UPDATE and DELETE fail on the source",
+        table=str(table.name),
+        hint=f"as the owner: {way}",
+    )
+
+
+def _list_of_full_identity(table: SourceTable, part: Part) -> ReplicaIdentityError:
+    return ReplicaIdentityError(
+        f"{_where(table, part)} has REPLICA IDENTITY FULL and a column list: UPDATE and DELETE "
+        "fail on the source",
+        table=str(table.name),
+        hint=f"as the owner: {identity_sql(part.name, part.indexes)}",
+    )
+
+
+def _unpublished_key(
+    catalog: Catalog, table: SourceTable, columns: list[str], names: Collection[TableName]
+) -> ReplicaIdentityError:
+    name = str(table.name)
+    problem = f"table {name!r} does not publish its key column {columns[0]!r}"
+    if set(columns) <= set(table.left_out) and table.published_as.columns is None:
+        keys = [one for one in table.indexes if one.is_key and not set(one.columns) & set(columns)]
+        way = identity_sql(table.name, keys) if keys else _PLAIN_KEY
+        if not keys and catalog.version >= GENERATED_ARE_CHECKED:
+            way = _publish_stored_sql(catalog, names)
+        return ReplicaIdentityError(
+            f"{problem}: it is a generated column, which the stream does not bring",
+            table=name,
+            hint=f"as the owner: {way}",
+        )
+    listed = [*table.shape.names, *columns]
+    shown = entry(table.name, listed, table.row_filter)
+    return ReplicaIdentityError(
+        problem, table=name, hint=f"as the owner: {publish_sql(catalog, table, shown, names)}"
+    )
+
+
+def _not_published(catalog: Catalog, table: SourceTable) -> TableError:
+    name, publication = str(table.name), catalog.publication
+    if publication.exists and table.is_partitioned and not publication.via_root:
+        return TableError(
+            f"table {name!r} is partitioned, and publication {publication.name!r} publishes its "
+            "partitions by themselves",
+            table=name,
+            hint=f"as its owner: {set_sql(publication.name, 'publish_via_partition_root = true')}; "
+            "then run 'cdc-assets setup'",
+        )
+    hint = "run 'cdc-assets setup'"
+    if not publication.exists and not publication.owned:
+        hint = "create the publication first"
+    elif not (publication.owned and table.owned):
+        hint = f"as the owner: {add_sql(publication.name, [entry(table.name)])}"
+    return TableError(
+        f"table {name!r} is not in publication {publication.name!r}",
+        table=name,
+        hint=hint,
+        many=f"are not in publication {publication.name!r}",
+    )
+
+
+def _column_problems(
+    catalog: Catalog, table: SourceTable, names: Collection[TableName]
+) -> Iterator[TableError]:
+    name, seen = str(table.name), dict[str, str]()
+    for column in table.shape.names:
+        if column.casefold().startswith("_cdc_"):
+            yield TableError(
+                f"column {column!r} of table {name!r} has a reserved name",
+                table=name,
+                hint="columns that start with _cdc_ are ours: "
+                + _without_column(catalog, table, column, names),
+            )
+        other = seen.setdefault(column.casefold(), column)
+        if other != column:
+            yield TableError(
+                f"columns {other!r} and {column!r} of table {name!r} are one name in the warehouse",
+                table=name,
+                hint="leave one of them out: "
+                + _without_column(
+                    catalog, table, other if column in table.shape.key else column, names
+                ),
+            )
+
+
+def _without_column(
+    catalog: Catalog, table: SourceTable, column: str, names: Collection[TableName]
+) -> str:
+    if column in table.shape.key:
+        new = quote(f"{column.lstrip('_')[:50]}_key")
+        return f"ALTER TABLE {table.name.sql} RENAME COLUMN {quote(column)} TO {new}"
+    listed = [one for one in table.shape.names if one != column]
+    shown = entry(table.name, listed, table.row_filter)
+    return f"as the owner: {publish_sql(catalog, table, shown, names)}"
