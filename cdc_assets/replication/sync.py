@@ -41,6 +41,9 @@ from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
 from cdc_assets.warehouse.duckdb import column_type
 
+# To the run's target, and to where the rows stand that were read anew on the way there
+_ROUNDS = 2
+
 
 def sync(
     config: PipelineConfig,
@@ -109,6 +112,7 @@ class _Run:
         self._copied: dict[TableName, int] = {}
         self._applied: dict[TableName, AppliedTable] = {}
         self._notes: list[str] = []
+        self._held = False
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
         self._session, self._sessions = session, self._sessions + 1
@@ -127,7 +131,7 @@ class _Run:
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
         for group in (alive - left_behind, *(frozenset({table}) for table in sorted(left_behind))):
             yield from self._drain(group)
-        if not self._notes and self._until_lsn is None:
+        if not self._held and self._until_lsn is None:
             yield from self._refuse_altered()
         yield self._finished()
 
@@ -176,9 +180,15 @@ class _Run:
         return TableFailed(table, error)
 
     def _drain(self, group: frozenset[TableName]) -> Iterator[SyncEvent]:
-        """Drain to the target, and those that were copied to where they agree with the stream."""
+        """Drain to the target, and once more those tables that were read ahead of it.
+
+        Once, whatever is written meanwhile: rows that this second round reads anew stay ahead of
+        the others, under their fences, until the next run.
+        """
         session, target = self._session, self._target
-        while group:
+        for _ in range(_ROUNDS):
+            if not group:
+                return
             drain = Drain(session, group, target)
             self._recorder.applies(min(session.checkpoints[table].lsn for table in group), target)
             for event in drain.run():
@@ -187,9 +197,15 @@ class _Run:
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
             if drain.held_by:
+                self._held = True
                 self._note(f"stopped early after a wait for {drain.held_by}")
                 return
             group, target = standing_fences(session, drain.tables)
+        for table in sorted(group):
+            self._note(
+                f"rows of {str(table)!r} that were read anew are newer than its others: "
+                "the next run brings those there"
+            )
 
     def _note(self, note: str) -> None:
         if note not in self._notes:
