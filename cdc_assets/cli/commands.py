@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,15 +67,16 @@ def sync(options: argparse.Namespace) -> int:
     from cdc_assets.replication.sync import sync
 
     code = FAILED
-    for event in sync(config, tables=tables or None, until_lsn=options.until_lsn):
-        if not isinstance(event, SyncFinished):
-            say_progress(line(event))
-            continue
-        if options.json:
-            say_json(finished_as_json(event))
-        else:
-            say(finished_lines(event))
-        code = FAILED if event.failed else DONE
+    with closing(sync(config, tables=tables or None, until_lsn=options.until_lsn)) as events:
+        for event in events:
+            if not isinstance(event, SyncFinished):
+                say_progress(line(event))
+                continue
+            if options.json:
+                say_json(finished_as_json(event))
+            else:
+                say(finished_lines(event))
+            code = FAILED if event.failed else DONE
     return code
 
 

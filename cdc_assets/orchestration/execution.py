@@ -11,6 +11,7 @@ not, and the failed ones alone turn red.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -76,11 +77,18 @@ def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> I
     every_table = len(tables) == len(assets.mirrors)
     broke_off: CdcError | None = None
     try:
-        with listening(context.log.info):
-            for event in sync(assets.config, tables=None if every_table else tables):
+        with (
+            closing(sync(assets.config, tables=None if every_table else tables)) as events,
+            listening(context.log.info),
+        ):
+            for event in events:
                 yield from run.report(event)
     except CdcError as error:
         broke_off = error  # raised below, where it is no failure's context
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        context.log.warning("stopped: what was committed stays, the next run goes on from there")
+        run.report_what_is_durable()
+        raise
     if broke_off is not None:
         context.log.error(describe(broke_off, assets.config.name))
         run.report_what_is_durable()

@@ -50,7 +50,7 @@ def sync(
     *,
     tables: Collection[TableName] | None = None,
     until_lsn: LSN | None = None,
-) -> Iterator[SyncEvent]:
+) -> Generator[SyncEvent]:
     """Apply everything that committed before this call, or up to `until_lsn` if that is earlier.
 
     Every event is given out after what it says is durable. A table that fails is left behind at its
