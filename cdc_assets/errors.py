@@ -149,6 +149,10 @@ class WarehouseBusyError(WarehouseError):
     retryable = True
 
 
+class MirrorRefusedError(WarehouseError):
+    """One mirror does not take what the source has; the others may."""
+
+
 class WrongWarehouseError(WarehouseError):
     """The slot serves another warehouse than the one that the config names."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, WarehouseBusyError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.replication.ownership import ownership_problem
-from cdc_assets.replication.session import open_mirrors
+from cdc_assets.replication.session import altered_mirrors, open_mirrors
 from cdc_assets.source.connection import connect, fetch_one, translated
 from cdc_assets.source.ownership import Ownership, served_warehouse
 from cdc_assets.source.setup import conninfo_of
@@ -105,6 +105,8 @@ def _warehouse_state(
         problem = ownership_problem(config, served, state.warehouse_id())
         checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
+        for table, error in altered_mirrors(mirrors, checkpoints).items():
+            checkpoints[table] = replace(checkpoints[table], error=error.message)
     finally:
         mirrors.close()
     return "", checkpoints, rows, problem

@@ -25,7 +25,7 @@ from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
 from cdc_assets.replication.copying import unfit_value
 from cdc_assets.replication.fencing import keep_out
-from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint
+from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, refusals_of
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import LastTransaction, Write
@@ -222,7 +222,8 @@ class WindowApplier:
             inserted=inserted,
             looked_up=looked_up,
         )
-        wrong = self.session.mirrors.write(table, shape, write)
+        with refusals_of(table):
+            wrong = self.session.mirrors.write(table, shape, write)
         if wrong:
             raise _differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
         reached("table_applied")

@@ -24,7 +24,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pages import page
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
-from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.replication.session import Session, recopy_hint, refusals_of
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
 from cdc_assets.source.snapshot import Chunk, SnapshotReader
 from cdc_assets.source.standby import require_standbys
@@ -84,7 +84,8 @@ def _copy_chunk(
         if table not in session.checkpoints:
             session.mirrors.create(table, checkpoint.shape)
         for rows in decoded(chunk, checkpoint.shape, table):
-            session.mirrors.insert(table, rows)
+            with refusals_of(table):
+                session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
         require_standbys(session.control, session.config.source.slot, table, chunk.lsn)
         is_last = chunk.rows < limit

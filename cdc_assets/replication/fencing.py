@@ -18,7 +18,7 @@ from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.tuples import UNCHANGED, Field
 from cdc_assets.pgoutput.values import UnfitValueError, cut_text, decode_text
 from cdc_assets.replication.copying import decoded
-from cdc_assets.replication.session import Session
+from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.source.connection import table_errors
 from cdc_assets.source.fences import fenced
 from cdc_assets.source.slot import wait_until_flushed
@@ -131,6 +131,7 @@ def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
     with (
         SnapshotReader(conninfo=session.conninfo, slot=slot) as reader,
         reader.read_keys(session.source_table(table), shape, keys) as chunk,
+        refusals_of(table),
     ):
         asked = [pa.array(texts, pa.string()) for texts in zip(*keys, strict=True)]
         session.mirrors.delete(table, shape, _typed(shape, asked))

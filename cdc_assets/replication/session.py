@@ -7,7 +7,7 @@ slot's position must be at or before it, and both must speak of the same server.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +15,7 @@ from cdc_assets.changes.fence import Fence
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import (
     CdcError,
+    MirrorRefusedError,
     SchemaChangeError,
     SlotAheadOfCheckpointError,
     SourceChangedError,
@@ -265,7 +266,7 @@ def _check(session: Session) -> None:
         **_keys_made_anew(session),
         **_not_brought(session),
         **_gone_changes(session),
-        **_gone_mirrors(session),
+        **altered_mirrors(session.mirrors, session.checkpoints),
     }
 
 
@@ -351,15 +352,18 @@ def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
     }
 
 
-def _gone_mirrors(session: Session) -> dict[TableName, CdcError]:
+def altered_mirrors(
+    mirrors: DuckDBMirrors, checkpoints: Mapping[TableName, Checkpoint]
+) -> dict[TableName, CdcError]:
+    """Find mirrors that somebody else has altered, replaced or dropped."""
+    shapes = {table: point.shape for table, point in checkpoints.items()}
     return {
         table: TableError(
-            f"the mirror of {str(table)!r} is not in the warehouse any more",
+            f"the mirror of {str(table)!r} {what}",
             table=str(table),
-            hint="somebody else dropped it: " + recopy_hint(table),
+            hint="somebody else altered it: undo that, or " + recopy_hint(table),
         )
-        for table in session.checkpoints
-        if not session.mirrors.exists(table)
+        for table, what in mirrors.altered(shapes).items()
     }
 
 
@@ -372,6 +376,24 @@ def _not_brought(session: Session) -> dict[TableName, CdcError]:
         and set(point.shape.names) & set(source.left_out)
         and (error := shape_error(session, table)) is not None
     }
+
+
+@contextmanager
+def refusals_of(table: TableName) -> Iterator[None]:
+    """Blame a table for what its mirror refuses inside the block.
+
+    Raises:
+        TableError: Its mirror has a constraint, say, that a row breaks.
+    """
+    try:
+        yield
+    except MirrorRefusedError as error:
+        raise TableError(
+            error.message,
+            table=str(table),
+            hint="somebody else altered the mirror or gave it a constraint: undo that, or "
+            + recopy_hint(table),
+        ) from error
 
 
 def shape_error(session: Session, table: TableName) -> TableError | None:

@@ -243,14 +243,13 @@ class _Run:
         error = session.failed.get(table)
         lsn = checkpoint.lsn if checkpoint else LSN(0)
         applied = self._applied.get(table, AppliedTable())
-        has_mirror = checkpoint is not None and session.mirrors.exists(table)
         return TableResult(
             table=table,
             start_lsn=self._starts.get(table, self._slot_start),
             confirmed_lsn=lsn,
             counts=applied.counts + ChangeCounts(copied=self._copied.get(table, 0)),
             lag_bytes=max(0, end - lsn) if checkpoint else 0,
-            row_count=session.mirrors.row_count(table) if has_mirror else 0,
+            row_count=session.mirrors.row_count(table) if checkpoint else 0,
             columns=_columns(session, table) if checkpoint else (),
             warehouse_table=str(table),
             first_commit=_time(applied.first_commit_micros),

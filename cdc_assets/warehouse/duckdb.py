@@ -6,7 +6,7 @@ an index that checks every row, and one row per key holds by construction (`ware
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lo
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import (
     CheckpointConflictError,
+    MirrorRefusedError,
     WarehouseBusyError,
     WarehouseError,
     WarehouseMemoryError,
@@ -24,6 +25,7 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.warehouse import memory
 from cdc_assets.warehouse.base import Write
+from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.memory import MemoryLimit, lacks_memory
 
 # Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
@@ -55,6 +57,14 @@ def column_type(arrow_type: pa.DataType) -> str:
     if pa.types.is_list(arrow_type):
         return f"{column_type(arrow_type.value_type)}[]"
     return _SCALARS[arrow_type]
+
+
+_OF_THE_MIRROR = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+)
 
 
 class DuckDBMirrors:
@@ -200,11 +210,7 @@ class DuckDBMirrors:
                 f"table {table.sql} exists in the warehouse without a checkpoint of this pipeline",
                 hint="rename or drop it, then run 'cdc-assets sync' again",
             )
-        columns = [
-            *zip(shape.names, map(column_type, shape.types), strict=True),
-            *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
-        ]
-        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in columns)
+        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in _columns(shape))
         schema = f"{self.catalog}.{quote(table.schema)}"
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         self.connection.execute(f"CREATE TABLE {self._name(table)} ({listed})")
@@ -213,22 +219,54 @@ class DuckDBMirrors:
         """Name the catalog, too: a schema may be called like one (`temp`, or the file's name)."""
         return f"{self.catalog}.{table.sql}"
 
+    def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
+        """Find mirrors that are not what they were made, and say what they are instead."""
+        stored = read_stored(self.connection)
+        found = {
+            table: difference(stored.get(table.folded), _columns(shape))
+            for table, shape in mirrors.items()
+        }
+        return {table: what for table, what in found.items() if what}
+
     def exists(self, table: TableName) -> bool:
         """Whether there is a table or view of this name, whatever its case."""
+        return self._kind(table) is not None
+
+    def _kind(self, table: TableName) -> str | None:
         found = self.connection.execute(
-            "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database()"
+            "SELECT table_type FROM information_schema.tables"
+            " WHERE table_catalog = current_database()"
             " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
             (table.schema, table.name),
         ).fetchall()
-        return bool(found)
+        return str(found[0][0]) if found else None
 
     def drop(self, table: TableName) -> None:
-        """Drop a mirror, if it is there."""
-        self.connection.execute(f"DROP TABLE IF EXISTS {self._name(table)}")
+        """Drop a mirror, or the view that somebody put in its place, if it is there."""
+        kind = "VIEW" if self._kind(table) == "VIEW" else "TABLE"
+        self.connection.execute(f"DROP {kind} IF EXISTS {self._name(table)}")
 
     def row_count(self, table: TableName) -> int:
-        """Count a mirror's rows."""
+        """Count a mirror's rows; none where it is gone, or a view."""
+        if self._kind(table) != "BASE TABLE":
+            return 0
         return _only_number(self.connection.execute(f"SELECT count(*) FROM {self._name(table)}"))
+
+    @contextmanager
+    def _blamed_on(self, table: TableName) -> Iterator[None]:
+        """Blame a mirror for what DuckDB refuses because of what the mirror is.
+
+        Raises:
+            MirrorRefusedError: It lacks a column, say, or has a constraint that a row breaks.
+        """
+        try:
+            yield
+        except _OF_THE_MIRROR as error:
+            # the message may quote a value
+            raise MirrorRefusedError(
+                f"the mirror of {str(table)!r} does not take what the source has: "
+                f"{type(error).__name__}"
+            ) from error
 
     def write(self, table: TableName, shape: TableShape, write: Write) -> int:
         """Apply one batch to a mirror, inside a transaction.
@@ -237,7 +275,14 @@ class DuckDBMirrors:
             By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
             found no old row, and keys that have a row and should not, or the reverse. Then the
             caller must not commit.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
         """
+        with self._blamed_on(table):
+            return self._write(table, shape, write)
+
+    def _write(self, table: TableName, shape: TableShape, write: Write) -> int:
         wrong = 0
         if write.truncated_at is not None:
             # A chunk that was read after the truncation is there already. Its LSN is at or past
@@ -250,15 +295,23 @@ class DuckDBMirrors:
         if write.looked_up is not None:
             wrong = self._stage_looked_up(table, shape, write.looked_up)
         for keys, rows in _by_standing(write):
-            wrong += abs(self.delete(table, shape, keys) - rows)
-        self.insert(table, write.inserted)
+            wrong += abs(self._delete(table, shape, keys) - rows)
+        self._insert(table, write.inserted)
         if write.looked_up is not None:
             self.connection.execute(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_staged")
             self.connection.execute("DROP TABLE _cdc_staged")
         return wrong
 
     def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
-        """Delete the rows of some keys, and say how many there were."""
+        """Delete the rows of some keys, and say how many there were.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
+        """
+        with self._blamed_on(table):
+            return self._delete(table, shape, keys)
+
+    def _delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
         if not keys or not len(keys[0]):
             return 0
         named = pa.table(list(keys), names=_key_names(shape))
@@ -268,10 +321,17 @@ class DuckDBMirrors:
         )
 
     def insert(self, table: TableName, rows: pa.Table) -> None:
-        """Append rows with all columns of the mirror, in its order."""
-        if not rows.num_rows:
-            return
-        self._execute_with(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_batch", rows)
+        """Append rows with all columns of the mirror, in its order.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
+        """
+        with self._blamed_on(table):
+            self._insert(table, rows)
+
+    def _insert(self, table: TableName, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self._execute_with(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_batch", rows)
 
     def _stage_looked_up(self, table: TableName, shape: TableShape, lookup: Lookup) -> int:
         staged = lookup.rows
@@ -300,6 +360,13 @@ class DuckDBMirrors:
         catalog, and the transaction keeps dropped views, with all their rows, to its end.
         """
         return _only_number(self.connection.execute(sql))
+
+
+def _columns(shape: TableShape) -> list[tuple[str, str]]:
+    return [
+        *zip(shape.names, map(column_type, shape.types), strict=True),
+        *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
+    ]
 
 
 def _only_number(result: duckdb.DuckDBPyConnection) -> int:
