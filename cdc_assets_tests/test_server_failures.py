@@ -313,6 +313,26 @@ def test_a_server_whose_log_is_not_logical(server: EmbeddedPostgres, tmp_path: P
         database.drop()
 
 
+def test_a_standby_as_source(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    database = ScratchDatabase(server, "standby")
+    database.create()
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    config = make_pipeline(database, tmp_path, "public.orders")
+    signal_file = server.cluster / "standby.signal"
+    server.stop()
+    try:
+        signal_file.touch()
+        server.start()
+        for command in ("check", "setup", "sync"):
+            done = run_command(config, command)
+            assert_readable(done, says="the source is a standby", hint="name the primary")
+    finally:
+        server.stop()
+        signal_file.unlink()
+        server.start()
+        database.drop()
+
+
 def test_a_source_that_was_restored_to_before_an_idle_stretch_is_refused(
     server: EmbeddedPostgres, fragile: ScratchDatabase, orders: PipelineConfig
 ) -> None:

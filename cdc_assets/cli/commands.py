@@ -31,6 +31,7 @@ def check(options: argparse.Namespace) -> int:
     """Find every problem."""
     config = selected(options)
     from cdc_assets.operations.checking import find_problems
+    from cdc_assets.operations.grouping import grouped
     from cdc_assets.operations.instance import in_a_line, lacking_here
 
     notes: list[str] = []
@@ -42,7 +43,7 @@ def check(options: argparse.Namespace) -> int:
     elif not problems:
         count = len(config.tables)
         say([f"pipeline {config.name!r} is ready: {count} table{'s' if count > 1 else ''}"])
-    for problem in () if options.json else problems:
+    for problem in () if options.json else grouped(problems):
         say_error(problem)
     for note in () if options.json else notes:
         say_progress(f"note: {note}")

@@ -14,9 +14,11 @@ from cdc_assets.errors import (
     WarehouseBusyError,
     WarehouseError,
 )
+from cdc_assets.identifiers import TableName
 from cdc_assets.replication.session import (
     Session,
     look_at_both_ends,
+    open_mirrors,
     recopy_hint,
     shape_error,
 )
@@ -31,7 +33,13 @@ from cdc_assets.source.preflight import (
 )
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_slot
-from cdc_assets.source.tables import all_table_problems
+from cdc_assets.source.tables import (
+    all_table_problems,
+    failing_writers,
+    notes_of,
+    read_problems,
+)
+from cdc_assets.warehouse.checkpoints import Checkpoints
 
 
 def find_problems(
@@ -43,23 +51,26 @@ def find_problems(
 
     Args:
         config: The pipeline.
-        note: Told what could not be looked at now and is no problem.
+        note: Told what could not be looked at now, and what is no problem and good to know.
     """
     try:
         with connect(conninfo_of(config)) as control, translated(config.source.slot):
-            problems = list(_source_problems(control, config))
+            problems = server_problems(control)
+            if is_standby(control):
+                return problems  # the rest can't be asked there
+            problems += _source_problems(control, config, note)
     except ConfigError:
         raise
     except CdcError as error:
-        problems = [error]  # without the source nothing else of it can be checked
-    return problems or _problems_of_both(config, note)
+        return [error]  # without the source nothing else of it can be checked
+    found = [*problems, *_problems_of_both(config, note)]
+    return list({problem.message: problem for problem in found}.values())
 
 
-def _source_problems(control: Connection, config: PipelineConfig) -> Iterator[CdcError]:
-    problems, names = server_problems(control), config.table_names
-    yield from problems
-    if is_standby(control):
-        return  # the rest can't be asked there
+def _source_problems(
+    control: Connection, config: PipelineConfig, note: Callable[[str], None]
+) -> Iterator[CdcError]:
+    names = config.table_names
     catalog = read_catalog(control, config.source.publication, names)
     yield from publication_problems(catalog, names)
     try:
@@ -68,8 +79,34 @@ def _source_problems(control: Connection, config: PipelineConfig) -> Iterator[Cd
         yield error
     yield from spare_slot_problems(control)
     yield from connection_problems(control)
+    to_copy = _without_copy(config)
     for name in names:
         yield from all_table_problems(catalog, name, names)
+        if name in to_copy:
+            yield from read_problems(catalog, name)
+        for line in notes_of(catalog, name):
+            note(line)
+    for part, why in failing_writers(control, catalog, names):
+        note(
+            f"publication {catalog.publication.name!r} also publishes {str(part)!r}, whose UPDATE "
+            f"and DELETE fail: {why}"
+        )
+
+
+def _without_copy(config: PipelineConfig) -> frozenset[TableName]:
+    """Find the tables that are still to be copied, as far as the warehouse can be asked now."""
+    names = frozenset(config.table_names)
+    if not config.warehouse_path.exists():
+        return names
+    try:
+        mirrors = open_mirrors(config, read_only=True)
+    except WarehouseError:  # whoever looks at both ends says so
+        return frozenset()
+    try:
+        known = Checkpoints(mirrors, config.name).read()
+    finally:
+        mirrors.close()
+    return names - {table for table, point in known.items() if point.phase == "streaming"}
 
 
 def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> list[CdcError]:

@@ -147,6 +147,9 @@ def missing_publication(catalog: Catalog, names: Collection[TableName]) -> CdcEr
     """Say that there is no publication, and who may make it."""
     publication = catalog.publication.name
     foreign = [name for name in names if name in catalog.tables and not catalog.tables[name].owned]
+    what = f"publication {publication!r} does not exist"
+    if len(names) > 1:
+        what += f": {len(names)} tables are not published"
     lacks = []
     if not catalog.publication.owned:
         lacks.append(f"CREATE on database {catalog.database!r}")
@@ -154,12 +157,9 @@ def missing_publication(catalog: Catalog, names: Collection[TableName]) -> CdcEr
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         lacks.append(f"ownership of {str(foreign[0])!r}{more}")
     if not lacks:
-        return PreflightError(
-            f"publication {publication!r} does not exist", hint="run 'cdc-assets setup'"
-        )
+        return PreflightError(what, hint="run 'cdc-assets setup'")
     sql = create_sql(publication, [entry(name) for name in names])
     return PreflightError(
-        f"publication {publication!r} does not exist, and role {catalog.role!r} may not create it: "
-        f"it lacks {' and '.join(lacks)}",
+        f"{what}; role {catalog.role!r} may not create it: it lacks {' and '.join(lacks)}",
         hint=f"as the tables' owner: {sql}; then run 'cdc-assets setup'",
     )

@@ -68,7 +68,7 @@ def all_table_problems(
         return
     unfit = list(_identity_problems(catalog, table, names))
     yield from unfit
-    if published and not table.published and not unfit:
+    if published and catalog.publication.exists and not (table.published or unfit):
         yield _not_published(catalog, table)
     yield from _column_problems(catalog, table, names)
 
@@ -89,21 +89,21 @@ def widening_problems(
     Those of the config have their own checks.
     """
     publication = catalog.publication.name
-    for part, fault in failing_writers(connection, catalog, names):
+    for part, why in failing_writers(connection, catalog, names):
         yield TableError(
             f"publication {publication!r} also publishes {str(part)!r}: with it, UPDATE and DELETE "
-            f"of {str(part)!r} would fail ({_FAULTS[fault]})",
+            f"of {str(part)!r} would fail ({why})",
             table=str(part),
             hint=f"as the owner: ALTER TABLE {part.sql} REPLICA IDENTITY FULL"
-            if fault == "identity"
+            if why == _FAULTS["identity"]
             else f"as the owner: ALTER PUBLICATION {quote(publication)} DROP TABLE ONLY {part.sql}",
         )
 
 
 def failing_writers(
     connection: Connection, catalog: Catalog, names: Collection[TableName]
-) -> Iterator[tuple[TableName, Fault]]:
-    """Find relations that are published beside the config's and can't be updated while they are."""
+) -> Iterator[tuple[TableName, str]]:
+    """Find relations that are published beside the config's and can't be updated, each with why."""
     rows = connection.execute(
         "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s",
         (catalog.publication.name,),
@@ -116,7 +116,7 @@ def failing_writers(
         for part in table.parts:
             fault = find_fault(part, table.published_as, catalog.version)
             if fault is not None and part.in_wal:
-                yield part.name, fault
+                yield part.name, _FAULTS[fault]
 
 
 def read_problems(catalog: Catalog, name: TableName) -> Iterator[TableError]:
@@ -389,9 +389,7 @@ def _not_published(catalog: Catalog, table: SourceTable) -> TableError:
             "then run 'cdc-assets setup'",
         )
     hint = "run 'cdc-assets setup'"
-    if not publication.exists and not publication.owned:
-        hint = "create the publication first"
-    elif not (publication.owned and table.owned):
+    if not (publication.owned and table.owned):
         hint = f"as the owner: {add_sql(publication.name, [entry(table.name)])}"
     return TableError(
         f"table {name!r} is not in publication {publication.name!r}",
