@@ -45,6 +45,7 @@ class Column:
     warehouse_type: str
     nullable: bool
     is_key: bool
+    comment: str = ""  # of the source
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ class TableResult:
     last_commit: datetime | None = None
     error: CdcError | None = None
     left_out: tuple[str, ...] = ()  # generated columns of the source that the stream does not bring
+    comment: str = ""  # on the source's table
+    source_rows: int | None = None  # about how many it has; None before its first ANALYZE
 
     @property
     def changed(self) -> bool:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import dagster as dg
 import pytest
 
 from cdc_assets import steps
 from cdc_assets.lsn import LSN
+from cdc_assets.orchestration import execution, told
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.dagster_pipelines import (
     definitions,
     materialized,
     observed,
     run_sync,
+    specs,
     values,
 )
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 
 CUSTOMERS, ORDERS, SLOT = "shop/public/customers", "shop/public/orders", "shop/slot"
+SOURCE = "shop/source/public/orders"
 
 SCHEMA = """
 CREATE TABLE customers (id bigint PRIMARY KEY, email text NOT NULL, joined timestamptz);
@@ -42,6 +46,12 @@ held = duckdb.connect(sys.argv[1])
 print("held", flush=True)
 time.sleep(1)
 """
+
+
+@pytest.fixture(autouse=True)
+def _within_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hour ends during a test: what is told then is not expected."""
+    monkeypatch.setattr(told, "QUIET_TOLD_SECONDS", 1e12)
 
 
 @pytest.fixture
@@ -174,8 +184,12 @@ def test_a_subset_goes_on_alone_and_the_rest_follows_later(
 
 
 def test_a_long_run_is_observed_on_its_way(
-    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+    shop: ScratchDatabase,
+    pipeline: MakePipeline,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(execution, "PROGRESS_SECONDS", 0.0)
     defs = definitions(pipeline("public.orders", max_wal_bytes=1_048_576))
     copied = observed(run_sync(defs, instance))
     for _ in range(3):
@@ -184,7 +198,10 @@ def test_a_long_run_is_observed_on_its_way(
 
     result = run_sync(defs, instance)
 
-    assert sum(found["cdc/chunk/rows"] for key, found in copied if key == ORDERS) == 100
+    assert [found["cdc/copying"].partition(" in ")[0] for key, found in copied if key == SLOT] == [
+        "public.orders: chunk 1, 100 rows"
+    ]
+    assert ORDERS not in {key for key, _ in copied}
     windows = [found for key, found in observed(result) if key == SLOT]
     assert len(windows) >= 2
     lags = [found["cdc/lag_bytes"] for found in windows]
@@ -194,14 +211,97 @@ def test_a_long_run_is_observed_on_its_way(
     assert materialized(result)[ORDERS]["cdc/updated"] == 300
 
 
-def test_a_run_of_one_window_needs_no_observation(
+def test_a_run_of_many_windows_is_not_observed_at_each(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.orders", max_wal_bytes=1_048_576))
+    run_sync(defs, instance)
+    for _ in range(4):
+        shop.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1100000))")
+
+    result = run_sync(defs, instance)
+
+    assert materialized(result)[SLOT]["cdc/windows"] > 2
+    assert len([key for key, _ in observed(result) if key == SLOT]) == 1
+
+
+def test_a_run_of_one_window_needs_no_observation_of_the_slot(
     shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
     defs = definitions(pipeline("public.orders"))
     run_sync(defs, instance)
     shop.execute(CHANGES)
 
-    assert not observed(run_sync(defs, instance))
+    assert [key for key, _ in observed(run_sync(defs, instance))] == [SOURCE]
+
+
+def test_a_source_table_is_observed_when_its_mirror_is_told_of(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.customers", "public.orders"))
+    shop.execute("ANALYZE orders")
+
+    first = dict(observed(run_sync(defs, instance)))
+    shop.execute("DELETE FROM customers WHERE id = 1")
+    second = [key for key, _ in observed(run_sync(defs, instance))]
+
+    assert set(first) == {SOURCE, "shop/source/public/customers", SLOT}
+    assert first[SOURCE]["cdc/estimated_rows"] == 100
+    assert "cdc/estimated_rows" not in first["shop/source/public/customers"]
+    assert first[SOURCE]["cdc/read_to_lsn_int"] > 0
+    assert [column.type for column in first[SOURCE]["dagster/column_schema"].columns] == [
+        "bigint",
+        "bigint",
+        "numeric(12,2)",
+    ]
+    assert second == ["shop/source/public/customers"]
+
+
+def test_comments_of_the_source_are_shown(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    shop.execute("COMMENT ON TABLE orders IS 'Größe: what was bought'")
+    shop.execute("COMMENT ON COLUMN orders.total IS 'with tax'")
+
+    result = run_sync(definitions(pipeline("public.orders")), instance)
+
+    mirror = materialized(result)[ORDERS]
+    assert mirror["cdc/comment"] == "Größe: what was bought"
+    columns = {column.name: column for column in mirror["dagster/column_schema"].columns}
+    assert columns["total"].description == "with tax (numeric(12,2) in the source)"
+    assert columns["id"].description == "bigint in the source"
+    source = dict(observed(result))[SOURCE]
+    columns = {column.name: column for column in source["dagster/column_schema"].columns}
+    assert columns["total"].description == "with tax"
+
+
+def test_a_quiet_table_says_once_an_hour_that_it_is_up_to_date(
+    shop: ScratchDatabase,
+    pipeline: MakePipeline,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    defs = definitions(pipeline("public.customers", "public.orders"))
+    run_sync(defs, instance)
+    shop.execute(CHANGES)
+    changed = materialized(run_sync(defs, instance))[ORDERS]
+    in_the_same_hour = observed(run_sync(defs, instance))
+    monkeypatch.setattr(told, "QUIET_TOLD_SECONDS", 1e-6)  # every run is in another one
+
+    found = dict(observed(run_sync(defs, instance)))
+
+    assert not in_the_same_hour
+    assert set(found) == {ORDERS, CUSTOMERS, SOURCE, "shop/source/public/customers"}
+    assert found[ORDERS]["cdc/quiet_since"] == changed["cdc/last_commit"]
+    assert found[ORDERS]["cdc/up_to_date_at"] > changed["cdc/last_commit"]
+
+
+def test_a_mirror_says_where_it_is_and_what_made_it(pipeline: MakePipeline) -> None:
+    config = pipeline("public.orders", create=False)
+    spec = specs(definitions(config))[ORDERS]
+
+    assert spec.metadata["cdc/warehouse"].path == config.warehouse.duckdb.path
+    assert spec.metadata["cdc/version"] == f"cdc-assets {version('cdc-assets')}"
 
 
 def test_a_failed_table_is_red_and_the_others_are_not(

@@ -24,12 +24,12 @@ def line(event: SyncEvent) -> str:
     match event:
         case ChunkCopied():
             return f"copied chunk {event.chunk} of {event.table}: {event.rows:,} rows in " + (
-                f"{event.seconds:.2f} s"
+                f"{event.seconds:.1f} s"
             )
         case WindowApplied():
             return (
                 f"applied window ({event.start_lsn}, {event.end_lsn}]: {event.changes:,} changes of"
-                f" {event.transactions:,} transactions in {event.seconds:.2f} s,"
+                f" {event.transactions:,} transactions in {event.seconds:.1f} s,"
                 f" {megabytes(event.remaining_bytes)} to go"
             )
         case TableFailed():
@@ -37,7 +37,7 @@ def line(event: SyncEvent) -> str:
         case SyncFinished():
             return (
                 f"pipeline {event.pipeline} is at {event.confirmed_lsn}: {event.counts.total:,}"
-                f" changes, {event.counts.copied:,} rows copied in {event.seconds:.2f} s"
+                f" changes, {event.counts.copied:,} rows copied in {event.seconds:.1f} s"
             )
         case _:
             assert_never(event)

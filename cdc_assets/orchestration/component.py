@@ -5,6 +5,7 @@ Annotations are evaluated in this module: Dagster reads the one of an op's conte
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -161,10 +162,13 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         }
         moved = {source_key(self.name, table): sources[table].key for table in tables}
         mirrors = {
-            table: _depending(_shaped(self.get_asset_spec(table), self.translation, table), moved)
+            table: _placed(
+                _shaped(self.get_asset_spec(table), self.translation, table), config, moved
+            )
             for table in tables
         }
-        slot = _depending(_shaped(self.get_slot_spec(), self.slot_translation, self.name), moved)
+        shaped = _shaped(self.get_slot_spec(), self.slot_translation, self.name)
+        slot = _placed(shaped, config, moved)
         assets = PipelineAssets(
             config,
             mirrors={table: spec.key for table, spec in mirrors.items()},
@@ -222,10 +226,23 @@ def _shaped(
     return translation(spec, subject) if translation else spec
 
 
-def _depending(spec: dg.AssetSpec, moved: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
-    """Let a spec depend on the keys that the source's tables have after translation."""
+def _placed(
+    spec: dg.AssetSpec, config: PipelineConfig, moved: Mapping[dg.AssetKey, dg.AssetKey]
+) -> dg.AssetSpec:
+    """Say where an asset is and what made it.
+
+    Args:
+        spec: As the user shaped it.
+        config: The pipeline.
+        moved: The keys that the source's tables have, by those that they had before translation.
+    """
     deps = [dep._replace(asset_key=moved.get(dep.asset_key, dep.asset_key)) for dep in spec.deps]
-    return spec.replace_attributes(deps=deps)
+    return spec.replace_attributes(deps=deps).merge_attributes(
+        metadata={
+            "cdc/warehouse": dg.MetadataValue.path(str(config.warehouse_path)),
+            "cdc/version": f"cdc-assets {version('cdc-assets')}",
+        }
+    )
 
 
 def _file(context: dg.ComponentLoadContext) -> Path:

@@ -10,6 +10,8 @@ not, and the failed ones alone turn red.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,10 +23,12 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
+from cdc_assets.operations.reporting import line
 from cdc_assets.orchestration import metadata
 from cdc_assets.orchestration.checks import evaluations, plots
 from cdc_assets.orchestration.failures import describe, run_failure, tables_failure
 from cdc_assets.orchestration.health import look_at_health
+from cdc_assets.orchestration.told import Told, read_told
 from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
@@ -35,6 +39,8 @@ from cdc_assets.progress import (
     WindowApplied,
 )
 from cdc_assets.waits import listening
+
+PROGRESS_SECONDS = 10.0
 
 RunEvent = dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetMaterialization
 
@@ -110,29 +116,27 @@ class _Run:
         self._durable: dict[TableName, tuple[ChangeCounts, LSN]] = {}
         self.failed: tuple[TableResult, ...] = ()
         self._finished: SyncFinished | None = None
+        self._told: Mapping[dg.AssetKey, Told] = {}
+        self._shown_at = -math.inf
 
     def report(self, event: SyncEvent) -> Iterator[RunEvent]:
         """Log an event and give what Dagster keeps of it."""
         match event:
             case ChunkCopied():
-                self._context.log.info(_chunk_line(event))
-                yield dg.AssetObservation(
-                    self._assets.mirrors[event.table], metadata=metadata.chunk_metadata(event)
-                )
+                self._context.log.info(line(event))
+                yield from self._on_its_way(metadata.chunk_metadata(event))
             case WindowApplied():
                 for table, counts in event.tables.items():
                     self._add(table, counts, event.end_lsn)
-                self._context.log.info(_window_line(event))
+                self._context.log.info(line(event))
                 if event.remaining_bytes:  # else the run's result says the same in a moment
-                    yield dg.AssetObservation(
-                        self._assets.slot, metadata=metadata.window_metadata(event)
-                    )
+                    yield from self._on_its_way(metadata.window_metadata(event))
             case TableFailed():
                 self._durable.pop(event.table, None)  # a materialization would turn it green
                 reason = describe(event.error, self._assets.config.name)
                 self._context.log.error(f"{event.table} was left behind: {reason}")
             case SyncFinished():
-                self._context.log.info(_finished_line(event))
+                self._context.log.info(line(event))
                 self.failed, self._finished = event.failed, event
                 yield from self._results(event)
             case _:
@@ -184,10 +188,40 @@ class _Run:
             key = self._assets.mirrors[result.table]
             found = metadata.table_metadata(result, self._assets.sources[result.table])
             if result in reported:
+                yield self._source_observed(result)
                 yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
+            elif self._tells_of_quiet_tables():
+                yield self._source_observed(result)
+                yield self._quiet(result)
+
+    def _tells_of_quiet_tables(self) -> bool:
+        slot = self._told.get(self._assets.slot)
+        return slot is not None and slot.is_in_another_hour
+
+    def _quiet(self, result: TableResult) -> dg.AssetObservation:
+        key = self._assets.mirrors[result.table]
+        since = self._told[key].quiet_since
+        return dg.AssetObservation(
+            key,
+            description=f"up to date: nothing has changed since {since:%Y-%m-%d %H:%M:%S %Z}",
+            metadata=metadata.quiet_metadata(result, since),
+        )
+
+    def _source_observed(self, result: TableResult) -> dg.AssetObservation:
+        return dg.AssetObservation(
+            self._assets.sources[result.table],
+            description=result.comment or None,
+            metadata=metadata.source_metadata(result),
+        )
+
+    def _on_its_way(self, found: metadata.Metadata) -> Iterator[RunEvent]:
+        """Show on the slot how a long run gets on: each event costs, past a thousand much."""
+        if time.monotonic() - self._shown_at >= PROGRESS_SECONDS:
+            self._shown_at = time.monotonic()
+            yield dg.AssetObservation(self._assets.slot, metadata=found)
 
     def _materialized(self, key: dg.AssetKey, found: metadata.Metadata, confirmed: LSN) -> RunEvent:
         # A result is for a selected asset only; a run may bring on and report others.
@@ -200,34 +234,24 @@ class _Run:
         synced = [result for result in finished.tables if result.error is None]
         if finished.failed:
             return synced
-        unseen = self._unseen([result for result in synced if not result.changed])
+        quiet = [result for result in synced if not result.changed]
+        unseen = self._unseen(quiet) if quiet else []
         return [result for result in synced if result.changed or result in unseen]
 
     def _unseen(self, results: list[TableResult]) -> list[TableResult]:
         """Find quiet tables that got to where they are without Dagster having been told.
 
         They were empty at their first sync, or the command line synced them, or a run was killed
-        between a commit and its report. What Dagster was told before is no more than a hint: when
-        it is lost, each table is reported once more.
+        between a commit and its report.
         """
         keys = [self._assets.mirrors[result.table] for result in results]
-        told = self._last_told([*keys, self._assets.slot]) if keys else {}
-        everywhere = told.get(self._assets.slot, LSN(0))
+        told = self._told = read_told(self._context.instance, [*keys, self._assets.slot])
+        everywhere = told[self._assets.slot].confirmed_lsn if self._assets.slot in told else LSN(0)
         return [
             result
             for key, result in zip(keys, results, strict=True)
-            if key not in told or max(told[key], everywhere) < result.start_lsn
+            if key not in told or max(told[key].confirmed_lsn, everywhere) < result.start_lsn
         ]
-
-    def _last_told(self, keys: list[dg.AssetKey]) -> dict[dg.AssetKey, LSN]:
-        told = {}
-        for record in self._context.instance.get_asset_records(keys):
-            last = record.asset_entry.last_materialization
-            if last is not None and last.asset_materialization is not None:
-                position = last.asset_materialization.metadata.get("cdc/confirmed_lsn_int")
-                value = position.value if isinstance(position, dg.IntMetadataValue) else None
-                told[record.asset_entry.asset_key] = LSN(value or 0)
-        return told
 
 
 def _materialization(
@@ -235,24 +259,4 @@ def _materialization(
 ) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         key, metadata=found, tags={"dagster/data_version": str(confirmed)}
-    )
-
-
-def _chunk_line(chunk: ChunkCopied) -> str:
-    return f"{chunk.table}: chunk {chunk.chunk} copied, {chunk.rows} rows, {chunk.seconds:.1f} s"
-
-
-def _window_line(window: WindowApplied) -> str:
-    return (
-        f"window {window.start_lsn} to {window.end_lsn}: {window.changes} changes of"
-        f" {window.transactions} transactions, {window.seconds:.1f} s,"
-        f" {window.remaining_bytes} bytes to go"
-    )
-
-
-def _finished_line(finished: SyncFinished) -> str:
-    return (
-        f"slot at {finished.confirmed_lsn} after {finished.windows} windows in"
-        f" {finished.seconds:.1f} s, {finished.counts.total} changes,"
-        f" {finished.counts.copied} rows copied, lag {finished.lag_bytes} bytes"
     )

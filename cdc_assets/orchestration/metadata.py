@@ -6,7 +6,7 @@ times leave the run here; never a value of a row, never where the source is.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -49,6 +49,7 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         **count_metadata(result.counts),
         "cdc/lag_bytes": dg.MetadataValue.int(result.lag_bytes),
         **_commit_times(result.first_commit, result.last_commit),
+        **({"cdc/comment": dg.MetadataValue.text(result.comment)} if result.comment else {}),
         "dagster/table_name": dg.MetadataValue.text(result.warehouse_table),
         "dagster/row_count": dg.MetadataValue.int(result.row_count),
         "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result.columns)),
@@ -92,12 +93,33 @@ def window_metadata(window: WindowApplied) -> Metadata:
 
 
 def chunk_metadata(chunk: ChunkCopied) -> Metadata:
-    """Describe a chunk of a snapshot that is durable."""
+    """Describe a chunk of a snapshot that is durable; text, because a plot of it says nothing."""
+    copied = f"{chunk.table}: chunk {chunk.chunk}, {chunk.rows:,} rows in {chunk.seconds:.1f} s"
+    return {"cdc/copying": dg.MetadataValue.text(copied)}
+
+
+def quiet_metadata(result: TableResult, since: datetime) -> Metadata:
+    """Describe a table that has not changed: it is as of now all the same."""
     return {
-        "cdc/chunk/number": dg.MetadataValue.int(chunk.chunk),
-        "cdc/chunk/rows": dg.MetadataValue.int(chunk.rows),
-        "cdc/chunk/seconds": dg.MetadataValue.float(chunk.seconds),
+        "cdc/quiet_since": dg.MetadataValue.timestamp(since),
+        "cdc/up_to_date_at": dg.MetadataValue.timestamp(datetime.now(UTC)),
+        **_position(result.confirmed_lsn),
     }
+
+
+def source_metadata(result: TableResult) -> Metadata:
+    """Describe a table of the source as the run has seen it."""
+    schema = dg.TableSchema(
+        columns=[_table_column(one, one.source_type, one.comment) for one in result.columns]
+    )
+    found: Metadata = {
+        "cdc/read_to_lsn": dg.MetadataValue.text(str(result.confirmed_lsn)),
+        "cdc/read_to_lsn_int": dg.MetadataValue.int(int(result.confirmed_lsn)),
+        "dagster/column_schema": dg.MetadataValue.table_schema(schema),
+    }
+    if result.source_rows is not None:
+        found["cdc/estimated_rows"] = dg.MetadataValue.int(result.source_rows)
+    return found
 
 
 def partial_metadata(counts: ChangeCounts, confirmed: LSN) -> Metadata:
@@ -138,14 +160,20 @@ def _commit_range(tables: tuple[TableResult, ...]) -> tuple[datetime | None, dat
 
 
 def _table_schema(columns: tuple[Column, ...]) -> dg.TableSchema:
-    return dg.TableSchema(columns=[*map(_table_column, columns), *_OWN_COLUMNS])
+    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in columns]
+    return dg.TableSchema(columns=[*shown, *_OWN_COLUMNS])
 
 
-def _table_column(column: Column) -> dg.TableColumn:
+def _origin(column: Column) -> str:
+    origin = f"{column.source_type} in the source"
+    return f"{column.comment} ({origin})" if column.comment else origin
+
+
+def _table_column(column: Column, shown_type: str, description: str) -> dg.TableColumn:
     return dg.TableColumn(
         name=column.name,
-        type=column.warehouse_type,
-        description=f"{column.source_type} in the source",
+        type=shown_type,
+        description=description or None,
         constraints=dg.TableColumnConstraints(
             nullable=column.nullable, other=["key"] if column.is_key else None
         ),

@@ -13,10 +13,11 @@ itself: its old checkpoint would make the others read everything again.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, TableError, WarehouseMemoryError
 from cdc_assets.identifiers import TableName
@@ -36,6 +37,7 @@ from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.session import Session, open_session, shape_error
 from cdc_assets.source.catalog import row_estimate
+from cdc_assets.source.descriptions import Description, read_descriptions
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
@@ -222,7 +224,9 @@ class _Run:
         session = self._session
         end = current_end(session.control)
         confirmed = session.confirm()
-        tables = (self._result(table, end) for table in session.config.table_names)
+        oids = [point.shape.oid for point in session.checkpoints.values()]
+        said = read_descriptions(session.control, oids)
+        tables = (self._result(table, end, said) for table in session.config.table_names)
         return SyncFinished(
             pipeline=session.config.name,
             start_lsn=self._slot_start,
@@ -235,7 +239,9 @@ class _Run:
             notes=tuple(self._notes),
         )
 
-    def _result(self, table: TableName, end: LSN) -> TableResult | None:
+    def _result(
+        self, table: TableName, end: LSN, said: Mapping[int, Description]
+    ) -> TableResult | None:
         if table not in self._tables:
             return None
         session = self._session
@@ -243,6 +249,7 @@ class _Run:
         error = session.failed.get(table)
         lsn = checkpoint.lsn if checkpoint else LSN(0)
         applied = self._applied.get(table, AppliedTable())
+        description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
         return TableResult(
             table=table,
             start_lsn=self._starts.get(table, self._slot_start),
@@ -250,17 +257,18 @@ class _Run:
             counts=applied.counts + ChangeCounts(copied=self._copied.get(table, 0)),
             lag_bytes=max(0, end - lsn) if checkpoint else 0,
             row_count=session.mirrors.row_count(table) if checkpoint else 0,
-            columns=_columns(session, table) if checkpoint else (),
+            columns=_columns(checkpoint.shape, description) if checkpoint else (),
             warehouse_table=str(table),
             first_commit=_time(applied.first_commit_micros),
             last_commit=_time(applied.last_commit_micros),
             error=error,
             left_out=source.left_out if (source := session.catalog.tables.get(table)) else (),
+            comment=description.comment,
+            source_rows=description.rows,
         )
 
 
-def _columns(session: Session, table: TableName) -> tuple[Column, ...]:
-    shape = session.checkpoints[table].shape
+def _columns(shape: TableShape, description: Description) -> tuple[Column, ...]:
     return tuple(
         Column(
             name=column.name,
@@ -268,6 +276,7 @@ def _columns(session: Session, table: TableName) -> tuple[Column, ...]:
             warehouse_type=column_type(column.type.arrow),
             nullable=column.nullable,
             is_key=column.name in shape.key,
+            comment=description.column_comments.get(column.attnum, ""),
         )
         for column in shape.columns
     )
