@@ -74,7 +74,11 @@ def test_every_command_prints_for_people_too(config: PipelineConfig) -> None:
 
 
 def test_a_status_before_the_first_sync(config: PipelineConfig) -> None:
-    assert_readable(run_command(config, "status"), says="does not exist", hint="cdc-assets setup")
+    unmade = run_command(config, "status")
+    assert (unmade.code, unmade.err) == (1, "")
+    assert "does not exist" in unmade.out
+    assert "hint: run 'cdc-assets setup" in unmade.out
+    assert "public.b" in unmade.out
     run_command(config, "setup")
 
     done = run_command(config, "status", "--json")

@@ -273,7 +273,9 @@ def test_errors_are_json_where_the_result_is(project: Path) -> None:
     assert error["kind"] == "ConfigError"
     assert error["problems"] == ["tabels: unknown key, did you mean 'tables'?"]
     write(path, pipeline())
-    assert json.loads(run_in(project, "status", "--json").err)["kind"] == "ConnectionLostError"
+    assert json.loads(run_in(project, "sync", "--json").err)["kind"] == "ConnectionLostError"
+    status = run_in(project, "status", "--json")
+    assert json.loads(status.out)["source_error"]["kind"] == "ConnectionLostError"
 
 
 def test_it_says_its_version(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.operations.checking import find_problems
 from cdc_assets.operations.status import read_status
+from cdc_assets.replication.journal import journal_path
 from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import SERVER_SETTINGS, MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
@@ -153,11 +154,17 @@ def test_a_status_of_another_database_says_so(
     ] * 2
 
 
-def test_a_status_knows_not_how_far_tables_are_while_a_run_holds_the_warehouse(
+def test_a_status_knows_how_far_tables_are_while_the_warehouse_is_held(
     database: ScratchDatabase, config: PipelineConfig
 ) -> None:
-    converge(database, config)
+    finished = converge(database, config)
     with held(config.warehouse_path):
+        status = read_status(config)
+        assert {table.phase for table in status.tables} == {"streaming"}
+        assert {table.confirmed_lsn for table in status.tables} == {finished.confirmed_lsn}
+        assert "is in use" in status.warehouse_note
+
+        journal_path(config).unlink()
         assert {table.phase for table in read_status(config).tables} == {"unknown"}
 
 

@@ -84,18 +84,18 @@ def sync(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Show how far the pipeline is."""
     config = selected(options)
-    from cdc_assets.operations.reporting import status_as_json, status_lines
+    from cdc_assets.cli.watching import watch
     from cdc_assets.operations.status import read_status
+    from cdc_assets.operations.status_text import status_as_json, status_lines
 
+    if options.watch:
+        return watch(config, as_json=options.json)
     status = read_status(config)
     if options.json:
         say_json(status_as_json(status))
     else:
         say(status_lines(status))
-        if status.problem is not None:
-            say_error(status.problem)
-    failed = status.problem is not None or any(table.error for table in status.tables)
-    return FAILED if failed else DONE
+    return DONE if status.healthy else FAILED
 
 
 def teardown(options: argparse.Namespace) -> int:

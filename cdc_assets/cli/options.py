@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     run = add("sync", commands.sync, "apply everything that committed before the command started")
     run.add_argument("--table", action="append", default=[], help="only this table; repeatable")
     run.add_argument("--until-lsn", type=_lsn, help="stop at the first commit at or past this LSN")
-    add("status", commands.status, "show how far slot and tables are")
+    state = add("status", commands.status, "show how far slot and tables are, and what is wrong")
+    state.add_argument("--watch", action="store_true", help="show it again every 2 s until Ctrl-C")
     removal = add("teardown", commands.teardown, "remove slot, publication and checkpoints")
     removal.add_argument(
         "--table",

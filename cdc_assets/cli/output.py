@@ -63,9 +63,9 @@ def say_done(options: argparse.Namespace, done: list[str], *, otherwise: str) ->
     return DONE
 
 
-def say_json(value: dict[str, Any]) -> None:
+def say_json(value: dict[str, Any], *, in_a_line: bool = False) -> None:
     """Print a result as JSON."""
-    print(json.dumps(_completed(value), indent=2), flush=True)
+    print(json.dumps(_completed(value), indent=None if in_a_line else 2), flush=True)
 
 
 def plain_error(error: CdcError) -> dict[str, Any]:

@@ -14,12 +14,16 @@ from typing import Literal
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, ConfigError
 from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import WalIdentity
 from cdc_assets.replication.journal import Journal, digest, is_alive_here, now, read_journal
+from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.connection import connect, translated
 from cdc_assets.source.health import SlotHealth, read_health
+from cdc_assets.source.ownership import Ownership, served_warehouse
 from cdc_assets.source.preflight import publication_problems
 from cdc_assets.source.setup import conninfo_of
+from cdc_assets.source.slot import read_identity
 from cdc_assets.source.tables import table_problems
 
 _LAST_WORD_SECONDS = 2.0
@@ -33,6 +37,10 @@ class Evidence:
 
     Attributes:
         error: Why the source can't be asked; then all of the source's part is missing.
+        identity: Which server, timeline and database the source is.
+        served: Which warehouse the slot serves; None where it has served none yet.
+        absent: Why it is wrong that no warehouse is at the config's path; None where one is, or
+            where the slot has served none yet.
         problems: Of the publication and of single tables, as a check finds them.
         shapes: Digests of the source's tables as they are now.
         journal: What the last run left, or the one that goes on keeps; None before the first.
@@ -42,6 +50,9 @@ class Evidence:
     at: datetime
     error: CdcError | None
     slot: SlotHealth | None
+    identity: WalIdentity | None
+    served: Ownership | None
+    absent: CdcError | None
     problems: tuple[CdcError, ...]
     shapes: Mapping[TableName, str]
     journal: Journal | None
@@ -57,12 +68,16 @@ def read_evidence(config: PipelineConfig) -> Evidence:
     before = read_journal(config)
     error: CdcError | None = None
     slot: SlotHealth | None = None
+    identity: WalIdentity | None = None
+    served: Ownership | None = None
     problems: tuple[CdcError, ...] = ()
     shapes: Mapping[TableName, str] = {}
     conninfo = conninfo_of(config)
     try:
         with connect(conninfo) as control, translated(config.source.slot):
             slot = read_health(control, config.source.slot)
+            identity = read_identity(control, config.source.slot)
+            served = served_warehouse(control, config.source.slot)
             names = config.table_names
             catalog = read_catalog(control, config.source.publication, names)
             problems = (
@@ -74,9 +89,11 @@ def read_evidence(config: PipelineConfig) -> Evidence:
         raise
     except CdcError as raised:
         error = raised
+    has_warehouse = config.warehouse_path.exists()
+    absent = None if has_warehouse else ownership_problem(config, served, None)
     journal = read_journal(config)
     life = _life(before, slot, journal)
-    return Evidence(now(), error, slot, problems, shapes, journal, life)
+    return Evidence(now(), error, slot, identity, served, absent, problems, shapes, journal, life)
 
 
 def _life(before: Journal | None, slot: SlotHealth | None, after: Journal | None) -> Life:

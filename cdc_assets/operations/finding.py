@@ -30,6 +30,7 @@ class HealthCheck:
         hint: What to do; empty where nothing needs to be done.
         values: Numbers and texts to plot and to read; a number's name ends in its unit.
         known: False where it could not be looked at: the message says why.
+        tables: Which tables it is about, where it is about single ones.
     """
 
     name: str
@@ -39,6 +40,7 @@ class HealthCheck:
     hint: str = ""
     values: Mapping[str, Value] = field(default_factory=dict)
     known: bool = True
+    tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Finding:
     hint: str = ""
     values: Mapping[str, Value | None] = field(default_factory=dict)
     known: bool = True
+    tables: tuple[str, ...] = ()
 
     def named(self, name: str) -> HealthCheck:
         """Make it the outcome of a check."""
@@ -61,6 +64,7 @@ class Finding:
             hint=self.hint if self.severity else "",
             values={key: value for key, value in self.values.items() if value is not None},
             known=self.known,
+            tables=self.tables,
         )
 
 

@@ -26,6 +26,7 @@ _LOOKS: Mapping[str, Callable[[SourceCase], Finding]] = {
     "wal_safe": slot.wal_safe,
     "open_transaction": slot.open_transaction,
     "idle_timeout": slot.idle_timeout,
+    "warehouse": runs.warehouse,
     "publication": runs.publication,
     "schema_drift": runs.schema_drift,
 }

@@ -53,6 +53,7 @@ def _left_behind(journal: Journal, run: Run, values: dict[str, Value | None]) ->
         "error",
         error.hint if error else "see 'cdc-assets status'",
         values,
+        tables=run.failed_tables,
     )
 
 
@@ -128,6 +129,17 @@ def slot_moving(case: SourceCase) -> Finding:
     )
 
 
+def warehouse(case: SourceCase) -> Finding:
+    """Judge whether the warehouse that the slot serves is where the config says.
+
+    Whether the file there is the right one says the sync that opens it.
+    """
+    absent = case.evidence.absent
+    if absent is not None:
+        return Finding(absent.message, "error", absent.hint)
+    return Finding("the warehouse is in its place, or the slot has served none yet")
+
+
 def publication(case: SourceCase) -> Finding:
     """Judge whether the publication carries the config's tables, as a check finds it."""
     problems = case.evidence.problems
@@ -162,4 +174,5 @@ def schema_drift(case: SourceCase) -> Finding:
         "error",
         recopy_hint(TableName.parse(altered[0])),
         {"tables_altered": len(altered)},
+        tables=tuple(altered),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.ownership import read_owner
+from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.session import open_mirrors
 from cdc_assets.source import setup as source_setup
@@ -140,4 +141,5 @@ def _forget(
                     mirrors.drop(table)
                 what = "mirror and checkpoint" if drop else "checkpoint"
                 done.append(f"dropped {what} of {str(table)!r}")
+    forget_journal(config, None if only is None else {str(table) for table in only})
     return done

@@ -1,9 +1,9 @@
-"""What a run and a status look like as text and as JSON."""
+"""What a run looks like as text and as JSON, and numbers for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from cdc_assets.progress import (
     ChangeCounts,
@@ -14,9 +14,6 @@ from cdc_assets.progress import (
     TableResult,
     WindowApplied,
 )
-
-if TYPE_CHECKING:
-    from cdc_assets.operations.status import PipelineStatus
 
 
 def line(event: SyncEvent) -> str:
@@ -52,7 +49,7 @@ def finished_lines(event: SyncFinished) -> list[str]:
         for table in event.failed
         if table.error is not None
     ]
-    return [*_columns([header, *rows]), line(event), *event.notes, *failures]
+    return [*columns([header, *rows]), line(event), *event.notes, *failures]
 
 
 def _table_row(table: TableResult) -> tuple[str, ...]:
@@ -110,53 +107,6 @@ def _counts(counts: ChangeCounts) -> dict[str, int]:
     }
 
 
-def status_lines(status: PipelineStatus) -> list[str]:
-    """Show how far a pipeline is."""
-    header = ("table", "phase", "at", "behind", "rows")
-    rows = [
-        (
-            str(table.table),
-            "failed" if table.error else table.phase,
-            str(table.confirmed_lsn or "-"),
-            "-" if table.lag_bytes is None else megabytes(table.lag_bytes),
-            "-" if table.rows is None else f"{table.rows:,}",
-        )
-        for table in status.tables
-    ]
-    return [
-        f"pipeline {status.pipeline}: source at {status.source_lsn}, slot at {status.slot_lsn}, "
-        f"{megabytes(status.retained_bytes)} of WAL kept for it ({status.wal_status})",
-        *([status.warehouse_note] if status.warehouse_note else []),
-        *_columns([header, *rows]),
-        *(f"{table.table}: {table.error}" for table in status.tables if table.error),
-    ]
-
-
-def status_as_json(status: PipelineStatus) -> dict[str, Any]:
-    """Give a pipeline's state with LSNs as text."""
-    return {
-        "pipeline": status.pipeline,
-        "source_lsn": str(status.source_lsn),
-        "slot_lsn": str(status.slot_lsn),
-        "retained_bytes": status.retained_bytes,
-        "wal_status": status.wal_status,
-        "warehouse_note": status.warehouse_note,
-        "error": status.problem.message if status.problem else None,
-        "hint": status.problem.hint if status.problem else None,
-        "tables": [
-            {
-                "table": str(table.table),
-                "phase": table.phase,
-                "confirmed_lsn": str(table.confirmed_lsn) if table.confirmed_lsn else None,
-                "lag_bytes": table.lag_bytes,
-                "rows": table.rows,
-                "error": table.error,
-            }
-            for table in status.tables
-        ],
-    }
-
-
 def megabytes(count: int) -> str:
     """Print a number of bytes in megabytes."""
     return f"{count / 1_048_576:,.1f} MB"
@@ -170,7 +120,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:,.1f} days"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a table, its first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

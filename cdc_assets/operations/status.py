@@ -1,124 +1,247 @@
-"""How far a pipeline is, told from both ends."""
+"""How far a pipeline is and how it fares, told from both ends and from its runs' journal.
+
+It always has an answer, a line for each table too: while a run holds the warehouse, while the
+source is down, when the slot is lost. What can't be asked now is taken from what the last run left
+word of, and is said to be so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, WarehouseBusyError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.operations.evidence import Evidence, read_evidence
+from cdc_assets.operations.finding import HealthCheck
+from cdc_assets.operations.health import judge
+from cdc_assets.replication.journal import TableRecord
 from cdc_assets.replication.ownership import ownership_problem
-from cdc_assets.replication.session import altered_mirrors, open_mirrors
-from cdc_assets.source.connection import connect, fetch_one, translated
-from cdc_assets.source.ownership import Ownership, served_warehouse
-from cdc_assets.source.setup import conninfo_of
-from cdc_assets.source.slot import read_identity, read_slot
+from cdc_assets.replication.session import (
+    RECOPY_ALL_HINT,
+    altered_mirrors,
+    open_mirrors,
+    recopy_hint,
+)
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """How far one table is."""
+    """How far one table is.
+
+    Attributes:
+        phase: `missing`, `copying` or `streaming`; `unknown` where nobody can say now.
+        lag_seconds: The mirror has everything that was committed longer ago than that; None where
+            that is not known, as in a copy.
+        rows: Of the mirror, now or when the last run ended.
+        error: Why it does not go on, or empty.
+        hint: The way out of the error.
+    """
 
     table: TableName
-    phase: str  # missing, copying or streaming; unknown while the warehouse is in use
-    confirmed_lsn: LSN | None
-    lag_bytes: int | None
-    rows: int | None
-    error: str
+    phase: str
+    confirmed_lsn: LSN | None = None
+    lag_bytes: int | None = None
+    lag_seconds: float | None = None
+    rows: int | None = None
+    error: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
-    """How far a pipeline is.
+    """How far a pipeline is, and how it fares.
 
     Attributes:
-        retained_bytes: WAL that the source keeps for the slot.
-        warehouse_note: Why the warehouse's part is missing, or empty.
-        problem: The slot serves another warehouse than the config's.
+        evidence: What the source and the journal say.
+        warehouse_note: Why the warehouse's part is missing or is not of now, or empty.
+        problem: Why nothing can go on: the slot serves another warehouse than the config's, or the
+            warehouse can't be opened.
+        checks: Of the pipeline's health.
     """
 
     pipeline: str
-    source_lsn: LSN
-    slot_lsn: LSN
-    retained_bytes: int
-    wal_status: str
+    evidence: Evidence
     warehouse_note: str
     tables: tuple[TableStatus, ...]
+    checks: tuple[HealthCheck, ...]
     problem: CdcError | None = None
+
+    @property
+    def at(self) -> datetime:
+        """When it was looked at."""
+        return self.evidence.at
+
+    @property
+    def problems(self) -> tuple[HealthCheck, ...]:
+        """The checks that found something, but for those that only say what a table says."""
+        failed = {str(table.table) for table in self.tables if table.error}
+        return tuple(
+            check
+            for check in self.checks
+            if check.known and not check.passed and not self._is_said(check)
+            if not check.tables or set(check.tables) - failed
+        )
+
+    def _is_said(self, check: HealthCheck) -> bool:
+        return self.problem is not None and self.problem.message in check.message
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing failed and nothing is at risk; a run that goes on is well."""
+        failed = any(table.error for table in self.tables)
+        return self.problem is None and not self.problems and not failed
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    end_lsn: LSN
-    slot_lsn: LSN
-    identity: WalIdentity
+class _Known:
+    """What the warehouse says, or the journal in its place."""
+
+    note: str
+    tables: Mapping[TableName, TableStatus]
+    absent: str  # the phase of a table that is not among them
+    problem: CdcError | None = None
 
 
 def read_status(config: PipelineConfig) -> PipelineStatus:
     """Read how far the pipeline is, from both ends, without the pipeline's lock.
 
     Raises:
-        CdcError: The source can't be asked.
+        ConfigError: The connection string is missing or is none.
     """
-    slot = config.source.slot
-    with connect(conninfo_of(config)) as control, translated(slot):
-        end = LSN.parse(fetch_one(control, "SELECT pg_current_wal_lsn()::text")[0])
-        state, identity = read_slot(control, slot), read_identity(control, slot)
-        served = served_warehouse(control, slot)
-    note, checkpoints, rows, problem = _warehouse_state(config, served)
-    source = _Source(end, state.confirmed_lsn, identity)
-    absent = "missing" if rows is not None else "unknown"
+    evidence = read_evidence(config)
+    known = _known(config, evidence)
     return PipelineStatus(
         pipeline=config.name,
-        source_lsn=end,
-        slot_lsn=state.confirmed_lsn,
-        retained_bytes=end - state.restart_lsn,
-        wal_status=state.wal_status,
-        warehouse_note=note,
+        evidence=evidence,
+        warehouse_note=known.note,
         tables=tuple(
-            _table_status(table, checkpoints[table], (rows or {}).get(table), source)
-            if table in checkpoints
-            else TableStatus(table, absent, None, None, None, "")
+            known.tables.get(table, TableStatus(table, known.absent))
             for table in config.table_names
         ),
-        problem=problem,
+        checks=judge(config, evidence),
+        problem=known.problem,
     )
 
 
-def _warehouse_state(
-    config: PipelineConfig, served: Ownership | None
-) -> tuple[str, dict[TableName, Checkpoint], dict[TableName, int] | None, CdcError | None]:
-    """Read a note, the checkpoints, the mirrors' sizes (None: not now), and whose the slot is."""
+def _known(config: PipelineConfig, evidence: Evidence) -> _Known:
+    path = str(config.warehouse_path)
     if not config.warehouse_path.exists():
-        problem = ownership_problem(config, served, None)
-        absent = "the warehouse does not exist yet: run 'cdc-assets sync'"
-        return "" if problem else absent, {}, {}, problem
+        note = "" if evidence.absent else f"{path!r} does not exist yet: run 'cdc-assets sync'"
+        return _Known(note, {}, "missing", evidence.absent)
     try:
-        mirrors = open_mirrors(config, read_only=True)
+        return _of_warehouse(config, evidence)
     except WarehouseBusyError:
-        return "the warehouse is in use, most likely by a run", {}, None, None
+        who = "by the sync" if evidence.life == "running" else "most likely by a sync"
+        return _of_journal(evidence, f"{path!r} is in use, {who}")
+    except CdcError as error:
+        return _of_journal(evidence, f"{path!r} can't be read", error)
+
+
+def _of_journal(evidence: Evidence, why: str, problem: CdcError | None = None) -> _Known:
+    journal = evidence.journal
+    if journal is None:
+        return _Known(why, {}, "unknown", problem)
+    tables = {
+        TableName.parse(name): _aged(
+            TableStatus(
+                TableName.parse(name),
+                record.phase,
+                record.lsn,
+                rows=record.rows,
+                error=record.error.message if record.error else "",
+                hint=record.error.hint if record.error else "",
+            ),
+            record,
+            evidence,
+        )
+        for name, record in journal.tables.items()
+    }
+    return _Known(f"{why}; tables are as the journal has them", tables, "missing", problem)
+
+
+def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
+    mirrors = open_mirrors(config, read_only=True)
     try:
         state = Checkpoints(mirrors, config.name)
-        problem = ownership_problem(config, served, state.warehouse_id())
+        problem = ownership_problem(config, evidence.served, state.warehouse_id())
         checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
-        for table, error in altered_mirrors(mirrors, checkpoints).items():
-            checkpoints[table] = replace(checkpoints[table], error=error.message)
+        altered = altered_mirrors(mirrors, checkpoints)
     finally:
         mirrors.close()
-    return "", checkpoints, rows, problem
+    records = evidence.journal.tables if evidence.journal else {}
+    # What another warehouse's slot does to these tables is not their error
+    compared = evidence if problem is None else replace(evidence, slot=None)
+    return _Known(
+        "",
+        {
+            table: _of_checkpoint(
+                point,
+                rows=rows.get(table),
+                record=records.get(str(table)),
+                altered=altered.get(table),
+                evidence=compared,
+            )
+            for table, point in checkpoints.items()
+        },
+        "missing",
+        problem,
+    )
 
 
-def _table_status(
-    table: TableName, checkpoint: Checkpoint, rows: int | None, source: _Source
+def _of_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    rows: int | None,
+    record: TableRecord | None,
+    altered: CdcError | None,
+    evidence: Evidence,
 ) -> TableStatus:
-    lag = max(0, source.end_lsn - checkpoint.lsn)
-    error = checkpoint.error
-    if checkpoint.identity != source.identity:
-        error = "its checkpoint is of another server, timeline or database: see 'cdc-assets check'"
-    elif source.slot_lsn > checkpoint.lsn:
-        error = "the slot is past its checkpoint, changes are gone: see 'cdc-assets check'"
-    return TableStatus(table, checkpoint.phase, checkpoint.lsn, lag, rows, error)
+    error, hint = checkpoint.error, ""
+    if altered is not None:
+        error, hint = altered.message, altered.hint
+    elif error:
+        told = record.error if record else None
+        hint = told.hint if told and told.message == error else recopy_hint(checkpoint.table)
+    status = TableStatus(
+        checkpoint.table, checkpoint.phase, checkpoint.lsn, rows=rows, error=error, hint=hint
+    )
+    return _aged(_compared(status, checkpoint.identity, evidence), record, evidence)
+
+
+def _compared(status: TableStatus, identity: WalIdentity, evidence: Evidence) -> TableStatus:
+    """Hold a checkpoint against the source."""
+    lsn, slot = status.confirmed_lsn, evidence.slot
+    if slot is None or lsn is None:
+        return status
+    if evidence.identity is not None and identity != evidence.identity:
+        return replace(
+            status,
+            error="its checkpoint is of another server, timeline or database",
+            hint="correct source.dsn; if the source was replaced on purpose, " + RECOPY_ALL_HINT,
+        )
+    if slot.confirmed_lsn is not None and slot.confirmed_lsn > lsn:
+        return replace(
+            status,
+            error="the slot is past its checkpoint, changes are gone",
+            hint=recopy_hint(status.table),
+        )
+    return status
+
+
+def _aged(status: TableStatus, record: TableRecord | None, evidence: Evidence) -> TableStatus:
+    """Say how far a table is behind the source, in WAL and in time."""
+    lsn, slot = status.confirmed_lsn, evidence.slot
+    lag_bytes = None if slot is None or lsn is None else max(0, slot.end_lsn - lsn)
+    seconds = None
+    if status.phase == "streaming" and lag_bytes == 0:
+        seconds = 0.0
+    elif record is not None and record.complete_at is not None:
+        seconds = max(0.0, (evidence.at - record.complete_at).total_seconds())
+    return replace(status, lag_bytes=lag_bytes, lag_seconds=seconds)

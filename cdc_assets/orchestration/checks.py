@@ -37,6 +37,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "wal_safe": "The slot is there, and far from being ended by max_slot_wal_keep_size.",
     "open_transaction": "No transaction is open for so long that the slot's WAL can't be removed.",
     "idle_timeout": "The slot is not given up between two syncs by idle_replication_slot_timeout.",
+    "warehouse": "The warehouse that the slot serves is where the config says.",
     "publication": "The publication carries every table of the config.",
     "schema_drift": "The source's tables have the columns and keys of their mirrors.",
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -101,12 +101,13 @@ class Activity(_Record):
         rows_copied: Of the table by this run; `rows_expected` is an estimate of all.
         start_lsn: Where the window starts that is being read and applied.
         target_lsn: Where the run stops.
-        remaining_bytes: Of WAL up to there.
-        rate: Rows a second that were copied, or bytes of WAL a second that were applied.
+        total_bytes: Of WAL that were to be applied at first; `remaining_bytes` are left.
+        rate: Rows a second that were copied, or bytes of WAL a second that were applied, since it
+            began with it.
         waits_for: What it waits for now, in words, or empty.
     """
 
-    what: Literal["opening", "copying", "applying", "ending"]
+    what: Literal["opening", "copying", "applying"]
     since: datetime
     table: str = ""
     chunk: int = 0
@@ -114,6 +115,7 @@ class Activity(_Record):
     rows_expected: int | None = None
     start_lsn: Position | None = None
     target_lsn: Position | None = None
+    total_bytes: int | None = None
     remaining_bytes: int | None = None
     rate: float | None = None
     waits_for: str = ""
@@ -222,6 +224,18 @@ def write_journal(config: PipelineConfig, journal: Journal) -> str:
     except OSError as error:
         return f"{str(path)!r} can't be written, so 'status' knows less: {error.strerror}"
     return ""
+
+
+def forget_journal(config: PipelineConfig, tables: Collection[str] | None = None) -> None:
+    """Take a pipeline's journal away, or what it says of tables that have no mirror any more."""
+    journal = read_journal(config)
+    if journal is None or tables is None:
+        journal_path(config).unlink(missing_ok=True)
+        return
+    failed = tuple(name for name in journal.run.failed_tables if name not in tables)
+    kept = {name: record for name, record in journal.tables.items() if name not in tables}
+    run = journal.run.model_copy(update={"failed_tables": failed})
+    write_journal(config, journal.model_copy(update={"run": run, "tables": kept}))
 
 
 def digest(shape: TableShape) -> str:

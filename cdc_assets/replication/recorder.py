@@ -117,8 +117,14 @@ class Recorder:
 
     def applies(self, start: LSN, target: LSN) -> None:
         """The stream is applied from here to there."""
-        remaining = max(0, target - start)
-        self._does("applying", start_lsn=start, target_lsn=target, remaining_bytes=remaining)
+        total = max(0, target - start)
+        self._does(
+            "applying",
+            start_lsn=start,
+            target_lsn=target,
+            total_bytes=total,
+            remaining_bytes=total,
+        )
 
     def told(self, event: SyncEvent) -> SyncEvent:
         """Write down an event, and give it back for whoever shows the run."""
@@ -140,16 +146,18 @@ class Recorder:
         activity = self._run.activity
         rows = chunk.rows + (activity.rows_copied if activity else 0)
         self._set(rows_copied=self._run.rows_copied + chunk.rows)
-        rate = _rate(chunk.rows, chunk.seconds)
-        self._goes_on(chunk=chunk.chunk + 1, rows_copied=rows, rate=rate)
+        self._goes_on(chunk=chunk.chunk + 1, rows_copied=rows, rate=self._rate(rows))
 
     def _window(self, window: WindowApplied) -> None:
         self._set(windows=self._run.windows + 1, changes=self._run.changes + window.changes)
-        self._goes_on(
-            start_lsn=window.end_lsn,
-            remaining_bytes=window.remaining_bytes,
-            rate=_rate(window.end_lsn - window.start_lsn, window.seconds),
-        )
+        left, activity = window.remaining_bytes, self._run.activity
+        done = max(0, ((activity and activity.total_bytes) or left) - left)
+        self._goes_on(start_lsn=window.end_lsn, remaining_bytes=left, rate=self._rate(done))
+
+    def _rate(self, done: int) -> float | None:
+        activity = self._run.activity
+        seconds = (now() - activity.since).total_seconds() if activity else 0
+        return round(done / seconds, 1) if seconds > 0 else None
 
     def _finished(self, event: SyncFinished) -> SyncFinished:
         """Write down the end, while the run still has the lock: whoever looks sees one or both."""
@@ -268,7 +276,3 @@ def _may_tell(before: Journal | None, error: BaseException | None) -> bool:
     if error is None or isinstance(error, SlotInUseError):
         return False
     return before is None or before.run.state != "running" or is_alive_here(before.run) is False
-
-
-def _rate(done: int, seconds: float) -> float | None:
-    return round(done / seconds, 1) if seconds > 0 else None
