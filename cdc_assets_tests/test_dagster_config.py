@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_the_schema_knows_every_key_and_no_reference() -> None:
     assert "$ref" not in str(schema)
 
 
+def test_every_key_says_what_it_is_and_gives_an_example() -> None:
+    schema = PostgresCdcComponent.get_model_cls().model_json_schema()  # type: ignore[union-attr]
+
+    keys = dict(_keys(schema))
+    assert len(keys) > 25
+    silent = [place for place, key in keys.items() if not {"description", "examples"} <= key.keys()]
+    assert [place for place in silent if not place.startswith((".translation.", ".op.back"))] == []
+
+
+def test_the_schemas_examples_are_a_config_that_loads() -> None:
+    schema = PostgresCdcComponent.get_model_cls().model_json_schema()  # type: ignore[union-attr]
+
+    assert definitions({key: said["examples"][0] for key, said in schema["properties"].items()})
+
+
 def test_dg_and_the_daemon_know_the_code_location_by_one_name() -> None:
     with (PROJECT / "pyproject.toml").open("rb") as file:
         to_dg = tomllib.load(file)["tool"]["dg"]["project"]
@@ -163,6 +179,16 @@ def test_what_dg_scaffolds_is_a_config_that_loads(project: Path) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path)
+
+
+def _keys(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, said in node.get("properties", {}).items():
+        yield f"{place}.{key}", said
+        yield from _keys(said, f"{place}.{key}")
+    for branch in (*node.get("anyOf", []), *node.get("oneOf", [])):
+        yield from _keys(branch, place)
+    if isinstance(node.get("items"), dict):
+        yield from _keys(node["items"], place)
 
 
 def _break(project: Path, right: str, wrong: str) -> None:

@@ -78,9 +78,32 @@ class SourceConfig(_Strict):
     dsn: Annotated[
         Annotated[SecretStr, Tag("Literal")] | Annotated[EnvironmentVariable, Tag("Variable")],
         Discriminator(_dsn_kind),
+        Field(
+            description="Where the source is: a libpq URI or keyword string. It holds a password,"
+            " so it belongs in an environment variable, which a run needs, and the health sensor.",
+            examples=[{"env": "SHOP_SOURCE_DSN"}],
+        ),
     ]
-    slot: Annotated[str, AfterValidator(_slot_name), FromEnvironment]
-    publication: Annotated[str, Field(min_length=1, max_length=63), FromEnvironment]
+    slot: Annotated[
+        str,
+        AfterValidator(_slot_name),
+        FromEnvironment,
+        Field(
+            description="The replication slot, which `cdc-assets setup` makes. One pipeline and one"
+            " warehouse read it.",
+            examples=["shop_cdc"],
+        ),
+    ]
+    publication: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=63,
+            description="The publication of the tables, which `cdc-assets setup` makes.",
+            examples=["shop_cdc"],
+        ),
+        FromEnvironment,
+    ]
 
     def conninfo(self) -> str:
         """Give the libpq connection string.
@@ -102,16 +125,51 @@ class SourceConfig(_Strict):
 class DuckDBConfig(_Strict):
     """A DuckDB file; a relative path starts at the project's root."""
 
-    path: Annotated[str, Field(min_length=1), FromEnvironment]
-    max_memory_bytes: Annotated[int, Field(ge=MIN_MAX_MEMORY_BYTES)] | None = None
-    wait_seconds: Annotated[float, Field(ge=0)] = 120
-    publish: Annotated[str, Field(min_length=1), FromEnvironment] | None = None
+    path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="The file. A relative path starts at the project's root.",
+            examples=["data/shop.duckdb"],
+        ),
+        FromEnvironment,
+    ]
+    max_memory_bytes: Annotated[
+        Annotated[int, Field(ge=MIN_MAX_MEMORY_BYTES)] | None,
+        Field(
+            description="The most memory that DuckDB may use. By default it starts with 128 MB and"
+            " gets more when it needs it.",
+            examples=[2_147_483_648],
+        ),
+    ] = None
+    wait_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long a run waits for a file that another process has open.",
+            examples=[120],
+        ),
+    ] = 120
+    publish: Annotated[
+        Annotated[str, Field(min_length=1), FromEnvironment] | None,
+        Field(
+            description="Where a copy of the file is put after each run that changed something, for"
+            " readers that must not collide with syncs.",
+            examples=["data/shop_published.duckdb"],
+        ),
+    ] = None
 
 
 class WarehouseConfig(_Strict):
     """The warehouse's end."""
 
-    duckdb: DuckDBConfig
+    duckdb: Annotated[
+        DuckDBConfig,
+        Field(
+            description="A DuckDB file. One process at a time can open it.",
+            examples=[{"path": "data/shop.duckdb"}],
+        ),
+    ]
 
 
 class TableConfig(_Strict):
@@ -125,8 +183,23 @@ class TableConfig(_Strict):
             raise ValueError(wanted)  # noqa: TRY004 - pydantic reports no other kind
         return value
 
-    source: Annotated[str, AfterValidator(_table_name)]
-    keep: Annotated[list[str], AfterValidator(_mirror_alone)] = ["mirror"]
+    source: Annotated[
+        str,
+        AfterValidator(_table_name),
+        Field(
+            description="The table as Postgres' catalog spells it, with its schema; a part with a"
+            " dot in it stands in double quotes.",
+            examples=["public.orders", 'sales."order.items"'],
+        ),
+    ]
+    keep: Annotated[
+        list[str],
+        AfterValidator(_mirror_alone),
+        Field(
+            description="What is kept of it: `mirror`, the table's current rows.",
+            examples=[["mirror"]],
+        ),
+    ] = ["mirror"]
 
     @property
     def name(self) -> TableName:
@@ -137,15 +210,43 @@ class TableConfig(_Strict):
 class WindowConfig(_Strict):
     """How much one window may read."""
 
-    max_wal_bytes: Annotated[int, Field(ge=MIN_MAX_WAL_BYTES)] = DEFAULT_MAX_WAL_BYTES
+    max_wal_bytes: Annotated[
+        int,
+        Field(
+            ge=MIN_MAX_WAL_BYTES,
+            description="How much WAL one window reads at the most: more is faster, and costs"
+            " memory and disk on the source.",
+            examples=[DEFAULT_MAX_WAL_BYTES],
+        ),
+    ] = DEFAULT_MAX_WAL_BYTES
 
 
 class ScheduleConfig(_Strict):
     """When syncs start; a text alone is the cron expression."""
 
-    cron: Annotated[str, AfterValidator(checked_cron), FromEnvironment]
-    timezone: Annotated[str, AfterValidator(checked_timezone), FromEnvironment] = "UTC"
-    start: Annotated[Literal["running", "stopped"], FromEnvironment] = "running"
+    cron: Annotated[
+        str,
+        AfterValidator(checked_cron),
+        FromEnvironment,
+        Field(
+            description="When a sync starts. A tick is skipped while a run is queued or running.",
+            examples=["*/5 * * * *", "@hourly"],
+        ),
+    ]
+    timezone: Annotated[
+        str,
+        AfterValidator(checked_timezone),
+        FromEnvironment,
+        Field(description="The time zone of `cron`.", examples=["Europe/Zurich"]),
+    ] = "UTC"
+    start: Annotated[
+        Literal["running", "stopped"],
+        FromEnvironment,
+        Field(
+            description="Whether schedule and health sensor are on when nobody has switched them.",
+            examples=["running", {"env": "SHOP_SCHEDULE"}],
+        ),
+    ] = "running"
 
     @property
     def longest_gap(self) -> timedelta:
@@ -168,23 +269,46 @@ DEFAULT_SCHEDULE = ScheduleConfig(cron=EVERY_MINUTE)
 
 
 class HealthConfig(_Strict):
-    """From where on the slot's health is reported as a problem.
+    """From where on the slot's health is reported: past it a warning, past twice of it an error."""
 
-    Attributes:
-        lag_bytes: WAL between what is confirmed and the source's end.
-        lag_seconds: How old a mirror may be; by default twice the schedule's longest gap and a
-            quarter of an hour.
-        retained_bytes: WAL that the source keeps for the slot.
-        safe_wal_bytes: WAL that shall be left before the source throws the slot's away; by default
-            a quarter of its max_slot_wal_keep_size.
-        transaction_seconds: How long a transaction may be open that holds the slot's WAL back.
-    """
-
-    lag_bytes: Annotated[int, Field(gt=0)] = 1_073_741_824
-    lag_seconds: Annotated[float, Field(gt=0)] | None = None
-    retained_bytes: Annotated[int, Field(gt=0)] = 10_737_418_240
-    safe_wal_bytes: Annotated[int, Field(gt=0)] | None = None
-    transaction_seconds: Annotated[float, Field(gt=0)] = 3600
+    lag_bytes: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="WAL between what is confirmed and the source's end.",
+            examples=[1_073_741_824],
+        ),
+    ] = 1_073_741_824
+    lag_seconds: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            description="How old a mirror may be. By default twice the schedule's longest gap and a"
+            " quarter of an hour.",
+            examples=[900],
+        ),
+    ] = None
+    retained_bytes: Annotated[
+        int,
+        Field(
+            gt=0, description="WAL that the source keeps for the slot.", examples=[10_737_418_240]
+        ),
+    ] = 10_737_418_240
+    safe_wal_bytes: Annotated[
+        Annotated[int, Field(gt=0)] | None,
+        Field(
+            description="WAL that shall be left before the source throws the slot's away. By"
+            " default a quarter of its max_slot_wal_keep_size.",
+            examples=[1_073_741_824],
+        ),
+    ] = None
+    transaction_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="How long a transaction may be open that holds the slot's WAL back.",
+            examples=[3600],
+        ),
+    ] = 3600
 
 
 def _tables(tables: list[TableConfig]) -> list[TableConfig]:
@@ -203,17 +327,97 @@ def _tables(tables: list[TableConfig]) -> list[TableConfig]:
 class PipelineConfig(_Strict):
     """One slot, one publication, one warehouse and its tables."""
 
-    name: Annotated[str, AfterValidator(_pipeline_name)]
-    source: SourceConfig
-    warehouse: WarehouseConfig
-    tables: Annotated[list[TableConfig], Field(min_length=1), AfterValidator(_tables)]
-    window: WindowConfig = WindowConfig()
-    health: HealthConfig = HealthConfig()
-    schedule: Schedule = DEFAULT_SCHEDULE
-    translation: Any = None  # read by Dagster alone, as are the next
-    source_translation: Any = None
-    slot_translation: Any = None
-    op: Any = None
+    name: Annotated[
+        str,
+        AfterValidator(_pipeline_name),
+        Field(
+            description="Starts every asset key and names the job `<name>_sync`, its schedule and"
+            " the sensor `<name>_health`.",
+            examples=["shop"],
+        ),
+    ]
+    source: Annotated[
+        SourceConfig,
+        Field(
+            description="The Postgres end.",
+            examples=[
+                {
+                    "dsn": {"env": "SHOP_SOURCE_DSN"},
+                    "slot": "shop_cdc",
+                    "publication": "shop_cdc",
+                }
+            ],
+        ),
+    ]
+    warehouse: Annotated[
+        WarehouseConfig,
+        Field(
+            description="Where the mirrors are.",
+            examples=[{"duckdb": {"path": "data/shop.duckdb"}}],
+        ),
+    ]
+    tables: Annotated[
+        list[TableConfig],
+        Field(
+            min_length=1,
+            description="The tables that are replicated.",
+            examples=[[{"source": "public.customers"}, {"source": "public.orders"}]],
+        ),
+        AfterValidator(_tables),
+    ]
+    window: Annotated[
+        WindowConfig,
+        Field(
+            description="How much is read at once.",
+            examples=[{"max_wal_bytes": DEFAULT_MAX_WAL_BYTES}],
+        ),
+    ] = WindowConfig()
+    health: Annotated[
+        HealthConfig,
+        Field(
+            description="Bounds of the checks on the slot.",
+            examples=[{"lag_seconds": 900, "retained_bytes": 10_737_418_240}],
+        ),
+    ] = HealthConfig()
+    schedule: Annotated[
+        Schedule,
+        Field(
+            description="When syncs start: a cron expression in UTC, or in a time zone; null for"
+            " none.",
+            examples=["* * * * *", {"cron": "0 6 * * *", "timezone": "Europe/Zurich"}],
+        ),
+    ] = DEFAULT_SCHEDULE
+    # Read by Dagster alone
+    translation: Annotated[
+        Any,
+        Field(
+            description="What Dagster shows of each mirror; `table.schema` and `table.name` are the"
+            " source table's.",
+            examples=[{"group_name": "{{ table.schema }}", "owners": ["team:shop"]}],
+        ),
+    ] = None
+    source_translation: Annotated[
+        Any,
+        Field(
+            description="What Dagster shows of each table of the source; mirrors and slot depend on"
+            " the key that it gets.",
+            examples=[{"group_name": "crm"}],
+        ),
+    ] = None
+    slot_translation: Annotated[
+        Any,
+        Field(
+            description="What Dagster shows of the replication slot; `pipeline` is its name.",
+            examples=[{"owners": ["team:platform"]}],
+        ),
+    ] = None
+    op: Annotated[
+        Any,
+        Field(
+            description="The op that syncs: its name, tags, description and pool.",
+            examples=[{"tags": {"purpose": "cdc"}}],
+        ),
+    ] = None
     root: Annotated[Path, Field(exclude=True)] = Path()
 
     @property

@@ -32,7 +32,14 @@ class EnvironmentVariable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    env: Annotated[str, Field(min_length=1)]
+    env: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="The environment variable's name.",
+            examples=["SHOP_SOURCE_DSN"],
+        ),
+    ]
 
 
 def read_variable(value: object) -> object:

@@ -36,6 +36,18 @@ _DAGSTERS_OWN: Mapping[str, type[BaseModel]] = {
 _NOT_IN_FILES = frozenset({"root"})
 
 
+# A template may stand for any of these.
+_TEMPLATED: JsonSchema = {"type": ["object", "string", "null"]}
+# Dagster says nothing of what an op's settings are.
+_OP: Mapping[str, tuple[str, object]] = {
+    "name": ("What the op is called.", "replicate_shop"),
+    "tags": ("Tags of the op, which run launchers and executors may read.", {"purpose": "cdc"}),
+    "description": ("What Dagster says of the op.", "Syncs the shop."),
+    "pool": ("The pool that a run holds; pipelines with one DuckDB file share one.", "warehouse"),
+    "backfill_policy": ("Unused: the tables have no partitions.", {"type": "single_run"}),
+}
+
+
 @cache
 def attributes_model(component_type: type[PostgresCdcComponent]) -> type[BaseModel]:
     """Make the model that Dagster reads a component's `attributes:` with."""
@@ -59,11 +71,7 @@ def attributes_schema(component_type: type[PostgresCdcComponent]) -> JsonSchema:
     config = _inlined(PipelineConfig.model_json_schema())
     component = _inlined(component_type.model().model_json_schema())
     files = {key: value for key, value in config["properties"].items() if key not in _NOT_IN_FILES}
-    # A template may stand for any of these.
-    own = {
-        key: {**_inlined(model.model_json_schema()), "type": ["object", "string", "null"]}
-        for key, model in _DAGSTERS_OWN.items()
-    }
+    own = {key: {**_own_schema(key), **files[key], **_TEMPLATED} for key in _DAGSTERS_OWN}
     schema = {
         **config,
         "title": component_type.__name__,
@@ -72,6 +80,17 @@ def attributes_schema(component_type: type[PostgresCdcComponent]) -> JsonSchema:
     }
     listed: JsonSchema = _listing_known_keys(schema)
     return listed
+
+
+def _own_schema(key: str) -> JsonSchema:
+    schema = _inlined(_DAGSTERS_OWN[key].model_json_schema())
+    known = schema["properties"]
+    if key == "op":
+        for name, (description, example) in _OP.items():
+            known[name] = {**known[name], "description": description, "examples": [example]}
+    elif key != "translation":  # the same keys again: the page would be three times as long
+        return {"propertyNames": {"enum": list(known)}}
+    return schema
 
 
 def read_attributes(
@@ -136,8 +155,9 @@ def _inlined(schema: JsonSchema) -> JsonSchema:
 
     def inline(node: Any) -> Any:
         if isinstance(node, dict):
-            if "$ref" in node:
-                return inline(definitions[node["$ref"].rpartition("/")[2]])
+            if "$ref" in node:  # what a field says of itself goes before what its type says
+                beside = {key: value for key, value in node.items() if key != "$ref"}
+                return inline({**definitions[node["$ref"].rpartition("/")[2]], **beside})
             return {key: inline(value) for key, value in node.items()}
         return [inline(value) for value in node] if isinstance(node, list) else node
 
