@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import CdcError, TableError, WarehouseMemoryError
+from cdc_assets.errors import CdcError, ReplicationError, TableError, WarehouseMemoryError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
@@ -92,6 +92,12 @@ def _events(
             if error.next_bytes is None:
                 raise
             memory_bytes = error.next_bytes
+        except MemoryError as error:
+            raise ReplicationError(
+                "the machine that runs the sync has no memory left for it",
+                hint="nothing is lost: give it more, or run less beside it; long values take most, "
+                "and a column list of the publication leaves them out",
+            ) from error
         else:
             return
 

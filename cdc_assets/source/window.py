@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -27,7 +28,7 @@ import pyarrow as pa
 
 from cdc_assets import waits
 from cdc_assets.changes.batch import Mask
-from cdc_assets.errors import ProtocolError
+from cdc_assets.errors import ProtocolError, WarehouseError
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import (
     BEGIN,
@@ -204,7 +205,8 @@ class _OpenTransaction:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk did not take is not needed any more
+                self._file.close()
 
     def __bool__(self) -> bool:
         return bool(self._held) or self._file is not None
@@ -248,6 +250,17 @@ class _OpenTransaction:
         return itertools.chain(_read_back(file), held, [last])
 
     def _spool(self) -> None:
+        try:
+            self._write_held()
+        except OSError as error:
+            raise WarehouseError(
+                f"folder {str(self._directory)!r}, where a large transaction waits for its commit,"
+                f" can't be written: {error.strerror or type(error).__name__}",
+                hint="make room on its disk, as much as the largest transaction; nothing is lost: "
+                "the next run goes on from the checkpoint",
+            ) from error
+
+    def _write_held(self) -> None:
         schema = pa.schema([("data", pa.binary())])
         if self._writer is None:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed by _read_back or __exit__

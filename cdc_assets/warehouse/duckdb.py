@@ -25,6 +25,7 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.warehouse import memory
 from cdc_assets.warehouse.base import Write
+from cdc_assets.warehouse.faults import system_fault, way_out
 from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.memory import MemoryLimit, lacks_memory
 
@@ -184,6 +185,11 @@ class DuckDBMirrors:
 
     def _refusal(self, error: duckdb.Error) -> WarehouseError:
         # DuckDB's messages may quote a value: only their kind is shown
+        fault = system_fault(str(error))
+        if fault:
+            return WarehouseError(
+                f"warehouse {str(self.path)!r} can't be written: {fault}", hint=way_out(fault)
+            )
         if not lacks_memory(error):
             return WarehouseError(
                 f"warehouse {str(self.path)!r} refused a statement: {type(error).__name__}",
