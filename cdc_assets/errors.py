@@ -7,8 +7,6 @@ anybody's doing.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class CdcError(Exception):
     """Base of all errors of this package.
@@ -18,7 +16,7 @@ class CdcError(Exception):
         hint: What the reader can do about it.
     """
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -144,9 +142,21 @@ class WarehouseError(CdcError):
 
 
 class WarehouseBusyError(WarehouseError):
-    """Another process holds the warehouse."""
+    """Another process holds the warehouse; not to be tried again at once where it was waited for.
 
-    retryable = True
+    Args:
+        message: What happened.
+        holder: Who holds it, as far as DuckDB says so.
+        waited_seconds: How long it was waited for already.
+        hint: What the reader can do about it.
+    """
+
+    def __init__(
+        self, message: str, *, holder: str = "", waited_seconds: float = 0, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.holder = holder
+        self.retryable = not waited_seconds
 
 
 class MirrorRefusedError(WarehouseError):

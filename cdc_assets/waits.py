@@ -36,13 +36,20 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def until(happened: Callable[[], bool], what: Callable[[], str], *, seconds: float) -> bool:
+def until(
+    happened: Callable[[], bool],
+    what: Callable[[], str],
+    *,
+    seconds: float,
+    poll_seconds: float = POLL_SECONDS,
+) -> bool:
     """Ask again and again, for so long at the most, and say once what is waited for.
 
     Args:
         happened: Asked at least once.
         what: What is waited for, as a noun; only asked where the wait lasts.
         seconds: How long at the most.
+        poll_seconds: How long between one question and the next.
 
     Returns:
         Whether it happened.
@@ -55,5 +62,5 @@ def until(happened: Callable[[], bool], what: Callable[[], str], *, seconds: flo
         if waited > SAY_AFTER_SECONDS and not said:
             say(f"waiting for {what()}, up to {seconds:.0f} s")
             said = True
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     return True

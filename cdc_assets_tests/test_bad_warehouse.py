@@ -50,7 +50,9 @@ def test_a_warehouse_that_another_process_holds(
     converge(database, config)
     database.execute("INSERT INTO orders VALUES (2)")
     with held(config.warehouse_path):
-        refused = run_command(config, "sync")
+        path = str(config.warehouse_path)
+        impatient = rewrite(config, warehouse={"duckdb": {"path": path, "wait_seconds": 0}})
+        refused = run_command(impatient, "sync")
         assert_readable(refused, says="held by another process", hint="read a copy")
         checked = run_command(config, "check")
         assert checked.code == 0

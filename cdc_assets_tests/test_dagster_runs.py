@@ -367,7 +367,7 @@ def test_a_run_waits_for_a_warehouse_that_is_in_use(
         result = run_sync(defs, instance)
 
     assert result.success
-    assert any(event.event_type_value == "STEP_UP_FOR_RETRY" for event in result.all_events)
+    assert not any(event.event_type_value == "STEP_UP_FOR_RETRY" for event in result.all_events)
 
 
 def test_what_was_committed_before_a_run_broke_off_is_reported_by_itself(

@@ -7,10 +7,12 @@ slot's position must be at or before it, and both must speak of the same server.
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from cdc_assets import waits
 from cdc_assets.changes.fence import Fence
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import (
@@ -20,6 +22,7 @@ from cdc_assets.errors import (
     SlotAheadOfCheckpointError,
     SourceChangedError,
     TableError,
+    WarehouseBusyError,
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
@@ -43,6 +46,8 @@ from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
 from cdc_assets.warehouse.memory import FIRST_BYTES
+
+_WAREHOUSE_POLL_SECONDS = 0.1  # an attempt to open a file costs more than a question
 
 RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
 
@@ -121,6 +126,41 @@ def open_mirrors(
     )
 
 
+def wait_for_mirrors(config: PipelineConfig, memory_bytes: int | None) -> DuckDBMirrors:
+    """Open the pipeline's warehouse for writing, and wait for who holds it.
+
+    The pipeline's lock is held meanwhile: no other run could do anything either, and who asks
+    finds that one is under way.
+
+    Raises:
+        WarehouseBusyError: It is held for longer than `warehouse.duckdb.wait_seconds`.
+        WarehouseError: It can't be opened.
+    """
+    opened, busy = list[DuckDBMirrors](), list[WarehouseBusyError]()
+
+    def opens() -> bool:
+        try:
+            opened.append(open_mirrors(config, memory_bytes=memory_bytes))
+        except WarehouseBusyError as error:
+            busy[:] = [error]
+        return bool(opened)
+
+    def who() -> str:
+        by = f": {busy[0].holder}" if busy[0].holder else ""
+        return f"warehouse {str(config.warehouse_path)!r}, which another process holds{by}"
+
+    seconds = config.warehouse.duckdb.wait_seconds
+    if not waits.until(opens, who, seconds=seconds, poll_seconds=_WAREHOUSE_POLL_SECONDS):
+        waited = f" (waited {seconds:g} s)" if seconds else ""
+        raise WarehouseBusyError(
+            f"{busy[0].message}{waited}",
+            holder=busy[0].holder,
+            waited_seconds=seconds,
+            hint=busy[0].hint,
+        ) from busy[0]
+    return opened[0]
+
+
 @contextmanager
 def open_session(
     config: PipelineConfig,
@@ -158,8 +198,11 @@ def open_session(
         served = served_warehouse(control, slot)
         if not config.warehouse_path.exists():
             refuse_other_warehouse(config, served, None)  # before one is made
-        mirrors = open_mirrors(config, memory_bytes=memory_bytes)
+        opening = time.monotonic()
+        mirrors = wait_for_mirrors(config, memory_bytes)
         try:
+            if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
+                catalog = read_catalog(control, config.source.publication, config.table_names)
             session = _compared(config, conninfo, control, mirrors, served, catalog)
             if len(session.failed) == len(config.table_names):
                 raise next(iter(session.failed.values()))

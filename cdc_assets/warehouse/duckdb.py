@@ -6,6 +6,7 @@ an index that checks every row, and one row per key holds by construction (`ware
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -403,12 +404,21 @@ def _key_matches(shape: TableShape) -> str:
     )
 
 
+# Another process's lock, or another connection of this process
+_BUSY = ("could not set lock", "different configuration than existing", "already attached")
+_HOLDER = re.compile(r"lock is held in (.+? \(PID \d+\))")
+
+
 def _open_error(path: Path, reason: str) -> WarehouseError:
     text = " ".join(reason.split())
-    if "lock" in text.lower() or "already" in text.lower():
+    if any(said in text.lower() for said in _BUSY):
+        found = _HOLDER.search(text)
         return WarehouseBusyError(
-            f"warehouse {str(path)!r} is held by another process: {text}",
-            hint="close what has it open; read a copy of the file while syncs run",
+            f"warehouse {str(path)!r} is held by "
+            + (f"another process: {found[1]}" if found else f"another connection: {text}"),
+            holder=found[1] if found else "",
+            hint="close what has it open; read a copy of the file while syncs run, for example "
+            "the one of warehouse.duckdb.publish (docs/reading.md)",
         )
     return WarehouseError(
         f"warehouse {str(path)!r} can't be opened: {text}",
