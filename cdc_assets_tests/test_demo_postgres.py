@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -51,6 +52,28 @@ def test_a_restart_keeps_rows_and_port(server: EmbeddedPostgres):
     with server:
         assert server.port == port
         assert ask(server, "SELECT count(*) FROM kept") == 1
+
+
+def test_a_removed_server_leaves_no_shared_memory(tmp_path: Path):
+    server = EmbeddedPostgres(tmp_path, settings=SERVER_SETTINGS).start()
+    with closing(psycopg.connect(server.dsn(), autocommit=True)) as connection:
+        connection.execute("SELECT pg_advisory_lock(1)")
+        mapped = {
+            path
+            for entry in Path("/proc").glob("[0-9]*/maps")
+            if str(server.cluster) in _text(entry.with_name("cmdline"))
+            for path in re.findall(r"/dev/shm/\S+", _text(entry))
+        }
+        server.remove()
+    assert mapped
+    assert [path for path in mapped if Path(path).exists()] == []
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # gone meanwhile
+        return ""
 
 
 def test_a_crashed_server_starts_again(server: EmbeddedPostgres):

@@ -21,6 +21,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -115,7 +116,10 @@ class EmbeddedPostgres:
             _kill(pid)
 
     def remove(self) -> None:
-        """Crash the server and delete the cluster."""
+        """End the server at once and delete the cluster."""
+        # A server that is killed leaves its shared memory in /dev/shm
+        with suppress(EmbeddedPostgresError):
+            self.stop("immediate")
         self.kill()
         shutil.rmtree(self.cluster, ignore_errors=True)
         for name in ("port", "password"):
