@@ -9,7 +9,7 @@ PORT ?= 3000
 WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test oldest lint bench
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -19,6 +19,13 @@ demo: $(VENV)/demo.stamp ## A live shop, its changes in DuckDB, and Dagster on 1
 
 test: lint ## Everything that CI runs
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=15
+
+# What touches every dependency: values through all of it, commands, config, Dagster's definitions
+OLDEST := values negative_zeros cli config_schedule config_variables dagster_assets
+
+oldest: $(VENV)-oldest/dev.stamp ## Some of the tests with the oldest versions that are allowed
+	$(VENV)-oldest/bin/pytest --numprocesses=$(WORKERS) --dist=worksteal \
+		$(OLDEST:%=cdc_assets_tests/test_%.py)
 
 lint: $(VENV)/dev.stamp ## Style and types
 	$(BIN)/ruff check .
@@ -30,7 +37,12 @@ bench: $(VENV)/dev.stamp ## Time against the server's own decoding and pg_recvlo
 
 # One stamp per set of extras: installs again only when what is wanted has changed
 $(VENV)/%.stamp: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-		--constraint constraints.txt --editable '.[$*]'
+	$(call install,$(VENV),constraints.txt,$*)
 	@touch $@
+
+$(VENV)-oldest/%.stamp: pyproject.toml constraints-oldest.txt
+	$(call install,$(VENV)-oldest,constraints-oldest.txt,$*)
+	@touch $@
+
+install = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet \
+	--disable-pip-version-check --root-user-action=ignore --constraint $(2) --editable '.[$(3)]'

@@ -157,7 +157,10 @@ def _shown(column_type: str) -> str:
             return "[CASE WHEN v IS NOT NULL THEN '\\x' || lower(hex(v)) END FOR v IN value]"
         case _ if column_type.endswith("[]"):
             return "[replace(v::VARCHAR, '(BC)', 'BC') FOR v IN value]"
-        case "DATE" | "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE":
+        case "DATE" | "TIMESTAMP":
             return "replace(value::VARCHAR, '(BC)', 'BC')"
+        case "TIMESTAMP WITH TIME ZONE":  # whose own text before DuckDB 2.0 is wrong past 290000
+            text = "CASE WHEN isfinite(value) THEN make_timestamp(epoch_us(value))::VARCHAR ELSE "
+            return f"replace({text} value::VARCHAR END, '(BC)', 'BC')"
         case _:
             return "value::VARCHAR"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cdc_assets.warehouse.zeros import KEPT
+
 Text = str | None
 
 TYPES_SQL = """
@@ -45,7 +47,7 @@ _TIMESTAMPS = (
 )
 _FLOATS = (
     "0",
-    "-0",
+    *(("-0",) if KEPT else ()),
     "NaN",
     "Infinity",
     "-Infinity",
@@ -216,7 +218,11 @@ KINDS = (
     Kind("bigint[]", "BIGINT[]", ("{9223372036854775807,-9223372036854775808}", "{}")),
     Kind("ints", "INTEGER[]", ("{1,2}", "{}")),
     Kind("boolean[]", "BOOLEAN[]", ("{t,f,NULL}",)),
-    Kind("double precision[]", "DOUBLE[]", ("{-0,NaN,Infinity,1e-300,NULL}",)),
+    Kind(
+        "double precision[]",
+        "DOUBLE[]",
+        ("{%s,NaN,Infinity,1e-300,NULL}" % ("-0" if KEPT else "0"),),
+    ),
     Kind("real[]", "FLOAT[]", ("{0.1,3.4e38}",)),
     Kind("numeric(10,2)[]", "DECIMAL(10,2)[]", ("{1.10,NULL,-0.01}",)),
     Kind("numeric[]", "VARCHAR[]", ("{1.100,NaN,Infinity,NULL}",)),

@@ -29,6 +29,7 @@ from cdc_assets.warehouse.base import Write
 from cdc_assets.warehouse.faults import system_fault, way_out
 from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.memory import MemoryLimit, lacks_memory
+from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 # Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
 _CHECKPOINT_THRESHOLD = "256MB"
@@ -332,16 +333,19 @@ class DuckDBMirrors:
 
         Raises:
             MirrorRefusedError: The mirror was altered and does not take it.
+            ValueConversionError: DuckDB would not keep a value as it is.
         """
         with self._blamed_on(table):
             self._insert(table, rows)
 
     def _insert(self, table: TableName, rows: pa.Table) -> None:
+        refuse_lost_zeros(table, rows)
         if rows.num_rows:
             self._execute_with(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_batch", rows)
 
     def _stage_looked_up(self, table: TableName, shape: TableShape, lookup: Lookup) -> int:
         staged = lookup.rows
+        refuse_lost_zeros(table, staged)
         for name, key in zip(_key_names(shape), lookup.keys, strict=True):
             staged = staged.append_column(name, key)
         for at, mask in enumerate(lookup.wanted.values()):
