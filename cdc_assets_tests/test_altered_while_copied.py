@@ -20,6 +20,30 @@ SWAPS = {
     "tables": "ALTER TABLE t RENAME TO x; ALTER TABLE t2 RENAME TO t; ALTER TABLE x RENAME TO t2",
 }
 
+LEAVE_AND_RETURN = (
+    "ALTER PUBLICATION {name} DROP TABLE t; UPDATE t SET a = 'lost'; ALTER PUBLICATION {name} ADD"
+    " TABLE t"
+)
+# What makes the chunks unlike one another, and what is said of it
+APART = {
+    "leaves and returns": (LEAVE_AND_RETURN, "it left the publication and came back"),
+    "only leaves": ("ALTER PUBLICATION {name} DROP TABLE t", "left the publication"),
+    "row filter": ("ALTER PUBLICATION {name} SET TABLE t WHERE (id > 0), t2, u", "its row filter"),
+    "key made anew": (
+        "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)",
+        "its key was made anew",
+    ),
+    "rewritten": ("ALTER TABLE t ALTER a TYPE text USING upper(a)", "values were rewritten"),
+    "dropped": ("DROP TABLE t", "not there any more"),
+}
+TOGETHER = {
+    "truncated": "TRUNCATE t; INSERT INTO t VALUES (2, 'new', 'b'), (40, 'new', 'b')",
+    "vacuumed": "VACUUM FULL t",
+    "statistics": "ALTER TABLE t ALTER a SET STATISTICS 7",
+    "renamed to and fro": "ALTER TABLE t RENAME TO x; UPDATE x SET a = 'y'; ALTER TABLE x RENAME"
+    " TO t",
+}
+
 
 @pytest.fixture
 def config(
@@ -65,3 +89,44 @@ def test_a_copy_that_names_stopped_is_made_anew(
     converge(database, config)
     database.execute("UPDATE t SET a = 'new', id = id + 20 WHERE id < 5")
     converge(database, config)
+
+
+def run(database: ScratchDatabase, config: PipelineConfig, statements: str) -> None:
+    for statement in statements.format(name=config.source.publication).split("; "):
+        database.execute(statement)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("apart", APART)
+def test_chunks_that_are_of_no_moment_are_no_copy(
+    database: ScratchDatabase, config: PipelineConfig, apart: str, number: int
+) -> None:
+    """Not even in the run that copies: neither between chunks nor behind the last but one."""
+    statements, said = APART[apart]
+    with at_step("chunk_committed", number, lambda: run(database, config, statements)):
+        errors = errors_of(sync_once(config))
+    assert set(errors) == {"public.t"}
+    if apart != "dropped":  # else the next chunk can't be read, and says it in its own words
+        assert "was altered while it was copied" in str(errors["public.t"])
+        assert said in str(errors["public.t"])
+    assert mirror_rows(config, "public.u", "id") == [(1,)]
+    assert set(errors_of(sync_once(config))) == {"public.t"}
+
+
+def test_what_is_altered_behind_the_last_chunk_stops_the_run_that_copied(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    with at_step("chunk_committed", 3, lambda: run(database, config, LEAVE_AND_RETURN)):
+        errors = errors_of(sync_once(config))
+    assert set(errors) == {"public.t"}
+    assert "it left the publication and came back" in str(errors["public.t"])
+    forget_tables(config, [TableName.parse("public.t")])
+    converge(database, config)
+
+
+@pytest.mark.parametrize("together", TOGETHER)
+def test_what_leaves_the_chunks_alike_does_not_stop_the_copy(
+    database: ScratchDatabase, config: PipelineConfig, together: str
+) -> None:
+    with at_step("chunk_committed", 2, lambda: run(database, config, TOGETHER[together])):
+        converge(database, config)

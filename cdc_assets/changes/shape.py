@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -37,22 +37,61 @@ class SourceColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """How a publication shows a table, by what tells that something was left out for a while.
+
+    Attributes:
+        publication: Its oid; 0 where nothing is known.
+        version: Changes with every ALTER PUBLICATION of its owner, name or options, whatever that
+            came to: what was left out before the last one is for the slot to tell.
+        row_filter: As the catalog prints it, or empty.
+        entry: The table's own entry; a new one when it left and came back, and when its row filter
+            or its column list was changed. 0 for none.
+        schema_entry: Likewise that of its schema.
+    """
+
+    publication: int = 0
+    version: int = 0
+    row_filter: str = ""
+    entry: int = 0
+    schema_entry: int = 0
+
+    @property
+    def declaration(self) -> tuple[object, ...]:
+        """What must stay for every change to be published."""
+        return (self.publication, self.row_filter, self.entry, self.schema_entry)
+
+    def altered_to(self, later: Published) -> str:
+        """Say what was altered; empty when nothing was."""
+        if not self.publication or later.declaration == self.declaration:
+            return ""
+        if later.publication != self.publication:
+            return "its publication was dropped and made anew"
+        if later.row_filter != self.row_filter:
+            return "its row filter in the publication was changed"
+        return "it left the publication and came back, or its column list there was changed"
+
+
+@dataclass(frozen=True, slots=True)
 class TableShape:
     """The published columns in the stream's order, and the names of those that identify a row.
 
     Attributes:
         oid: The table's, which outlives a change of its name.
-        publication: Changes when the table leaves the publication and comes back, and when its row
-            filter or what is published changes: what was left out in between is nowhere.
+        publication: How the table is published.
         key_origin: Changes when the key was dropped and made anew, 0 where nothing tells that: what
             was changed in between may not have had one row per key.
+        files: Those that hold its rows: others after a rewrite, a truncation or a vacuum in full.
+        versions: Of the columns in the catalog: others after an ALTER of one of them.
     """
 
     oid: int
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
-    publication: str = ""
+    publication: Published = field(default_factory=Published)
     key_origin: int = 0
+    files: str = ""
+    versions: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,7 +119,7 @@ class TableShape:
         columns = self.columns
         return (
             self.oid,
-            self.publication,
+            self.publication.declaration,
             self.key,
             self.key_origin,
             *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns),
@@ -107,9 +146,16 @@ class TableShape:
             reasons.append(f"its key is ({', '.join(later.key)}), was ({', '.join(self.key)})")
         elif later.key_origin != self.key_origin:
             reasons.append("its key was made anew")
-        if later.publication != self.publication:
-            reasons.append("its publication was altered")
+        reasons.append(self.publication.altered_to(later.publication))
         return ", ".join(filter(None, reasons))
+
+    def rewritten_to(self, later: TableShape) -> bool:
+        """Say whether an ALTER may have given rows other values, of which the stream says nothing.
+
+        Either alone says less: a truncation is on the stream, a vacuum changes no value, and most
+        alterations of a column rewrite nothing.
+        """
+        return later.files != self.files and later.versions != self.versions
 
     def to_json(self) -> dict[str, Any]:
         """Give plain lists and strings."""
@@ -132,8 +178,10 @@ class TableShape:
             plain["oid"],
             tuple(columns),
             tuple(plain["key"]),
-            plain["publication"],
+            Published(**known) if isinstance(known := plain["publication"], dict) else Published(),
             plain.get("key_origin", 0),
+            plain.get("files", ""),
+            plain.get("versions", ""),
         )
 
 

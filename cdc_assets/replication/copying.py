@@ -25,6 +25,7 @@ from cdc_assets.pages import page
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.session import Session, recopy_hint, refusals_of
+from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
 from cdc_assets.source.snapshot import Chunk, SnapshotReader
 from cdc_assets.source.standby import require_standbys
@@ -74,7 +75,7 @@ def _copy_chunk(
             shape=source.shape,
             identity=session.identity,
         )
-    _refuse_altered(table, checkpoint.shape, source.shape)
+    _refuse_altered(table, checkpoint.shape.altered_to(source.shape))
     after = checkpoint.copied_to
     with (
         session.mirrors.transaction(),
@@ -89,6 +90,8 @@ def _copy_chunk(
         wait_until_flushed(session.control, chunk.lsn)
         require_standbys(session.control, session.config.source.slot, table, chunk.lsn)
         is_last = chunk.rows < limit
+        if is_last:  # behind the last chunk's snapshot: before it, a later alteration is not seen
+            _refuse_altered(table, _altered_since(session, table, checkpoint.shape))
         high = None if is_last else chunk.last_key
         fence = Fence(after, high, False, Snapshot.parse(chunk.snapshot), chunk.lsn)
         session.state.add_fence(table, fence)
@@ -120,15 +123,26 @@ def _require_published_changes(session: Session, table: TableName) -> None:
     )
 
 
-def _refuse_altered(table: TableName, copied: TableShape, source: TableShape) -> None:
-    if copied.declaration != source.declaration:
-        raise _altered_while_copied(table)
+def _altered_since(session: Session, table: TableName, copied: TableShape) -> str:
+    """Say what became of a table since its first chunk that makes its chunks unlike one another."""
+    publication = session.config.source.publication
+    source = read_catalog(session.control, publication, [table]).tables.get(table)
+    if source is None:
+        return "it is not there any more"
+    if altered := copied.altered_to(source.shape):
+        return altered
+    return "a column's values were rewritten" if copied.rewritten_to(source.shape) else ""
 
 
-def _altered_while_copied(table: TableName) -> SchemaChangeError:
+def _refuse_altered(table: TableName, altered: str) -> None:
+    if altered:
+        raise _altered_while_copied(table, altered)
+
+
+def _altered_while_copied(table: TableName, altered: str) -> SchemaChangeError:
     """Say that a table's copy can't be finished."""
     return SchemaChangeError(
-        f"table {str(table)!r} was altered while it was copied",
+        f"table {str(table)!r} was altered while it was copied: {altered}",
         table=str(table),
         hint=recopy_hint(table),
     )
@@ -142,7 +156,7 @@ def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Ta
         ValueConversionError: A value that its column's type can't hold.
     """
     if chunk.is_altered:
-        raise _altered_while_copied(table)
+        raise _altered_while_copied(table, "its columns are others")
     for batch in chunk.batches:
         yield _rows(batch, shape, table, chunk.lsn)
 

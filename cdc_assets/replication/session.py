@@ -440,12 +440,12 @@ def refusals_of(table: TableName) -> Iterator[None]:
 
 
 def shape_error(session: Session, table: TableName) -> TableError | None:
-    """Say whether the source's table has got another shape than its mirror, once all is applied."""
+    """Say whether the source's table has got another shape than its mirror, and how."""
     mirror, source = session.checkpoints[table].shape, session.source_table(table)
-    if mirror.declaration == source.shape.declaration:
+    what = mirror.altered_to(source.shape)
+    if not what:
         return None
     generated = sorted(set(mirror.names) & set(source.left_out))
-    what = mirror.altered_to(source.shape)
     if generated:
         what = f"{generated[0]!r} is a generated column, which the stream does not bring"
     return SchemaChangeError(

@@ -31,11 +31,12 @@ from cdc_assets.progress import (
     TableResult,
 )
 from cdc_assets.replication.allocator import return_freed_memory
+from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.copying import copy_table
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.recorder import Recorder
-from cdc_assets.replication.session import Session, open_session, shape_error
+from cdc_assets.replication.session import Session, open_session
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.descriptions import Description, read_descriptions
 from cdc_assets.source.slot import current_end
@@ -120,7 +121,6 @@ class _Run:
         self._copied: dict[TableName, int] = {}
         self._applied: dict[TableName, AppliedTable] = {}
         self._notes: list[str] = []
-        self._held = False
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
         self._session, self._sessions = session, self._sessions + 1
@@ -135,12 +135,11 @@ class _Run:
         end = current_end(session.control)
         self._target = min(end, self._until_lsn) if self._until_lsn else end
         self._recorder.aims(self._target, now if self._target == end else None)
+        yield from self._refuse_altered(self._alive())
         alive = self._alive()
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
         for group in (alive - left_behind, *(frozenset({table}) for table in sorted(left_behind))):
             yield from self._drain(group)
-        if not self._held and self._until_lsn is None:
-            yield from self._refuse_altered()
         yield self._finished()
 
     def _alive(self) -> frozenset[TableName]:
@@ -205,10 +204,11 @@ class _Run:
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
             if drain.held_by:
-                self._held = True
                 self._note(f"stopped early after a wait for {drain.held_by}")
                 return
             group, target = standing_fences(session, drain.tables)
+            yield from self._refuse_altered(group)
+            group -= session.failed.keys()
         for table in sorted(group):
             self._note(
                 f"rows of {str(table)!r} that were read anew are newer than its others: "
@@ -219,12 +219,10 @@ class _Run:
         if note not in self._notes:
             self._notes.append(note)
 
-    def _refuse_altered(self) -> Iterator[TableFailed]:
-        """Fail tables that were altered and not changed since: the stream says nothing of it."""
-        for table in sorted(self._alive()):
-            error = shape_error(self._session, table)
-            if error is not None:
-                yield self._fail(table, error)
+    def _refuse_altered(self, tables: frozenset[TableName]) -> Iterator[TableFailed]:
+        """Leave tables behind that were altered before the target, at their checkpoints."""
+        for table, error in sorted(find_altered(self._session, tables).items()):
+            yield self._fail(table, error)
 
     def _finished(self) -> SyncFinished:
         session = self._session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cdc_assets.changes.shape import TableShape
+from cdc_assets.changes.shape import Published, TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.columns import DeclaredColumn, read_columns
 from cdc_assets.source.connection import Connection, fetch_one
@@ -117,10 +117,14 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], 
        ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum IN
              (SELECT found[1]::int FROM regexp_matches(r.prqual::text, ':varattno (\\d+)', 'g')
               AS found) ORDER BY a.attnum),
-       concat_ws('.', pub.oid, pub.xmin, p.rowfilter,
-           (SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = pub.oid AND r.prrelid = c.oid),
-           (SELECT s.oid FROM pg_publication_namespace s
-            WHERE s.pnpubid = pub.oid AND s.pnnspid = n.oid))
+       coalesce(pub.oid, 0)::bigint, coalesce(pub.xmin::text, '0')::bigint,
+       coalesce(r.oid, 0)::bigint, coalesce((SELECT s.oid FROM pg_publication_namespace s
+           WHERE s.pnpubid = pub.oid AND s.pnnspid = n.oid), 0)::bigint,
+       CASE c.relkind WHEN 'r' THEN pg_relation_filenode(c.oid)::text
+           ELSE (SELECT string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.relid)
+                 FROM pg_partition_tree(c.oid) part) END,
+       (SELECT string_agg(a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
 JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
@@ -224,7 +228,8 @@ def _read_tables(
     tables = {}
     for row in rows:
         schema, relation, oid, identity, attnames, row_filter, published, *rest = row
-        partitioned, readable, hides, owned, column_list, filtered_by, entry = rest
+        partitioned, readable, hides, owned, column_list, filtered_by, *rest = rest
+        publication_oid, version_of_publication, entry, schema_entry, files, versions = rest
         key = choose_key(identity, indexes[oid])
         name = TableName(schema, relation)
         brought = [
@@ -240,8 +245,16 @@ def _read_tables(
                 oid=oid,
                 columns=tuple(brought),
                 key=key.columns if key else (),
-                publication=entry,
+                publication=Published(
+                    publication=publication_oid,
+                    version=version_of_publication,
+                    row_filter=row_filter or "",
+                    entry=entry,
+                    schema_entry=schema_entry,
+                ),
                 key_origin=key.origin(identity) if key else 0,
+                files=files or "",
+                versions=versions or "",
             ),
             indexes=tuple(indexes[oid]),
             row_filter=row_filter or "",

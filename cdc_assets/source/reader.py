@@ -185,12 +185,12 @@ class SlotReader:
         batches = session.batches(
             f"SELECT data FROM pg_logical_slot_get_binary_changes({quote_literal(copy)}, '{upto}',"
             " NULL, 'proto_version', '1', 'publication_names',"
-            f" {quote_literal(_name_list(self._publication))})"
+            f" {quote_literal(publication_list(self._publication))})"
         )
         return all(self._put(batch) for batch in batches)
 
 
-def _name_list(publication: str) -> str:
+def publication_list(publication: str) -> str:
     """Quote a name for `publication_names`, a list that SplitIdentifierString takes apart."""
     return '"' + publication.replace('"', '""') + '"'
 

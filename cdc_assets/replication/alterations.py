@@ -1,0 +1,107 @@
+"""Which tables were altered since their checkpoints, so that they can't go on from there.
+
+A run asks once it knows its target, before it applies anything up to there. Whatever was altered by
+then is in the catalog, and whatever was not published by then is on the slot or is nowhere. So a
+table is left behind at its checkpoint, or all of its changes up to the target are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from cdc_assets.errors import CdcError, SchemaChangeError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.replication.session import Session, recopy_hint, shape_error
+from cdc_assets.source.catalog import read_catalog
+from cdc_assets.source.omissions import SlotRange, find_omissions
+from cdc_assets.source.preflight import publication_problems
+from cdc_assets.source.slot import current_end
+from cdc_assets.source.tables import table_problems
+
+
+def find_altered(session: Session, tables: Collection[TableName]) -> dict[TableName, CdcError]:
+    """Read the catalog anew and compare it with the checkpoints.
+
+    Of a table that can go on, the checkpoint takes over what the catalog says now.
+
+    Raises:
+        CdcError: The publication leaves out changes of every table, or the source refuses.
+    """
+    if not tables:
+        return {}
+    names = session.config.table_names
+    catalog = read_catalog(session.control, session.config.source.publication, names)
+    for problem in publication_problems(catalog, names):
+        raise problem
+    session.catalog = catalog
+    found: dict[TableName, CdcError] = {
+        table: problem
+        for table, problem in table_problems(catalog, names).items()
+        if table in tables
+    }
+    for table in set(tables) - found.keys():
+        if (error := shape_error(session, table)) is not None:
+            found[table] = error
+    found |= _left_out(session, [table for table in tables if table not in found])
+    _take_over(session, [table for table in tables if table not in found])
+    return found
+
+
+def _left_out(session: Session, tables: Iterable[TableName]) -> dict[TableName, CdcError]:
+    """Of tables whose publication was altered, find those that lack changes, or may lack some."""
+    suspects: dict[LSN, list[TableName]] = {}
+    for table in tables:
+        checkpoint = session.checkpoints[table]
+        known = checkpoint.shape.publication
+        now = session.source_table(table).shape.publication
+        if known.publication and known.version != now.version:
+            suspects.setdefault(checkpoint.lsn, []).append(table)
+    if not suspects:
+        return {}
+    # Behind the catalog's state: what was left out before that stands before this position
+    end = current_end(session.control)
+    found: dict[TableName, CdcError] = {}
+    for start, group in suspects.items():
+        source = session.config.source
+        omissions = find_omissions(
+            session.control,
+            SlotRange(
+                source.slot, source.publication, start, end, session.config.window.max_wal_bytes
+            ),
+            [session.source_table(table) for table in group],
+        )
+        for table in group if omissions is None else omissions:
+            found[table] = _left_out_error(session, table, is_known=omissions is not None)
+    return found
+
+
+def _left_out_error(session: Session, table: TableName, *, is_known: bool) -> SchemaChangeError:
+    name = repr(str(table))
+    if not is_known:
+        what = f"what it left out of {name} meanwhile can't be known without 'test_decoding' on it"
+    elif session.source_table(table).row_filter:
+        what = f"what it left out of {name} meanwhile can't be told from what the row filter does"
+    else:
+        what = f"changes of {name} were left out meanwhile"
+    return SchemaChangeError(
+        f"publication {session.config.source.publication!r} of the source was altered since the "
+        f"last sync: {what}",
+        table=str(table),
+        lsn=str(session.checkpoints[table].lsn),
+        hint=recopy_hint(table),
+    )
+
+
+def _take_over(session: Session, tables: Iterable[TableName]) -> None:
+    changed = [
+        replace(checkpoint, shape=replace(checkpoint.shape, publication=now))
+        for table in tables
+        if (checkpoint := session.checkpoints[table]).shape.publication
+        != (now := session.source_table(table).shape.publication)
+    ]
+    if changed:
+        with session.mirrors.transaction():
+            for checkpoint in changed:
+                session.put(checkpoint)
