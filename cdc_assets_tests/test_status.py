@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import ProtocolError
 from cdc_assets.operations.status import read_status
-from cdc_assets_tests.command_line import rewrite, run_command
+from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, at_step, config_path, held_at, kill_at
@@ -128,8 +129,24 @@ def test_what_ended_the_last_run_is_shown_with_its_way_out(
     assert "error: last_sync: the last sync failed " in done.out
     assert "malformed pgoutput message '?' at byte 7" in done.out
     assert "hint: report this with the server's version" in done.out
+    checked = run_command(config, "check")
+    assert_readable(checked, says="the last sync failed: malformed pgoutput", hint="report this")
     converge(database, config)
+    assert run_command(config, "check").code == 0
     assert run_command(config, "status").code == 0
+
+
+def test_a_check_does_not_hold_against_a_pipeline_what_is_over(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    converge(database, config)
+    wrong = rewrite(config, source__dsn=make_conninfo(database.dsn, password="SECRET"))
+    assert run_command(wrong, "sync").code == 1
+    assert run_command(config, "check").code == 0
+    status = run_command(config, "status")
+    assert status.code == 1
+    assert "refuses the connection" in status.out
+    assert "SECRET" not in status.out
 
 
 def test_a_table_that_was_left_behind_has_its_hint(

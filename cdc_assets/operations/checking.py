@@ -9,12 +9,21 @@ from pathlib import Path
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import (
     CdcError,
+    CheckpointConflictError,
     ConfigError,
+    PreflightError,
+    ReplicationError,
+    SlotAheadOfCheckpointError,
+    SlotInvalidatedError,
+    SlotNotFoundError,
+    SourceChangedError,
     TableError,
     WarehouseBusyError,
     WarehouseError,
+    WrongWarehouseError,
 )
 from cdc_assets.identifiers import TableName
+from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.session import (
     Session,
     look_at_both_ends,
@@ -41,6 +50,22 @@ from cdc_assets.source.tables import (
 )
 from cdc_assets.warehouse.checkpoints import Checkpoints
 
+# What a check would find as well: if it is not found, it is over
+_LOOKED_AT = frozenset(
+    kind.__name__
+    for kind in (
+        ConfigError,
+        PreflightError,
+        SlotNotFoundError,
+        SlotInvalidatedError,
+        SlotAheadOfCheckpointError,
+        SourceChangedError,
+        WrongWarehouseError,
+        CheckpointConflictError,
+        TableError,
+    )
+)
+
 
 def find_problems(
     config: PipelineConfig, note: Callable[[str], None] = lambda _line: None
@@ -64,6 +89,7 @@ def find_problems(
     except CdcError as error:
         return [error]  # without the source nothing else of it can be checked
     found = [*problems, *_problems_of_both(config, note)]
+    found += _last_error(config, found)
     return list({problem.message: problem for problem in found}.values())
 
 
@@ -123,6 +149,20 @@ def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> li
         return []
     except CdcError as error:
         return [error]
+
+
+def _last_error(config: PipelineConfig, found: list[CdcError]) -> Iterator[CdcError]:
+    """Give what ended the last sync, where only a sync can meet it."""
+    journal = read_journal(config)
+    error = journal.run.error if journal else None
+    if error is None or error.kind in _LOOKED_AT or error.retryable:
+        return
+    if any(problem.message in error.message for problem in found):
+        return
+    yield ReplicationError(
+        f"the last sync failed: {error.message}",
+        hint=f"{error.hint}; if the cause is gone, run 'cdc-assets sync' again".lstrip("; "),
+    )
 
 
 def _unwritable(path: Path) -> Iterator[WarehouseError]:
