@@ -57,7 +57,16 @@ def run_sync(
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> dict[str, Mapping[str, Any]]:
-    """Give the metadata of the assets that a run materialized."""
+    """Give the metadata of the mirrors and the slot that a run materialized."""
+    return {key: found for key, found in _told(result).items() if "/source/" not in key}
+
+
+def sources_told(result: dg.ExecuteInProcessResult) -> dict[str, Mapping[str, Any]]:
+    """Give the metadata of the source's tables that a run told of."""
+    return {key: found for key, found in _told(result).items() if "/source/" in key}
+
+
+def _told(result: dg.ExecuteInProcessResult) -> dict[str, Mapping[str, Any]]:
     return {
         event.step_materialization_data.materialization.asset_key.to_user_string(): values(
             event.step_materialization_data.materialization.metadata

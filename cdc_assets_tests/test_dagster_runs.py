@@ -9,6 +9,8 @@ from importlib.metadata import version
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from cdc_assets import steps
 from cdc_assets.lsn import LSN
@@ -19,6 +21,7 @@ from cdc_assets_tests.dagster_pipelines import (
     materialized,
     observed,
     run_sync,
+    sources_told,
     specs,
     values,
 )
@@ -225,27 +228,27 @@ def test_a_run_of_many_windows_is_not_observed_at_each(
     assert len([key for key, _ in observed(result) if key == SLOT]) == 1
 
 
-def test_a_run_of_one_window_needs_no_observation_of_the_slot(
+def test_a_run_of_one_window_needs_no_observation(
     shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
     defs = definitions(pipeline("public.orders"))
     run_sync(defs, instance)
     shop.execute(CHANGES)
 
-    assert [key for key, _ in observed(run_sync(defs, instance))] == [SOURCE]
+    assert not observed(run_sync(defs, instance))
 
 
-def test_a_source_table_is_observed_when_its_mirror_is_told_of(
+def test_a_source_table_is_told_of_with_its_mirror(
     shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
     defs = definitions(pipeline("public.customers", "public.orders"))
     shop.execute("ANALYZE orders")
 
-    first = dict(observed(run_sync(defs, instance)))
+    first = sources_told(run_sync(defs, instance))
     shop.execute("DELETE FROM customers WHERE id = 1")
-    second = [key for key, _ in observed(run_sync(defs, instance))]
+    second = sources_told(run_sync(defs, instance))
 
-    assert set(first) == {SOURCE, "shop/source/public/customers", SLOT}
+    assert set(first) == {SOURCE, "shop/source/public/customers"}
     assert first[SOURCE]["cdc/estimated_rows"] == 100
     assert "cdc/estimated_rows" not in first["shop/source/public/customers"]
     assert first[SOURCE]["cdc/read_to_lsn_int"] > 0
@@ -254,7 +257,22 @@ def test_a_source_table_is_observed_when_its_mirror_is_told_of(
         "bigint",
         "numeric(12,2)",
     ]
-    assert second == ["shop/source/public/customers"]
+    assert set(second) == {"shop/source/public/customers"}
+
+
+def test_a_mirror_is_up_to_date_with_the_source_after_each_run(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.orders"))
+    graph = defs.resolve_asset_graph()
+    for change in ("SELECT 1", CHANGES):
+        shop.execute(change)
+        run_sync(defs, instance)
+
+        loading = LoadingContextForTest(instance)
+        resolver = CachingStaleStatusResolver(instance, graph, loading)
+        for key in (dg.AssetKey(ORDERS.split("/")), dg.AssetKey(SLOT.split("/"))):
+            assert resolver.get_status(key) is StaleStatus.FRESH, change
 
 
 def test_comments_of_the_source_are_shown(
@@ -270,7 +288,7 @@ def test_comments_of_the_source_are_shown(
     columns = {column.name: column for column in mirror["dagster/column_schema"].columns}
     assert columns["total"].description == "with tax (numeric(12,2) in the source)"
     assert columns["id"].description == "bigint in the source"
-    source = dict(observed(result))[SOURCE]
+    source = sources_told(result)[SOURCE]
     columns = {column.name: column for column in source["dagster/column_schema"].columns}
     assert columns["total"].description == "with tax"
 
@@ -288,10 +306,12 @@ def test_a_quiet_table_says_once_an_hour_that_it_is_up_to_date(
     in_the_same_hour = observed(run_sync(defs, instance))
     monkeypatch.setattr(told, "QUIET_TOLD_SECONDS", 1e-6)  # every run is in another one
 
-    found = dict(observed(run_sync(defs, instance)))
+    told_now = run_sync(defs, instance)
 
+    found = dict(observed(told_now))
     assert not in_the_same_hour
-    assert set(found) == {ORDERS, CUSTOMERS, SOURCE, "shop/source/public/customers"}
+    assert set(found) == {ORDERS, CUSTOMERS}
+    assert set(sources_told(told_now)) == {SOURCE, "shop/source/public/customers"}
     assert found[ORDERS]["cdc/quiet_since"] == changed["cdc/last_commit"]
     assert found[ORDERS]["cdc/up_to_date_at"] > changed["cdc/last_commit"]
 

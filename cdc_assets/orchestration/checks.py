@@ -1,14 +1,14 @@
 """Asset checks on the slot: its health as Dagster shows it.
 
-The sync's own op looks, after each sync, and a sensor looks when no sync does. What was found is
-told when it is another outcome than the last one, and otherwise once an hour: a schedule a minute
-would fill Dagster's storage with thousands of events a day that say the same.
+The sync's own op looks after each sync, and a sensor looks when no sync does. Dagster shows an
+outcome of an asset's last materialization only, so each sync tells all of them; the sensor tells
+what has another outcome than before, and all of it once an hour.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -74,31 +74,21 @@ def plots(checks: Iterable[HealthCheck]) -> Metadata:
 
 
 def evaluations(
-    checks: Iterable[HealthCheck],
-    *,
-    config: PipelineConfig,
-    slot: dg.AssetKey,
-    instance: dg.DagsterInstance,
-    asked_for: Collection[dg.AssetCheckKey] = (),
+    checks: Iterable[HealthCheck], config: PipelineConfig, slot: dg.AssetKey
 ) -> list[dg.AssetCheckEvaluation]:
-    """Give what is worth an event: another outcome than the last, what is old, what was asked for.
+    """Give the events for what was found of a pipeline's slot."""
+    return [_evaluation(one, config=config, slot=slot) for one in checks]
 
-    Args:
-        checks: What was found.
-        config: The pipeline.
-        slot: The control asset.
-        instance: Knows what was told before.
-        asked_for: Checks that a run was started for.
-    """
-    found = [_evaluation(one, config=config, slot=slot) for one in checks]
+
+def news(
+    found: Iterable[dg.AssetCheckEvaluation], instance: dg.DagsterInstance
+) -> list[dg.AssetCheckEvaluation]:
+    """Leave out what was told in the last hour with the same outcome."""
+    found = list(found)
     told = instance.event_log_storage.get_latest_asset_check_execution_by_key(
         [one.asset_check_key for one in found]
     )
-    return [
-        one
-        for one in found
-        if one.asset_check_key in asked_for or _is_news(one, told.get(one.asset_check_key))
-    ]
+    return [one for one in found if _is_news(one, told.get(one.asset_check_key))]
 
 
 def _is_news(now: dg.AssetCheckEvaluation, last: AssetCheckExecutionRecord | None) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import dagster as dg
+from dagster._core.definitions.data_version import DEFAULT_DATA_VERSION
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError
@@ -143,19 +144,12 @@ class _Run:
                 assert_never(event)
 
     def look(self) -> metadata.Metadata:
-        """Look at the slot's health, tell what is new of it, and give what plots."""
+        """Look at the slot's health, tell it, and give what plots."""
         checks, why = look_at_health(self._assets.config)
         if not checks:
             self._context.log.warning(f"the slot's health can't be looked at: {why}")
             return {}
-        told = evaluations(
-            checks,
-            config=self._assets.config,
-            slot=self._assets.slot,
-            instance=self._context.instance,
-            asked_for=self._context.selected_asset_check_keys,
-        )
-        for evaluation in told:
+        for evaluation in evaluations(checks, self._assets.config, self._assets.slot):
             self._context.log_event(evaluation)
         return plots(checks)
 
@@ -188,13 +182,13 @@ class _Run:
             key = self._assets.mirrors[result.table]
             found = metadata.table_metadata(result, self._assets.sources[result.table])
             if result in reported:
-                yield self._source_observed(result)
+                yield self._source_told(result)
                 yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
             elif self._tells_of_quiet_tables():
-                yield self._source_observed(result)
+                yield self._source_told(result)
                 yield self._quiet(result)
 
     def _tells_of_quiet_tables(self) -> bool:
@@ -210,11 +204,18 @@ class _Run:
             metadata=metadata.quiet_metadata(result, since),
         )
 
-    def _source_observed(self, result: TableResult) -> dg.AssetObservation:
-        return dg.AssetObservation(
+    def _source_told(self, result: TableResult) -> dg.AssetMaterialization:
+        """Tell of a table of the source.
+
+        No observation: Dagster would show the table as never materialized, and no column. Its
+        version stays that of a table of which nothing was told, or its mirror would be shown as out
+        of date.
+        """
+        return dg.AssetMaterialization(
             self._assets.sources[result.table],
             description=result.comment or None,
             metadata=metadata.source_metadata(result),
+            tags={"dagster/data_version": DEFAULT_DATA_VERSION.value},
         )
 
     def _on_its_way(self, found: metadata.Metadata) -> Iterator[RunEvent]:

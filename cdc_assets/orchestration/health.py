@@ -9,7 +9,7 @@ import dagster as dg
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError
-from cdc_assets.orchestration.checks import evaluations, plots
+from cdc_assets.orchestration.checks import evaluations, news, plots
 
 if TYPE_CHECKING:
     from cdc_assets.operations.finding import HealthCheck
@@ -63,7 +63,7 @@ def _look(
     checks, why = look_at_health(config)
     if not checks:
         return dg.SkipReason(f"the slot's health can't be looked at here: {why}")
-    told = evaluations(checks, config=config, slot=slot, instance=instance)
+    told = news(evaluations(checks, config, slot), instance)
     observed = dg.AssetObservation(slot, metadata=plots(checks))
     return dg.SensorResult(asset_events=[observed, *told])
 
