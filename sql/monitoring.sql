@@ -17,6 +17,12 @@ WHERE backend_xid IS NOT NULL
 ORDER BY xact_start
 LIMIT 5;
 
+-- The same by transactions that were prepared and forgotten.
+SELECT gid, owner, database, now() - prepared AS prepared_for
+FROM pg_prepared_xacts
+ORDER BY prepared
+LIMIT 5;
+
 -- Published tables whose UPDATE and DELETE fail, because nothing says which row they are about.
 SELECT p.pubname, p.schemaname, p.tablename
 FROM pg_publication_tables p
