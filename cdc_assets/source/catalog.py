@@ -10,6 +10,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.source.columns import DeclaredColumn, read_columns
 from cdc_assets.source.connection import Connection, fetch_one
 from cdc_assets.source.keys import UniqueIndex, choose_key, read_indexes
+from cdc_assets.source.published import IS_PUBLISHED, below
 from cdc_assets.source.writers import GENERATED_ARE_CHECKED, Part, PublishedAs, read_parts
 
 
@@ -107,9 +108,9 @@ SELECT pub.oid IS NOT NULL,
        coalesce(to_jsonb(pub) ->> 'pubgencols' = 's', false)
 FROM (SELECT) AS always LEFT JOIN pg_publication pub ON pubname = %s
 """
-_TABLES = """
-SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], p.rowfilter,
-       p.tablename IS NOT NULL, c.relkind = 'p',
+_TABLES = f"""
+SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident,
+       p.rowfilter, {IS_PUBLISHED}, c.relkind = 'p',
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
        row_security_active(c.oid), pg_has_role(c.relowner, 'USAGE'),
        (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
@@ -122,7 +123,7 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident, p.attnames::text[], 
            WHERE s.pnpubid = pub.oid AND s.pnnspid = n.oid), 0)::bigint,
        CASE c.relkind WHEN 'r' THEN pg_relation_filenode(c.oid)::text
            ELSE (SELECT string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.relid)
-                 FROM pg_partition_tree(c.oid) part) END,
+                 FROM {below("c.oid")} part) END,
        (SELECT string_agg(a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
@@ -130,11 +131,11 @@ JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
 LEFT JOIN pg_publication pub ON pub.pubname = %s
 LEFT JOIN pg_publication_rel r ON r.prpubid = pub.oid AND r.prrelid = c.oid
-LEFT JOIN pg_publication_tables p
-  ON p.pubname = pub.pubname AND p.schemaname = n.nspname AND p.tablename = c.relname
+CROSS JOIN LATERAL (SELECT CASE WHEN r.prqual IS NOT NULL AND {IS_PUBLISHED}
+                                THEN pg_get_expr(r.prqual, c.oid) END) AS p(rowfilter)
 """
-_RELATED = """
-SELECT wanted.oid::bigint, found.kind, n.nspname, c.relname, p.tablename IS NOT NULL
+_RELATED = f"""
+SELECT wanted.oid::bigint, found.kind, n.nspname, c.relname, {IS_PUBLISHED}
 FROM unnest(%s::oid[]) AS wanted(oid) JOIN pg_class self ON self.oid = wanted.oid
 CROSS JOIN LATERAL (
     SELECT 'root' AS kind, relid FROM pg_partition_ancestors(self.oid)
@@ -143,8 +144,7 @@ CROSS JOIN LATERAL (
     SELECT 'child', inhrelid FROM pg_inherits WHERE inhparent = self.oid AND self.relkind = 'r'
 ) AS found
 JOIN pg_class c ON c.oid = found.relid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_publication_tables p
-  ON p.pubname = %s AND p.schemaname = n.nspname AND p.tablename = c.relname
+LEFT JOIN pg_publication pub ON pub.pubname = %s
 ORDER BY wanted.oid, n.nspname, c.relname
 """
 _NOT_TABLES = """
@@ -227,7 +227,7 @@ def _read_tables(
     children, roots, published_roots = _read_related(connection, publication, oids)
     tables = {}
     for row in rows:
-        schema, relation, oid, identity, attnames, row_filter, published, *rest = row
+        schema, relation, oid, identity, row_filter, published, *rest = row
         partitioned, readable, hides, owned, column_list, filtered_by, *rest = rest
         publication_oid, version_of_publication, entry, schema_entry, files, versions = rest
         key = choose_key(identity, indexes[oid])
@@ -235,7 +235,12 @@ def _read_tables(
         brought = [
             one.column
             for one in columns[oid]
-            if _is_brought(one, attnames, stored=publication.stored, version=version)
+            if _is_brought(
+                one,
+                column_list if published else None,
+                stored=publication.stored,
+                version=version,
+            )
         ]
         names_brought = {column.name for column in brought}
         tables[name] = SourceTable(
@@ -282,16 +287,16 @@ def _read_tables(
 
 
 def _is_brought(
-    declared: DeclaredColumn, attnames: list[str] | None, *, stored: bool, version: int
+    declared: DeclaredColumn, column_list: list[str] | None, *, stored: bool, version: int
 ) -> bool:
-    """Say whether the stream brings a column; `attnames` is None while the table is not published.
+    """Say whether the stream brings a column; `column_list` is the publication's for the table.
 
     Before version 18 pgoutput passes over generated columns, though pg_publication_tables has them.
     """
     if declared.generated and version < GENERATED_ARE_CHECKED:
         return False
-    if attnames is not None:
-        return declared.column.name in attnames
+    if column_list is not None:
+        return declared.column.name in column_list
     return not declared.generated or (stored and declared.generated == "s")
 
 
@@ -322,7 +327,7 @@ def row_estimate(connection: Connection, oid: int) -> int | None:
     """Give about how many rows a table has, with its partitions; None before its first ANALYZE."""
     row = connection.execute(
         "SELECT sum(reltuples)::bigint FROM pg_class WHERE relkind <> 'p' AND reltuples >= 0"
-        " AND (oid = %s::oid OR oid IN (SELECT relid FROM pg_partition_tree(%s::oid::regclass)))",
-        (oid, oid),
+        f" AND oid IN {below('%s::oid')}",
+        (oid,),
     ).fetchone()
     return row[0] if row else None

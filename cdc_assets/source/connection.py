@@ -62,6 +62,7 @@ PIN_SETTINGS = "SELECT " + ", ".join(
     ]
 )
 IN_USE_TIMEOUT_SECONDS = 5.0
+LOCK_TIMEOUT_SECONDS = 10.0
 ALL_ANEW = "cdc-assets teardown --drop-tables --yes; cdc-assets setup; cdc-assets sync"
 _BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
 _ACCESS_FAULTS = (

@@ -12,16 +12,21 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+import adbc_driver_manager
 import pyarrow as pa
 
+from cdc_assets import waits
 from cdc_assets.changes.shape import SourceColumn, TableShape
+from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, quote, quote_literal
 from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
-from cdc_assets.source.connection import table_errors, translated
+from cdc_assets.source.connection import LOCK_TIMEOUT_SECONDS, table_errors, translated
 from cdc_assets.source.ordering import compare, compared_as, key_columns, order_by
+from cdc_assets.source.published import below
 
+_LOCK_NOT_AVAILABLE = "55P03"
 # Types whose cast to text is their output function, so it is the stream's text. Others (bool,
 # char(n), inet, …) have a cast of their own and take the slower `format`, which calls the output
 # function of any type.
@@ -128,10 +133,9 @@ class SnapshotReader:
         # a plain table's children are tables of their own in a publication
         relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
         with translated(self._slot), table_errors(table.name):
-            self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
                 # Before the snapshot: to an older one a rewritten table would look empty
-                self._session.execute(f"LOCK TABLE {relation} IN ACCESS SHARE MODE")
+                self._begin_with_lock(relation, table.name, shape.oid)
                 snapshot, lsn, declared = self._session.row(
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
                     + _declared(table.name, shape)
@@ -145,6 +149,56 @@ class SnapshotReader:
                     yield chunk
             finally:
                 self._session.execute("ROLLBACK")
+
+    def _begin_with_lock(self, relation: str, table: TableName, oid: int) -> None:
+        """Begin a transaction in which nobody alters the table; wait a little for who does so now.
+
+        Raises:
+            TableError: Somebody keeps it locked.
+        """
+        try:
+            self._begin(f"LOCK TABLE {relation} IN ACCESS SHARE MODE NOWAIT")
+        except adbc_driver_manager.Error as error:
+            if error.sqlstate != _LOCK_NOT_AVAILABLE:
+                raise
+        else:
+            return
+        self._session.execute("ROLLBACK")
+        holder = self._holder(oid)
+        waits.say(
+            f"waiting for {holder} to let go of table {str(table)!r}, "
+            f"up to {LOCK_TIMEOUT_SECONDS:.0f} s"
+        )
+        try:
+            self._begin(
+                f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'",
+                f"LOCK TABLE {relation} IN ACCESS SHARE MODE",
+            )
+        except adbc_driver_manager.Error as error:
+            if error.sqlstate != _LOCK_NOT_AVAILABLE:
+                raise
+            raise TableError(
+                f"table {str(table)!r} can't be read: {holder} keeps it locked",
+                table=str(table),
+                hint="the next sync tries it again; let that transaction end, or end it with "
+                "pg_terminate_backend",
+            ) from error
+
+    def _begin(self, *statements: str) -> None:
+        for sql in ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *statements):
+            self._session.execute(sql)
+
+    def _holder(self, oid: int) -> str:
+        """Name who locks a table, or a part of it, against reading."""
+        (pid,) = self._session.row(
+            "SELECT (SELECT coalesce(pid, 0) FROM pg_locks WHERE locktype = 'relation'"
+            " AND mode = 'AccessExclusiveLock' AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+            f" AND relation IN {below(f'{oid}::oid')} ORDER BY granted DESC LIMIT 1)"
+        )
+        if pid is None:
+            return "another session"
+        return f"pid {pid} on the source" if pid else "a prepared transaction"
 
 
 def _counted(

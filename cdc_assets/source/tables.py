@@ -16,6 +16,7 @@ from cdc_assets.identifiers import TableName, nearest, quote
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.keys import identity_sql
+from cdc_assets.source.published import IS_PUBLISHED
 from cdc_assets.source.publishing import add_sql, create_sql, entry, publish_sql, set_sql
 from cdc_assets.source.writers import GENERATED_ARE_CHECKED, Fault, Part, find_fault
 
@@ -105,7 +106,8 @@ def failing_writers(
 ) -> Iterator[tuple[TableName, str]]:
     """Find relations that are published beside the config's and can't be updated, each with why."""
     rows = connection.execute(
-        "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s",
+        "SELECT n.nspname, c.relname FROM pg_publication pub CROSS JOIN pg_class c"
+        f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE pubname = %s AND {IS_PUBLISHED}",
         (catalog.publication.name,),
     ).fetchall()
     others = {TableName(schema, name) for schema, name in rows} - set(names)

@@ -17,9 +17,10 @@ from typing import Literal
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.keys import UniqueIndex, identity_index, read_indexes
+from cdc_assets.source.published import below
 
 # A root without partitions has no relation that holds rows
-_PARTS = """
+_PARTS = f"""
 SELECT top.oid::bigint, c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence,
        c.relreplident,
        ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
@@ -28,9 +29,10 @@ SELECT top.oid::bigint, c.oid::bigint, n.nspname, c.relname, c.relkind, c.relper
              AND a.attgenerated = 'v' AND NOT a.attisdropped ORDER BY a.attnum)
 FROM unnest(%s::oid[]) AS wanted(oid) JOIN pg_class top ON top.oid = wanted.oid
 CROSS JOIN LATERAL (SELECT top.oid AS relid WHERE top.relkind <> 'p'
-                    UNION ALL SELECT relid FROM pg_partition_tree(top.oid)
-                    WHERE isleaf AND top.relkind = 'p') AS leaf
-JOIN pg_class c ON c.oid = leaf.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+                    UNION ALL SELECT relid FROM {below("top.oid")} AS tree
+                    WHERE top.relkind = 'p') AS leaf
+JOIN pg_class c ON c.oid = leaf.relid AND c.relkind <> 'p'
+JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY top.oid, n.nspname, c.relname
 """
 GENERATED_ARE_CHECKED = 180000  # the first version that looks at generated columns
