@@ -101,6 +101,12 @@ class ConnectionLostError(ReplicationError):
     retryable = True
 
 
+class SourceBusyError(ReplicationError):
+    """The source lacks something for now: a connection, memory, or a lock that others hold."""
+
+    retryable = True
+
+
 class SourceSilentError(ConnectionLostError):
     """A connection to the source stays up and delivers nothing."""
 

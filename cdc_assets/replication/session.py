@@ -28,10 +28,11 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
-from cdc_assets.source.connection import ALL_ANEW, Connection, connect, translated
+from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
 from cdc_assets.source.preflight import publication_problems, server_problems
+from cdc_assets.source.refusals import ALL_ANEW
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import (
     SlotState,

@@ -25,6 +25,7 @@ from adbc_driver_manager._reader import AdbcRecordBatchReader
 from cdc_assets.errors import SourceSilentError
 from cdc_assets.source.connection import PIN_SETTINGS
 from cdc_assets.source.liveness import Silence, end_backend
+from cdc_assets.source.refusals import connection_refusal, lack_of_resources, place
 
 BATCH_BYTES = 8 * 1024 * 1024
 _LOOK_SECONDS = 0.1
@@ -155,7 +156,15 @@ class ArrowSession:
             raise
         if not running.ended_within(_CANCEL_SECONDS):
             raise self._abandon(running)
-        return running.result()
+        try:
+            return running.result()
+        except adbc_driver_manager.Error as error:
+            if self._connection is None:
+                raise connection_refusal(self._conninfo, str(error)) from None
+            lack = lack_of_resources(error.sqlstate, str(error), place(self._conninfo))
+            if lack is None:
+                raise
+            raise lack from error
 
     def _abandon(
         self, running: _Call[Any], error: BaseException | None = None

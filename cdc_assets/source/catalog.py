@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cdc_assets.changes.shape import Published, TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.columns import DeclaredColumn, read_columns
-from cdc_assets.source.connection import Connection, fetch_one
+from cdc_assets.source.connection import Connection, bounded_locks, fetch_one
 from cdc_assets.source.keys import UniqueIndex, choose_key, read_indexes
 from cdc_assets.source.published import IS_PUBLISHED, below
 from cdc_assets.source.writers import GENERATED_ARE_CHECKED, Part, PublishedAs, read_parts
@@ -165,8 +165,9 @@ def read_catalog(connection: Connection, publication: str, names: Collection[Tab
         connection,
         "SELECT current_setting('server_version_num')::int, current_user, current_database()",
     )
-    state = _read_publication(connection, publication)
-    tables = _read_tables(connection, state, names, version)
+    with bounded_locks(connection):
+        state = _read_publication(connection, publication)
+        tables = _read_tables(connection, state, names, version)
     missing = [name for name in names if name not in tables]
     others, temporary = _read_others(connection, missing) if missing else ({}, frozenset())
     everything = connection.execute(_ALL_NAMES).fetchall() if missing else ()

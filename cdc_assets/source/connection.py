@@ -15,17 +15,21 @@ from psycopg.rows import TupleRow
 from cdc_assets.errors import (
     CdcError,
     ConfigError,
-    ConnectionLostError,
-    PreflightError,
     ReplicationError,
-    SlotInUseError,
-    SlotInvalidatedError,
-    SlotNotFoundError,
+    SourceBusyError,
     SourceSilentError,
     TableError,
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.liveness import PROBE_SECONDS, Silence, attended, end_backend
+from cdc_assets.source.refusals import (
+    About,
+    connection_refusal,
+    first_line,
+    lack_of_resources,
+    place,
+    source_error,
+)
 
 Connection = psycopg.Connection[TupleRow]
 T = TypeVar("T")
@@ -59,18 +63,14 @@ PIN_SETTINGS = "SELECT " + ", ".join(
             f" WHERE name = '{name}')"
             for name in _PINNED_IF_KNOWN
         ),
+        # a superuser's alone to set; what a message says is read by people only
+        "(SELECT pg_catalog.set_config('lc_messages', 'C', false)"
+        " WHERE pg_catalog.current_setting('is_superuser') = 'on')",
     ]
 )
 IN_USE_TIMEOUT_SECONDS = 5.0
 LOCK_TIMEOUT_SECONDS = 10.0
-ALL_ANEW = "cdc-assets teardown --drop-tables --yes; cdc-assets setup; cdc-assets sync"
 _BROKEN = (psycopg.OperationalError, adbc_driver_manager.OperationalError)
-_ACCESS_FAULTS = (
-    "authentication failed",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "not permitted",
-)
 
 
 def complete_conninfo(conninfo: str, *, application: str) -> str:
@@ -127,6 +127,17 @@ class _AttendedConnection(psycopg.Connection[TupleRow]):
         except SourceSilentError:
             self._end()
             raise
+        except psycopg.errors.LockNotAvailable as error:
+            by = f" that pid {silence.holders[0]} holds" if silence.holders else ""
+            raise SourceBusyError(
+                f"the source at {place(self._conninfo)} keeps us waiting for a lock{by}",
+                hint="let that transaction end, or end it with pg_terminate_backend",
+            ) from error
+        except psycopg.Error as error:
+            lack = lack_of_resources(error.sqlstate, str(error), place(self._conninfo))
+            if lack is None:
+                raise
+            raise lack from error
         except (Exception, KeyboardInterrupt, SystemExit):
             raise  # psycopg has cancelled the statement
         except BaseException:  # an interruption of Dagster's, which psycopg does not know
@@ -161,27 +172,19 @@ def connect(conninfo: str) -> Connection:
     try:
         connection = _AttendedConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
-        raise _connect_error(str(error)) from None
+        needs_password = error.pgconn is not None and error.pgconn.needs_password
+        raise connection_refusal(conninfo, str(error), needs_password=needs_password) from None
     connection.attend(conninfo)
     return connection
 
 
-def _connect_error(text: str) -> CdcError:
-    reason = " ".join(text.replace("\n", " ").split())
-    if any(fault in text for fault in _ACCESS_FAULTS):
-        return PreflightError(
-            f"the source refuses the connection: {reason}",
-            hint="correct user, password or database in source.dsn, or the server's pg_hba.conf",
-        )
-    return ConnectionLostError(
-        f"the source can't be reached: {reason}",
-        hint="check that the server runs and that host and port in source.dsn are right",
-    )
-
-
 @contextmanager
-def translated(slot: str) -> Iterator[None]:
+def translated(slot: str, *, about: About = "") -> Iterator[None]:
     """Turn a driver's errors inside the block into this package's, by SQLSTATE.
+
+    Args:
+        slot: The pipeline's.
+        about: Whether the block's statements are about the slot, or decode what is on it.
 
     Raises:
         CdcError: A subclass that says what to do.
@@ -194,65 +197,7 @@ def translated(slot: str) -> Iterator[None]:
         state = getattr(error, "sqlstate", None)
         if state is None and not isinstance(error, _BROKEN):
             raise
-        raise source_error(state, str(error), slot) from error
-
-
-def first_line(error: object) -> str:
-    """Give the first line of a server's message: those behind it quote the statement or a key."""
-    return " ".join(str(error).strip().partition("\n")[0].split())
-
-
-def source_error(state: str | None, text: str, slot: str) -> CdcError:
-    """Name what an SQLSTATE means for a run on `slot`."""
-    reason = first_line(text)
-    match state:
-        case "55006":  # object_in_use
-            return SlotInUseError(
-                f"slot {slot!r} is in use: {reason}",
-                hint="let the other reader finish, or end it with pg_terminate_backend",
-            )
-        case "42704" if "replication slot" in text:
-            return SlotNotFoundError(
-                f"slot {slot!r} does not exist", hint="run 'cdc-assets setup' to create it"
-            )
-        case "42704" if "publication" in text:
-            return PreflightError(
-                f"{reason}, or did not exist yet when a change on the slot was made",
-                hint="create the publication before the slot, and copy every table anew: "
-                f"{ALL_ANEW}",
-            )
-        case "55000" if "replication slot" in text:
-            return invalidated(slot, reason)
-        case "53400" if "replication slots" in text:
-            return PreflightError(
-                "all replication slots of the source are in use",
-                hint="a run needs one spare slot: raise max_replication_slots",
-            )
-        case "42501":
-            return PreflightError(f"the source's role lacks a privilege: {reason}", hint=_GRANTS)
-        case None | "57P01" | "57P02" | "57P03" | "08000" | "08003" | "08006" | "25P03":
-            return ConnectionLostError(
-                f"the connection to the source broke: {reason}",
-                hint="nothing is lost: the next run goes on from the checkpoint",
-            )
-    if state.startswith("22"):  # data exceptions quote the data
-        reason = "it can't read or write a value"
-    return ReplicationError(f"the source refused a statement ({state}): {reason}")
-
-
-_GRANTS = (
-    "'cdc-assets sql role' prints what a run needs, for an administrator; the publication is its "
-    "tables' owner's to make and to drop: 'cdc-assets sql publication'"
-)
-
-
-def invalidated(slot: str, reason: str) -> SlotInvalidatedError:
-    """Say that a slot lost the WAL that it needed."""
-    return SlotInvalidatedError(
-        f"slot {slot!r} was invalidated: {reason}",
-        hint="changes are gone; raise max_slot_wal_keep_size and copy every table anew: "
-        f"{ALL_ANEW}",
-    )
+        raise source_error(state, str(error), slot, about) from error
 
 
 @contextmanager
@@ -276,6 +221,22 @@ def table_errors(table: TableName) -> Iterator[None]:
             hint="a copy needs SELECT on the whole table, no row-level policy that hides rows, and "
             "a key that the operators of pg_catalog can order",
         ) from error
+
+
+@contextmanager
+def bounded_locks(connection: Connection) -> Iterator[None]:
+    """Inside the block, wait for a lock that others hold for `LOCK_TIMEOUT_SECONDS` at the most.
+
+    Raises:
+        SourceBusyError: They hold it for longer; says who.
+    """
+    swap = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, false)"
+    before, _ = fetch_one(connection, swap, (f"{LOCK_TIMEOUT_SECONDS}s",))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(swap, (before,))
 
 
 def fetch_one(connection: Connection, sql: str, parameters: Any = ()) -> TupleRow:

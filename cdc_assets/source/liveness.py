@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 from cdc_assets import waits
 from cdc_assets.errors import SourceSilentError
 
-ASK_SECONDS = 5.0  # of silence, before another session asks; then twice as long each time
+ASK_SECONDS = 2.0  # of silence, before another session asks; then twice as long each time
 GIVE_UP_SECONDS = 120.0  # of silence without a sign of life
 PROBE_SECONDS = 10
 _SELDOM_SECONDS = 30.0
@@ -91,12 +91,16 @@ class Silence:
         pid: The silent session's backend; None where it is not known yet.
         what: What is waited for, as a noun.
         says: Whether the run waits for it; else it only reads ahead.
+
+    Attributes:
+        holders: Sessions that hold a lock which it waited for when it was last asked.
     """
 
     conninfo: str
     pid: int | None
     what: str
     says: bool = True
+    holders: list[int] = field(default_factory=list, init=False)
     _since: float = field(default_factory=time.monotonic)
     _alive: float = field(default_factory=time.monotonic)
     _ask_after: float = field(default_factory=lambda: ASK_SECONDS)
@@ -111,9 +115,9 @@ class Silence:
         if silent < self._ask_after:
             return
         is_first = self._ask_after == ASK_SECONDS
-        found, holders = self._ask()
+        found, self.holders = self._ask()
         if self.says and is_first:
-            by = f", held up by pid {holders[0]} on the source" if holders else ""
+            by = f", held up by pid {self.holders[0]} on the source" if self.holders else ""
             waits.say(f"waiting for {self.what}{by}")
         if not found:
             self._alive = time.monotonic()

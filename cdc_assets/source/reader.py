@@ -170,10 +170,11 @@ class SlotReader:
 
     def _copy_slot(self, session: ArrowSession) -> str:
         copy = f"{self.slot[:40]}_run_{session.row('SELECT pg_backend_pid()')[0]}"
-        session.row(
-            f"SELECT slot_name FROM pg_copy_logical_replication_slot({quote_literal(self.slot)},"
-            f" {quote_literal(copy)}, true)"
-        )
+        with translated(self.slot, about="slot"):
+            session.row(
+                f"SELECT slot_name FROM pg_copy_logical_replication_slot({quote_literal(self.slot)}"
+                f", {quote_literal(copy)}, true)"
+            )
         if _confirmed(session, copy) < self._start_lsn:
             session.row(
                 f"SELECT slot_name FROM pg_replication_slot_advance({quote_literal(copy)},"
@@ -187,7 +188,8 @@ class SlotReader:
             " NULL, 'proto_version', '1', 'publication_names',"
             f" {quote_literal(publication_list(self._publication))})"
         )
-        return all(self._put(batch) for batch in batches)
+        with translated(self.slot, about="decoding"):
+            return all(self._put(batch) for batch in batches)
 
 
 def publication_list(publication: str) -> str:

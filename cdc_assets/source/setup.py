@@ -10,6 +10,7 @@ from cdc_assets.identifiers import quote, quote_literal
 from cdc_assets.source.catalog import MUST_PUBLISH, read_catalog
 from cdc_assets.source.connection import (
     Connection,
+    bounded_locks,
     complete_conninfo,
     connect,
     fetch_one,
@@ -63,11 +64,13 @@ def setup(config: PipelineConfig) -> list[str]:
         ).fetchone()
         if exists:
             read_slot(connection, slot)  # before anything is made: it may be of no use
-        done = _publish(connection, config)
+        with bounded_locks(connection):
+            done = _publish(connection, config)
         if exists:
             return done
         forget_served(connection, slot)  # of an earlier slot of this name, or of a restored copy
-        _create_slot(connection, slot)
+        with translated(slot, about="slot"):
+            _create_slot(connection, slot)
         return [*done, f"created slot {slot!r}"]
 
 

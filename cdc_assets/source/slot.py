@@ -19,9 +19,9 @@ from cdc_assets.source.connection import (
     IN_USE_TIMEOUT_SECONDS,
     Connection,
     fetch_one,
-    invalidated,
     translated,
 )
+from cdc_assets.source.refusals import invalidated
 from cdc_assets.source.standby import furthest_behind
 
 PLUGIN = "pgoutput"
@@ -243,7 +243,7 @@ def confirm(connection: Connection, slot: str, lsn: LSN) -> LSN:
     Raises:
         ReplicationError: The server moved it somewhere else.
     """
-    with translated(slot):
+    with translated(slot, about="slot"):
         state = read_slot(connection, slot)
         standby = furthest_behind(connection, slot)
         if standby is not None:
