@@ -328,7 +328,8 @@ def row_estimate(connection: Connection, oid: int) -> int | None:
     """Give about how many rows a table has, with its partitions; None before its first ANALYZE."""
     row = connection.execute(
         "SELECT sum(reltuples)::bigint FROM pg_class WHERE relkind <> 'p' AND reltuples >= 0"
-        f" AND oid IN {below('%s::oid')}",
-        (oid,),
+        f" AND (oid = %s::oid OR oid IN {below('%s::oid')}"
+        " AND (SELECT relkind = 'p' FROM pg_class WHERE oid = %s::oid))",
+        (oid, oid, oid),
     ).fetchone()
     return row[0] if row else None

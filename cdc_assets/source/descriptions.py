@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from cdc_assets.source.connection import Connection
+from cdc_assets.source.published import below
 
 # As bytes: a database without an encoding (SQL_ASCII) may hold a comment that is no text at all.
 # A table that was never analyzed has -1 rows.
-_DESCRIPTIONS = """
+_DESCRIPTIONS = f"""
 SELECT c.oid::bigint, convert_to(obj_description(c.oid, 'pg_class'), 'UTF8'),
        (SELECT sum(part.reltuples)::bigint FROM pg_class part
-        WHERE part.relkind <> 'p' AND part.reltuples >= 0 AND (part.oid = c.oid
-              OR part.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))),
+        WHERE part.relkind <> 'p' AND part.reltuples >= 0
+        AND (part.oid = c.oid OR c.relkind = 'p' AND part.oid IN {below("c.oid")})),
        ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
              AND col_description(c.oid, a.attnum) IS NOT NULL ORDER BY a.attnum),
        ARRAY(SELECT convert_to(col_description(c.oid, a.attnum), 'UTF8') FROM pg_attribute a

@@ -22,6 +22,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import Connection, fetch_one, translated
+from cdc_assets.source.published import below
 from cdc_assets.source.reader import publication_list
 
 _KINDS = {"INSERT": "I", "UPDATE": "U", "DELETE": "D", "TRUNCATE": "T"}
@@ -47,12 +48,12 @@ FROM pg_logical_slot_get_changes(%s, %s, NULL, 'include-xids', '0', 'skip-empty-
      AS found
 WHERE found IS NOT NULL GROUP BY 1, 2
 """
-_NAMES = """
+_NAMES = f"""
 SELECT c.oid::bigint, relation.relid = c.oid,
        quote_ident(n.nspname) || '.' || quote_ident(named.relname)
 FROM unnest(%s::oid[]) AS wanted(oid) JOIN pg_class c ON c.oid = wanted.oid
 CROSS JOIN LATERAL (SELECT c.oid AS relid UNION
-                    SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf) AS relation
+                    SELECT relid FROM {below("c.oid")} AS tree WHERE c.relkind = 'p') AS relation
 JOIN pg_class named ON named.oid = relation.relid
 JOIN pg_namespace n ON n.oid = named.relnamespace
 """
