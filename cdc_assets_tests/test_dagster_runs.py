@@ -316,6 +316,19 @@ def test_a_quiet_table_says_once_an_hour_that_it_is_up_to_date(
     assert found[ORDERS]["cdc/up_to_date_at"] > changed["cdc/last_commit"]
 
 
+def test_a_quiet_table_that_was_asked_for_says_that_it_is_up_to_date(
+    shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(pipeline("public.customers", "public.orders"))
+    run_sync(defs, instance)
+    shop.execute("DELETE FROM customers WHERE id = 1")
+
+    alone = run_sync(defs, instance, only=[ORDERS])
+
+    assert set(materialized(alone)) == {SLOT}
+    assert [key for key, _ in observed(alone)] == [ORDERS]
+
+
 def test_a_mirror_says_where_it_is_and_what_made_it(pipeline: MakePipeline) -> None:
     config = pipeline("public.orders", create=False)
     spec = specs(definitions(config))[ORDERS]

@@ -66,8 +66,8 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     """Postgres change data capture into warehouse tables.
 
     Every source table becomes an external asset, every mirror an asset that depends on it, and
-    the replication slot a control asset that each run materializes. A job syncs all of them, a
-    schedule starts it.
+    the replication slot a control asset that each run materializes, with checks of its health. A
+    job syncs all of them, a schedule starts it, and a sensor looks at the slot when no sync does.
 
     Override `get_asset_spec`, `get_source_spec` and `get_slot_spec` to shape specs in Python,
     `execute` to do something before or after a sync; `translation:`, `source_translation:` and

@@ -192,8 +192,10 @@ class _Run:
                 yield self._quiet(result)
 
     def _tells_of_quiet_tables(self) -> bool:
+        """Whether it is time to: once an hour, and whenever somebody asked for a selection."""
         slot = self._told.get(self._assets.slot)
-        return slot is not None and slot.is_in_another_hour
+        asked = bool(self._context.run.asset_selection)
+        return asked or (slot is not None and slot.is_in_another_hour)
 
     def _quiet(self, result: TableResult) -> dg.AssetObservation:
         key = self._assets.mirrors[result.table]
