@@ -13,7 +13,7 @@ from contextlib import contextmanager
 POLL_SECONDS = 0.02
 SAY_AFTER_SECONDS = 0.3  # what is over by then is not worth a line
 
-_listeners: list[Callable[[str], None]] = []
+_listeners: list[tuple[Callable[[str], None], Callable[[], None]]] = []
 
 
 def say(what: str) -> None:
@@ -22,18 +22,27 @@ def say(what: str) -> None:
     Args:
         what: A line, "waiting for …", without a row's value or a DSN.
     """
-    for listener in tuple(_listeners):
+    for listener, _ in tuple(_listeners):
         listener(what)
 
 
+def over() -> None:
+    """Tell whoever listens that the run goes on after what was said."""
+    for _, goes_on in tuple(_listeners):
+        goes_on()
+
+
 @contextmanager
-def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Inside the block, hear of every wait."""
-    _listeners.append(listener)
+def listening(
+    listener: Callable[[str], None], goes_on: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Inside the block, hear of every wait, and of its end; from any of the run's threads."""
+    entry = (listener, goes_on)
+    _listeners.append(entry)
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        _listeners.remove(entry)
 
 
 def until(
@@ -63,4 +72,6 @@ def until(
             say(f"waiting for {what()}, up to {seconds:.0f} s")
             said = True
         time.sleep(poll_seconds)
+    if said:
+        over()
     return True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cdc_assets import waits
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import CdcError
 from cdc_assets.operations.evidence import read_evidence
@@ -83,6 +84,29 @@ def test_a_run_that_applies_says_where_it_is(
     assert (activity.what, last.state) == ("applying", "ok")
     assert activity.start_lsn == evidence.journal.tables["public.a"].lsn
     assert activity.remaining_bytes
+
+
+def test_what_a_run_waits_for_is_in_it_until_it_goes_on(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    converge(database, config)
+    database.execute("UPDATE a SET x = 'other'")
+    seen = []
+
+    def wait() -> None:
+        waits.say("waiting for somebody, up to 9 s")
+        seen.append(journal_of(config).run.activity)
+        waits.over()
+        seen.append(journal_of(config).run.activity)
+
+    with at_step("before_commit", 1, wait):
+        sync_all(config)
+    during, after = seen
+    assert during is not None
+    assert after is not None
+    assert (during.what, during.waits_for) == ("applying", "waiting for somebody, up to 9 s")
+    assert during.waits_since is not None
+    assert (after.waits_for, after.waits_since) == ("", None)
 
 
 def test_a_run_that_was_killed_is_told_from_one_that_goes_on(

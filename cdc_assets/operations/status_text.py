@@ -116,7 +116,10 @@ def _doing(status: PipelineStatus) -> str:
     activity = journal.run.activity
     if activity is None:
         return "ends"
-    waits = f"; {activity.waits_for}" if activity.waits_for else ""
+    waits = ""
+    if activity.waits_since is not None:
+        seconds = (status.at - activity.waits_since).total_seconds()
+        waits = f"; {activity.waits_for} (for {duration(seconds)})"
     return _activity(activity) + waits
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -72,11 +73,12 @@ class Recorder:
         self._target: tuple[LSN, datetime] | None = None
         self._written_at = 0.0
         self._trouble = ""
+        self._lock = threading.RLock()  # a wait is said from whichever thread waits
 
     @contextmanager
     def keeping(self) -> Iterator[Self]:
         """Inside the block a run goes on; its end is written down, however it ends."""
-        with waits.listening(self._waits):
+        with waits.listening(self._waits, self._goes_on_after_all):
             try:
                 yield self
             except Exception as error:
@@ -229,6 +231,10 @@ class Recorder:
         self._goes_on(waits_for=what, waits_since=now())
         self._write()
 
+    def _goes_on_after_all(self) -> None:
+        self._goes_on()
+        self._write()
+
     def _does(self, what: Literal["opening", "copying", "applying"], **more: Any) -> None:
         self._set(activity=Activity(what=what, since=now(), **more))
         self._write()
@@ -239,7 +245,8 @@ class Recorder:
             self._set(activity=self._run.activity.model_copy(update={**quiet, **changed}))
 
     def _set(self, **changed: Any) -> None:
-        self._run = self._run.model_copy(update=changed)
+        with self._lock:
+            self._run = self._run.model_copy(update=changed)
 
     def _end(self, state: RunState, error: BaseException | None = None) -> None:
         if state == "stopped" and self._run.state != "running":
@@ -254,6 +261,10 @@ class Recorder:
         self._write()
 
     def _write(self) -> None:
+        with self._lock:
+            self._write_now()
+
+    def _write_now(self) -> None:
         if self._trouble:
             return
         self._written_at = time.monotonic()

@@ -127,7 +127,9 @@ class SlotReader:
         with suppress(queue.Empty):
             return self._queue.get(timeout=_SAY_SECONDS)
         waits.say("waiting for the source to decode the next changes")
-        return self._queue.get()
+        element = self._queue.get()
+        waits.over()
+        return element
 
     def _run(self) -> None:
         try:
