@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.orchestration import under_way
@@ -142,6 +144,22 @@ def test_a_run_that_said_something_lately_is_not_doubted(
     assert _tick(config, instance).skip_message == f"run {run.run_id} of shop_sync is started"
 
 
+def test_a_code_server_that_does_not_know_a_run_is_a_witness(
+    config: PipelineConfig,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_way, "LOOKED_AT_SECONDS", 0.0)  # with one witness it were 300 s
+    with code_server(tmp_path) as address:
+        run = _started(instance, tags={GRPC_INFO_TAG: json.dumps(address)})
+
+        (request,) = _tick(config, instance).run_requests or ()
+
+    assert request.tags["cdc/after_gone_run"] == run.run_id
+    assert "its code server does not know its process" in _last_words(instance, run)
+
+
 @pytest.mark.usefixtures("soon")
 def test_where_nobody_can_be_asked_a_run_must_be_quiet_for_long(
     database: ScratchDatabase,
@@ -203,13 +221,30 @@ def test_a_gone_run_that_dagster_tries_again_is_not_started_twice(
     assert "is tried again" in (ticked.skip_message or "")
 
 
+@contextmanager
+def code_server(directory: Path) -> Iterator[dict[str, str]]:
+    """A code server, and where it listens."""
+    (directory / "empty.py").write_text("import dagster\n\ndefs = dagster.Definitions()\n")
+    socket = str(directory / "s")
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "-f", "empty.py", "-s", socket]
+    with subprocess.Popen(command, cwd=directory) as server:
+        try:
+            wait_for(lambda: Path(socket).exists(), "a code server")
+            yield {"host": "localhost", "socket": socket}
+        finally:
+            server.terminate()
+
+
 def _started(
     instance: dg.DagsterInstance,
     job: str = "shop_sync",
     selection: set[dg.AssetKey] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> dg.DagsterRun:
     frozen = frozenset(selection) if selection else None
-    started = dg.DagsterRun(job, status=dg.DagsterRunStatus.STARTED, asset_selection=frozen)
+    started = dg.DagsterRun(
+        job, status=dg.DagsterRunStatus.STARTED, asset_selection=frozen, tags=tags
+    )
     return instance.add_run(started)
 
 
