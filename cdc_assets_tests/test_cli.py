@@ -107,6 +107,22 @@ def test_one_table_and_an_lsn(database: ScratchDatabase, config: PipelineConfig)
         assert "Traceback" not in wrong.err
 
 
+def test_a_table_that_fails_is_said_once_and_marked(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    assert run_command(config, "setup").code == 0
+    assert run_command(config, "sync").code == 0
+    database.execute("ALTER TABLE b ADD COLUMN note text; INSERT INTO b VALUES (2)")
+
+    failed = run_command(config, "sync")
+
+    assert failed.code == 1
+    assert (failed.out + failed.err).count("was altered on the source") == 1
+    assert [line for line in failed.err.splitlines() if line.startswith("left public.b behind: ")]
+    (marked,) = [line for line in failed.out.splitlines() if line.endswith(" FAILED")]
+    assert marked.startswith("public.b ")
+
+
 def test_a_torn_down_table_is_copied_anew(
     database: ScratchDatabase, config: PipelineConfig
 ) -> None:

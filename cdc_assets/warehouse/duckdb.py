@@ -62,6 +62,8 @@ def column_type(arrow_type: pa.DataType) -> str:
     return _SCALARS[arrow_type]
 
 
+# What DuckDB makes of whatever a signal's handler raises while a statement runs
+_INTERRUPTED = "Query interrupted"
 _OF_THE_MIRROR = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -178,6 +180,8 @@ class DuckDBMirrors:
             self._roll_back()
             if isinstance(error, duckdb.Error):
                 raise self._refusal(error) from error
+            if type(error) is RuntimeError and str(error) == _INTERRUPTED:
+                raise KeyboardInterrupt from error
             raise
 
     def _roll_back(self) -> None:
