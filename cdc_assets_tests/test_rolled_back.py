@@ -22,6 +22,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput import messages as messages_module
 from cdc_assets.pgoutput.messages import Messages
 from cdc_assets.replication.journal import read_journal
+from cdc_assets_tests.command_line import run_command
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import make_small
@@ -277,6 +278,12 @@ def test_what_is_not_understood_is_an_error_of_its_window_that_stays_known(
     assert journal is not None
     assert journal.run.error is not None
     assert (journal.run.error.kind, journal.run.error.message) == ("ProtocolError", error.message)
+    for command in ("status", "check"):
+        done = run_command(config, command)
+        assert done.code == 1
+        assert error.message in done.out + done.err
 
     monkeypatch.undo()
     converge(database, config)
+    for command in ("status", "check"):
+        assert run_command(config, command).code == 0
