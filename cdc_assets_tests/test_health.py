@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import psycopg
 import pytest
 
 from cdc_assets.config import PipelineConfig, load_config
-from cdc_assets.operations.health import CHECK_NAMES, HealthCheck, check_health
+from cdc_assets.operations.evidence import read_evidence
+from cdc_assets.operations.health import CHECK_NAMES, HealthCheck, check_health, judge
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
@@ -135,6 +137,21 @@ def test_syncs_that_do_not_move_the_slot_are_found(
     assert "though syncs ran, it waits for public.a" in found["slot_moving"]
     assert "left 'public.a' behind" in found["last_sync"]
     assert "(public.a lacks most)" in found["slot_lag"]
+
+
+def test_a_slot_in_danger_that_waits_for_a_table_is_saved_by_that_table(
+    source: ScratchDatabase, config: PipelineConfig
+) -> None:
+    converge(source, config)
+    source.execute("ALTER TABLE a ADD x int; INSERT INTO a VALUES (2)")
+    sync_once(config)
+    evidence = read_evidence(config)
+    assert evidence.slot is not None
+    endangered = replace(evidence.slot, wal_status="unreserved", safe_wal_bytes=-1)
+    found = judge(config, replace(evidence, slot=endangered))
+    (check,) = [check for check in found if check.name == "wal_safe"]
+    assert check.severity == "error"
+    assert "waits for public.a: copy it anew: cdc-assets teardown --table public.a" in check.hint
 
 
 def test_the_oldest_open_transaction_is_named(

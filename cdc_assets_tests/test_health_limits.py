@@ -10,9 +10,10 @@ import pytest
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.operations.health import HealthCheck, check_health
-from cdc_assets_tests.command_line import rewrite
+from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import OLDER_BIN_DIR, SERVER_SETTINGS, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.interrupting import config_path
 from cdc_assets_tests.syncs import converge
 from cdc_assets_tests.waiting import wait_for
 
@@ -102,6 +103,14 @@ def test_a_slot_is_watched_all_the_way_until_it_is_lost(
     lost = check(config, "wal_safe")
     assert (lost.passed, lost.severity, lost.values["wal_status"]) == (False, "error", "lost")
     assert "copy every table anew" in lost.hint
+    lag = check(config, "slot_lag")
+    assert (lag.passed, lag.severity, lag.known) == (False, "error", False)
+    assert "see the check 'wal_safe'" in lag.message
+    shown = run_command(config_path(config), "status")
+    assert shown.code == 1
+    assert "slot       lost at " in shown.out
+    assert "error: slot_lag" not in shown.out
+    assert " streaming " in shown.out
 
 
 def test_a_slot_that_the_server_stretches_itself_for_is_well(

@@ -60,8 +60,9 @@ def _left_behind(journal: Journal, run: Run, values: dict[str, Value | None]) ->
 def slot_lag(case: SourceCase) -> Finding:
     """Judge how far the slot is behind the source, in WAL and in time."""
     lag_bytes = case.slot.lag_bytes
-    if lag_bytes is None:
-        return Finding("the slot has no position", "error", "see the check 'wal_safe'")
+    if lag_bytes is None or case.slot.is_lost:
+        lost = "the slot is missing or lost: see the check 'wal_safe'"
+        return Finding(lost, "error", known=False)
     lag_seconds, oldest = freshness(case)
     by_bytes = case.lateness(lag_bytes, case.config.health.lag_bytes)
     by_time = case.lateness(lag_seconds, case.lag_bound_seconds)

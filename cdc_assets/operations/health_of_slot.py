@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from cdc_assets.identifiers import TableName
 from cdc_assets.operations.finding import Finding, Severity, SourceCase, past
 from cdc_assets.operations.reporting import duration, megabytes
-from cdc_assets.replication.session import RECOPY_ALL_HINT
+from cdc_assets.replication.session import RECOPY_ALL_HINT, recopy_hint
 
 _ROOM = 4  # by default a quarter of max_slot_wal_keep_size shall be left
 _NO_SLOT = "the slot is not there: see the check 'wal_safe'"
@@ -74,8 +75,8 @@ def wal_safe(case: SourceCase) -> Finding:
 def _safety(case: SourceCase) -> tuple[str, Severity | None, str]:
     slot = case.slot
     hint = (
-        "run a sync now, or raise max_slot_wal_keep_size (ALTER SYSTEM, then pg_reload_conf()): "
-        "past it the source ends the slot, and every table must be copied anew"
+        f"{_bring_on(case)}, or raise max_slot_wal_keep_size (ALTER SYSTEM, then "
+        "pg_reload_conf()): past it the source ends the slot, and every table must be copied anew"
     )
     if slot.wal_status == "unreserved":
         return (
@@ -95,6 +96,15 @@ def _safety(case: SourceCase) -> tuple[str, Severity | None, str]:
         severity = "error" if 2 * slot.safe_wal_bytes < bound else "warn"
     text = f"{megabytes(slot.safe_wal_bytes)} of WAL may be written before the slot is lost"
     return text, severity, hint
+
+
+def _bring_on(case: SourceCase) -> str:
+    """Say what moves the slot: a sync, unless it waits for tables that were left behind."""
+    failed = case.journal.run.failed_tables if case.journal else ()
+    if not failed:
+        return "run a sync now"
+    more = f", and likewise {', '.join(failed[1:4])}" if len(failed) > 1 else ""
+    return f"the slot waits for {failed[0]}: {recopy_hint(TableName.parse(failed[0]))}{more}"
 
 
 def open_transaction(case: SourceCase) -> Finding:

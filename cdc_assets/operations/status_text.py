@@ -57,8 +57,12 @@ def _ends(status: PipelineStatus) -> Iterator[str]:
     if not slot.exists:
         yield f"slot       {slot.slot} does not exist"
         return
+    if slot.is_lost:
+        reason = slot.invalidation_reason or "the WAL that it needs is gone"
+        yield f"slot       lost at {slot.confirmed_lsn or '-'}: {reason}"
+        return
     safe = slot.safe_wal_bytes
-    left = f", {megabytes(safe)} more until it is lost" if safe is not None else ""
+    left = f", {megabytes(safe)} more until it is lost" if safe is not None and safe > 0 else ""
     yield (
         f"slot       at {slot.confirmed_lsn or '-'}, {_bytes(slot.lag_bytes)} behind;"
         f" {_bytes(slot.retained_bytes)} of WAL kept ({slot.wal_status}){left}"

@@ -183,7 +183,8 @@ class Recorder:
 
     def _keep_slot(self, event: SyncFinished) -> None:
         before = self._slot.stalled_since if self._slot else None
-        stalls = self._target is not None and event.confirmed_lsn < self._target[0]
+        # A run that was to stop early proves nothing
+        stalls = bool(before) if self._target is None else event.confirmed_lsn < self._target[0]
         held_by = [
             name
             for name, table in self._tables.items()
