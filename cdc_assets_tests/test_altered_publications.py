@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from cdc_assets.config import PipelineConfig
@@ -256,3 +258,23 @@ def test_a_row_filter_that_kept_rows_out_leaves_no_proof(
 def sync_all_rows(config: PipelineConfig) -> int:
     sync_all(config)
     return len(mirror_rows(config, "public.t"))
+
+
+def test_a_checkpoint_that_knows_nothing_of_the_publication_takes_it_over(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    """As those that were written before its parts were kept one by one."""
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        for table, text in warehouse.execute(
+            "SELECT source_table, shape FROM _cdc.checkpoints"
+        ).fetchall():
+            shape = {**json.loads(text), "publication": "16400.750.16410"}
+            warehouse.execute(
+                "UPDATE _cdc.checkpoints SET shape = ? WHERE source_table = ?",
+                [json.dumps(shape), table],
+            )
+    converge(database, config)
+    name = config.source.publication
+    database.execute(f"ALTER PUBLICATION {name} DROP TABLE t")
+    database.execute(f"ALTER PUBLICATION {name} ADD TABLE t")
+    assert set(errors_of(sync_once(config))) == {"public.t"}
