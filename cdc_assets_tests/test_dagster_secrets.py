@@ -27,7 +27,7 @@ def known_by_canary(database: ScratchDatabase) -> Iterator[str]:
     role = f"role_{database.name}"
     database.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{CANARY}'")
     yield make_conninfo(database.dsn, user=role, password=CANARY)
-    database.execute(f"DROP ROLE {role}")
+    database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")

@@ -90,7 +90,7 @@ def test_a_statement_that_takes_long_is_waited_for_and_says_who_holds_it_up(
     database: ScratchDatabase, kind: str
 ) -> None:
     said: list[str] = []
-    with waits.listening(said.append), _Sessions(kind, database.dsn) as session:
+    with _Sessions(kind, database.dsn) as session, waits.listening(said.append):
         session.execute("SELECT pg_sleep(1.5)")
         assert said == ["waiting for the source to answer a statement"]
         said.clear()

@@ -22,6 +22,7 @@ from cdc_assets.errors import (
 from cdc_assets.lsn import LSN
 from cdc_assets.source import slot as slots
 from cdc_assets.source.connection import connect
+from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.setup import setup
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import OLDER_BIN_DIR, make_pipeline
@@ -131,14 +132,23 @@ def test_all_slots_in_use(german: ScratchDatabase, orders: PipelineConfig, tmp_p
 def test_a_publication_that_was_not_there_yet(
     german: ScratchDatabase, orders: PipelineConfig
 ) -> None:
-    converge(german, orders)
-    name = orders.source.publication
-    german.execute(f"DROP PUBLICATION {name}; INSERT INTO orders VALUES (2)")
-    german.execute(
-        f"CREATE PUBLICATION {name} FOR TABLE orders WITH (publish_via_partition_root = true)"
+    german.execute("INSERT INTO orders VALUES (2)")
+    ((start, end),) = german.execute(
+        "SELECT confirmed_flush_lsn::text, pg_current_wal_flush_lsn()::text"
+        " FROM pg_replication_slots"
     )
-    with pytest.raises(PreflightError, match="did not exist yet"):
-        sync_once(orders)
+    with (
+        SlotReader(
+            conninfo=german.dsn,
+            slot=orders.source.slot,
+            publication="none_such",
+            start_lsn=LSN.parse(start),
+            target_lsn=LSN.parse(end),
+            max_wal_bytes=2**30,
+        ) as reader,
+        pytest.raises(PreflightError, match="did not exist yet"),
+    ):
+        list(reader)
 
 
 def test_a_slot_that_goes_while_it_is_confirmed(

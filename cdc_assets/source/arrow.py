@@ -156,6 +156,7 @@ class ArrowSession:
             raise
         if not running.ended_within(_CANCEL_SECONDS):
             raise self._abandon(running)
+        silence.ended()
         try:
             return running.result()
         except adbc_driver_manager.Error as error:

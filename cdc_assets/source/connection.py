@@ -123,7 +123,7 @@ class _AttendedConnection(psycopg.Connection[TupleRow]):
         """
         silence = Silence(self._conninfo, self._pid, "the source to answer a statement")
         try:
-            return super().wait(attended(gen, silence.goes_on), *args, **kwargs)
+            answer = super().wait(attended(gen, silence.goes_on), *args, **kwargs)
         except SourceSilentError:
             self._end()
             raise
@@ -145,6 +145,8 @@ class _AttendedConnection(psycopg.Connection[TupleRow]):
                 self.cancel_safe(timeout=PROBE_SECONDS)
             self.close()
             raise
+        silence.ended()
+        return answer
 
     def __exit__(
         self,

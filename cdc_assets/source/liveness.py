@@ -101,6 +101,7 @@ class Silence:
     what: str
     says: bool = True
     holders: list[int] = field(default_factory=list, init=False)
+    _said: bool = field(default=False, init=False)
     _since: float = field(default_factory=time.monotonic)
     _alive: float = field(default_factory=time.monotonic)
     _ask_after: float = field(default_factory=lambda: ASK_SECONDS)
@@ -119,6 +120,7 @@ class Silence:
         if self.says and is_first:
             by = f", held up by pid {self.holders[0]} on the source" if self.holders else ""
             waits.say(f"waiting for {self.what}{by}")
+            self._said = True
         if not found:
             self._alive = time.monotonic()
         elif time.monotonic() - self._alive > GIVE_UP_SECONDS:
@@ -129,6 +131,11 @@ class Silence:
                 "between here and the source, a proxy or a firewall",
             )
         self._ask_after = time.monotonic() - self._since + min(silent, _SELDOM_SECONDS)
+
+    def ended(self) -> None:
+        """Take back what was said of the wait: the answer has come."""
+        if self._said:
+            waits.over()
 
     def _ask(self) -> tuple[str, list[int]]:
         """Say what speaks for a dead connection, if anything does, and who holds up a live one."""

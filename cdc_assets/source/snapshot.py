@@ -183,6 +183,7 @@ class SnapshotReader:
                 hint="the next sync tries it again; let that transaction end, or end it with "
                 "pg_terminate_backend",
             ) from error
+        waits.over()
 
     def _begin(self, *statements: str) -> None:
         for sql in ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *statements):
