@@ -93,7 +93,9 @@ def test_a_failed_run_says_what_is_wrong_and_what_to_do(
     assert not said["wal_safe"].passed
     assert said["wal_safe"].severity is dg.AssetCheckSeverity.ERROR
     assert "does not exist" in (said["wal_safe"].description or "")
-    assert "cdc-assets setup --pipeline shop" in (said["wal_safe"].description or "")
+    assert "\n\nhint: run 'cdc-assets setup --pipeline shop'" in (
+        said["wal_safe"].description or ""
+    )
 
 
 def test_a_failed_table_turns_the_last_syncs_check_red_and_back(

@@ -105,7 +105,8 @@ def _is_news(now: dg.AssetCheckEvaluation, last: AssetCheckExecutionRecord | Non
 def _evaluation(
     one: HealthCheck, *, config: PipelineConfig, slot: dg.AssetKey
 ) -> dg.AssetCheckEvaluation:
-    text = f"{one.message}\n{one.hint}" if one.hint else one.message
+    # Shown as Markdown, where one line break is none
+    text = f"{one.message}\n\nhint: {one.hint}" if one.hint else one.message
     is_error = one.severity == "error"
     return dg.AssetCheckEvaluation(
         asset_key=slot,
