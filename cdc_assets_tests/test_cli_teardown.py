@@ -15,6 +15,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, config_path
 from cdc_assets_tests.syncs import converge, mirror_rows
+from cdc_assets_tests.test_bad_warehouse import held
 
 WHAT_IS_THERE = """
     SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),
@@ -109,6 +110,25 @@ def test_a_table_alone_is_not_asked_for_and_keeps_the_slot(
     assert run_command(synced, "teardown", "--table", "public.t0").code == 0
 
     assert database.execute(WHAT_IS_THERE) == [(1, 1)]
+    converge(database, synced)
+
+
+def test_a_run_that_holds_the_warehouse_is_waited_for(
+    database: ScratchDatabase, synced: PipelineConfig
+) -> None:
+    command = [sys.executable, "-m", "cdc_assets.cli", "teardown", "--table", "public.t0"]
+    with held(synced.warehouse_path):
+        asked = subprocess.Popen(
+            [*command, "--config", config_path(synced)],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert asked.stderr is not None
+        assert "which another process holds" in asked.stderr.readline()
+    out, err = asked.communicate(timeout=120)
+    assert (asked.returncode, out) == (0, "dropped mirror and checkpoint of 'public.t0'\n"), err
     converge(database, synced)
 
 

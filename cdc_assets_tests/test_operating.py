@@ -69,8 +69,10 @@ def test_a_teardown_touches_nothing_while_the_warehouse_is_held(
     database: ScratchDatabase, config: PipelineConfig
 ) -> None:
     converge(database, config)
+    path = str(config.warehouse_path)
+    hasty = rewrite(config, warehouse={"duckdb": {"path": path, "wait_seconds": 0.2}})
     with held(config.warehouse_path):
-        done = run_command(config, "teardown", "--yes")
+        done = run_command(hasty, "teardown", "--yes")
         assert_readable(done, says="held by another process", hint="read a copy")
     assert slots(database) == 1
     database.execute("INSERT INTO a VALUES (2)")

@@ -11,7 +11,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
-from cdc_assets.replication.session import open_mirrors
+from cdc_assets.replication.session import wait_for_mirrors
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
@@ -118,7 +118,7 @@ def _opened_warehouse(config: PipelineConfig) -> Iterator[DuckDBMirrors | None]:
     if not config.warehouse_path.exists():
         yield None
         return
-    mirrors = open_mirrors(config)
+    mirrors = wait_for_mirrors(config, None)
     try:
         yield mirrors
     finally:
