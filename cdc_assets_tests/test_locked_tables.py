@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from cdc_assets import waits
-from cdc_assets.source import snapshot
+from cdc_assets.errors import SourceBusyError
+from cdc_assets.source import connection, liveness, snapshot
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
@@ -81,6 +82,23 @@ def test_a_lock_on_a_table_that_streams_holds_up_nothing(
     with locked(tables, table):
         assert sync_all(config).counts.inserted == 2
     assert_equal_to_source(tables, config)
+
+
+def test_a_locked_table_with_a_row_filter_holds_up_a_run_for_a_bounded_time(
+    tables: ScratchDatabase, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LOCK_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(liveness, "ASK_SECONDS", 0.2)
+    config = pipeline("public.plain", "public.healthy")
+    tables.execute(
+        f"ALTER PUBLICATION {config.source.publication} SET TABLE plain WHERE (id > 0), healthy"
+    )
+    converge(tables, config)
+    with locked(tables, "plain") as holder:
+        pid = holder.info.backend_pid
+        with pytest.raises(SourceBusyError, match=f"a lock that pid {pid} holds"):
+            sync_once(config)
+    converge(tables, config)
 
 
 def test_a_publication_that_is_being_altered_holds_up_nothing(
