@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 
 import pytest
 
 from cdc_assets_tests.interrupting import PROJECT
+from cdc_assets_tests.wheels import build_wheel
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from a copy: a build leaves things in its tree."""
-    tree, built = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("built")
-    for name in ("cdc_assets", "cdc_assets_tests", "docs", "sql"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PROJECT / name, tree / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(PROJECT / name, tree)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", built, tree],
-        check=True,
-        timeout=240,
-    )
-    (path,) = built.glob("*.whl")
-    return zipfile.ZipFile(path)
+    """The wheel, opened."""
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_has_one_top_level_and_all_its_files(wheel: zipfile.ZipFile) -> None:
