@@ -7,6 +7,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import SchemaChangeError
 from cdc_assets.identifiers import TableName
+from cdc_assets.operations.checking import find_problems
 from cdc_assets.operations.removal import forget_tables
 from cdc_assets.replication import copying
 from cdc_assets_tests.conftest import MakePipeline
@@ -130,3 +131,28 @@ def test_what_leaves_the_chunks_alike_does_not_stop_the_copy(
 ) -> None:
     with at_step("chunk_committed", 2, lambda: run(database, config, TOGETHER[together])):
         converge(database, config)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "says"),
+    [
+        ("DROP TABLE t", "table 'public.t' was dropped on the source"),
+        ("ALTER TABLE t RENAME TO other", "is called 'public.other' on the source now"),
+    ],
+)
+def test_a_table_that_goes_while_it_is_copied(
+    database: ScratchDatabase,
+    pipeline: MakePipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    ddl: str,
+    says: str,
+) -> None:
+    monkeypatch.setattr(copying, "CHUNK_ROWS", 2)
+    database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)")
+    database.execute("CREATE TABLE u (id int PRIMARY KEY)")
+    config = pipeline("public.t", "public.u")
+    with at_step("chunk_committed", 1, lambda: database.execute(ddl)):
+        error = errors_of(sync_once(config))["public.t"]
+    assert "was dropped or renamed while it was read" in error.message
+    assert "cdc-assets check" in error.hint
+    assert [problem.message for problem in find_problems(config) if says in problem.message]

@@ -299,4 +299,4 @@ def test_a_table_that_is_dropped_fails_readably(
 
     done = run_command(config, "sync")
 
-    assert_readable(done, says="does not exist on the source", hint="config")
+    assert_readable(done, says="was dropped on the source", hint="config")

@@ -45,9 +45,11 @@ from cdc_assets.source.slot import read_slot
 from cdc_assets.source.tables import (
     all_table_problems,
     failing_writers,
+    gone_problem,
     notes_of,
     read_problems,
 )
+from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 
 # What a check would find as well: if it is not found, it is over
@@ -96,8 +98,18 @@ def find_problems(
 def _source_problems(
     control: Connection, config: PipelineConfig, note: Callable[[str], None]
 ) -> Iterator[CdcError]:
+    """Find what is wrong at the source: what setup would refuse before what it would make."""
     names = config.table_names
     catalog = read_catalog(control, config.source.publication, names)
+    known = _checkpoints(config)
+    for name in names:
+        point = (known or {}).get(name)
+        gone = point and gone_problem(control, catalog, name, point.shape.oid)
+        yield from [gone] if gone else all_table_problems(catalog, name, names)
+        if known is not None and (point is None or point.phase == "copying"):
+            yield from read_problems(catalog, name)
+        for line in notes_of(catalog, name):
+            note(line)
     yield from publication_problems(catalog, names)
     try:
         read_slot(control, config.source.slot)
@@ -105,13 +117,6 @@ def _source_problems(
         yield error
     yield from spare_slot_problems(control)
     yield from connection_problems(control)
-    to_copy = _without_copy(config)
-    for name in names:
-        yield from all_table_problems(catalog, name, names)
-        if name in to_copy:
-            yield from read_problems(catalog, name)
-        for line in notes_of(catalog, name):
-            note(line)
     for part, why in failing_writers(control, catalog, names):
         note(
             f"publication {catalog.publication.name!r} also publishes {str(part)!r}, whose UPDATE "
@@ -119,20 +124,18 @@ def _source_problems(
         )
 
 
-def _without_copy(config: PipelineConfig) -> frozenset[TableName]:
-    """Find the tables that are still to be copied, as far as the warehouse can be asked now."""
-    names = frozenset(config.table_names)
+def _checkpoints(config: PipelineConfig) -> dict[TableName, Checkpoint] | None:
+    """Read the warehouse's checkpoints; None where it can't be asked now."""
     if not config.warehouse_path.exists():
-        return names
+        return {}
     try:
         mirrors = open_mirrors(config, read_only=True)
     except WarehouseError:  # whoever looks at both ends says so
-        return frozenset()
+        return None
     try:
-        known = Checkpoints(mirrors, config.name).read()
+        return Checkpoints(mirrors, config.name).read()
     finally:
         mirrors.close()
-    return names - {table for table, point in known.items() if point.phase == "streaming"}
 
 
 def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> list[CdcError]:

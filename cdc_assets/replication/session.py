@@ -42,7 +42,7 @@ from cdc_assets.source.slot import (
     read_slot,
     wait_until_free,
 )
-from cdc_assets.source.tables import read_problems, table_problems
+from cdc_assets.source.tables import gone_problem, read_problems, table_problems
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
@@ -307,6 +307,7 @@ def _check(session: Session) -> None:
         **_unreadable(session),
         **_left_over_mirrors(session),
         **table_problems(session.catalog, session.config.table_names),
+        **_gone_tables(session),
         **_keys_made_anew(session),
         **_not_brought(session),
         **_gone_changes(session),
@@ -366,6 +367,15 @@ def _unreadable(session: Session) -> dict[TableName, CdcError]:
         if table not in session.checkpoints or session.checkpoints[table].phase == "copying"
     )
     found = {table: next(read_problems(session.catalog, table), None) for table in to_copy}
+    return {table: problem for table, problem in found.items() if problem is not None}
+
+
+def _gone_tables(session: Session) -> dict[TableName, CdcError]:
+    """Find tables that have been dropped or got another name since they were copied."""
+    found = {
+        table: gone_problem(session.control, session.catalog, table, point.shape.oid)
+        for table, point in session.checkpoints.items()
+    }
     return {table: problem for table, problem in found.items() if problem is not None}
 
 

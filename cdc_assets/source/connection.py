@@ -216,12 +216,18 @@ def table_errors(table: TableName) -> Iterator[None]:
         state = getattr(error, "sqlstate", None) or ""
         if state[:2] not in ("22", "23", "42", "P0"):
             raise
+        if state == "42P01":  # undefined_table: nothing else is read by name
+            raise TableError(
+                f"table {str(table)!r} was dropped or renamed while it was read",
+                table=str(table),
+                hint="run 'cdc-assets check', which says what became of it",
+            ) from error
         reason = first_line(error) if state.startswith("42") else "a value is not understood"
         raise TableError(
             f"table {str(table)!r} can't be read ({state}): {reason}",
             table=str(table),
-            hint="a copy needs SELECT on the whole table, no row-level policy that hides rows, and "
-            "a key that the operators of pg_catalog can order",
+            hint="run 'cdc-assets check', which finds rights that are lacking: a copy needs SELECT "
+            "on the whole table, and USAGE on the schemas of its key's types",
         ) from error
 
 

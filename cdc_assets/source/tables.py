@@ -74,6 +74,46 @@ def all_table_problems(
     yield from _column_problems(catalog, table, names)
 
 
+def gone_problem(
+    connection: Connection, catalog: Catalog, name: TableName, oid: int
+) -> TableError | None:
+    """Say what became of a table that was copied once, if its name is nobody's now.
+
+    Args:
+        connection: A session on the source.
+        catalog: The source's.
+        name: The table's name in the config.
+        oid: The table's, which outlives a change of its name.
+    """
+    if name in catalog.tables or name in catalog.others:
+        return None
+    row = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = %s::oid AND c.relkind IN ('r', 'p')",
+        (oid,),
+    ).fetchone()
+    forget = f"cdc-assets teardown --table {shlex.quote(str(name))}"
+    if row is None:
+        return TableError(
+            f"table {str(name)!r} was dropped on the source",
+            table=str(name),
+            hint=f"{forget}; then {_LEAVE_OUT}",
+        )
+    now = TableName(*row)
+    back = []
+    if now.schema != name.schema:
+        back.append(f"ALTER TABLE {now.sql} SET SCHEMA {quote(name.schema)}")
+    if now.name != name.name:
+        there = TableName(name.schema, now.name)
+        back.append(f"ALTER TABLE {there.sql} RENAME TO {quote(name.name)}")
+    return TableError(
+        f"table {str(name)!r} is called {str(now)!r} on the source now",
+        table=str(name),
+        hint=f"as the owner: {'; '.join(back)}, or {forget}; then name {str(now)!r} in the config's"
+        f" tables instead of {str(name)!r}",
+    )
+
+
 def setup_problem(catalog: Catalog, name: TableName) -> TableError | None:
     """Say why setup can't add a table to the publication, if it can't."""
     table, publication = catalog.tables[name], catalog.publication
@@ -188,12 +228,6 @@ def _no_table(catalog: Catalog, name: TableName) -> TableError:
 
 def _kind_problem(table: SourceTable) -> TableError | None:
     name = str(table.name)
-    if table.name.schema in ("pg_catalog", "information_schema"):
-        return TableError(
-            f"table {name!r} is the server's own: it can't be published",
-            table=name,
-            hint=_LEAVE_OUT,
-        )
     if not table.is_partitioned and not table.parts[0].in_wal:
         return TableError(
             f"table {name!r} is unlogged: its changes are not in the WAL",
