@@ -66,7 +66,7 @@ SITUATIONS = {
         "does not exist", then="DROP PUBLICATION {pub}; " + CHANGE
     ),
     "a publication that was made anew": Situation(
-        "its publication was altered",
+        "its publication was dropped and made anew",
         then="DROP PUBLICATION {pub}; " + CHANGE + "; CREATE PUBLICATION {pub} FOR TABLE t, u",
     ),
     "a root without publish_via_partition_root": Situation(
