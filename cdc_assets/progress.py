@@ -121,6 +121,7 @@ class SyncFinished:
     seconds: float
     tables: tuple[TableResult, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    published: str = ""  # where a copy of the warehouse was put, if one was
 
     @property
     def counts(self) -> ChangeCounts:

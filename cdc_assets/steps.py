@@ -17,6 +17,8 @@ Step = Literal[
     "before_commit",
     "window_committed",
     "window_confirmed",
+    "copy_written",
+    "copy_published",
 ]
 
 observers: list[Callable[[Step], None]] = []

@@ -159,6 +159,16 @@ class DuckDBConfig(_Strict):
         ),
     ] = None
 
+    @model_validator(mode="after")
+    def _publishes_elsewhere(self) -> DuckDBConfig:
+        if self.publish is not None and _normal(self.publish) == _normal(self.path):
+            raise ValueError("publish: expected another file than path")
+        return self
+
+
+def _normal(path: str) -> Path:
+    return Path(os.path.normpath(Path(path).expanduser()))
+
 
 class WarehouseConfig(_Strict):
     """The warehouse's end."""
@@ -429,6 +439,12 @@ class PipelineConfig(_Strict):
     def warehouse_path(self) -> Path:
         """The DuckDB file."""
         return self.root / Path(self.warehouse.duckdb.path).expanduser()
+
+    @property
+    def publish_path(self) -> Path | None:
+        """Where copies for readers are put, if any."""
+        publish = self.warehouse.duckdb.publish
+        return None if publish is None else self.root / Path(publish).expanduser()
 
     def select(self, names: list[str]) -> tuple[TableName, ...]:
         """Find tables by the names that a user typed.

@@ -24,6 +24,7 @@ from cdc_assets.errors import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.journal import read_journal
+from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import (
     Session,
     look_at_both_ends,
@@ -145,6 +146,7 @@ def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> li
                 *session.failed.values(),
                 *_known_failures(session),
                 *_unwritable(config.warehouse_path),
+                *_unpublishable(config, session),
             ]
     except WarehouseBusyError:
         path = str(config.warehouse_path)
@@ -177,6 +179,25 @@ def _unwritable(path: Path) -> Iterator[WarehouseError]:
         yield WarehouseError(
             f"warehouse {str(path)!r} can't be written: {str(place)!r} does not allow it",
             hint="check warehouse.duckdb.path and its permissions",
+        )
+
+
+def _unpublishable(config: PipelineConfig, session: Session) -> Iterator[WarehouseError]:
+    """Find out whether a copy for readers can be put where it shall be."""
+    target = config.publish_path
+    if target is None:
+        return
+    folder = target.parent
+    made_anyway = folder == config.warehouse_path.parent
+    if not made_anyway and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        yield WarehouseError(
+            f"no copy can be published at {str(target)!r}: its folder is not there or can't be"
+            " written",
+            hint="make the folder, or correct warehouse.duckdb.publish",
+        )
+    elif copy_state(config, session.state) == "foreign":
+        yield WarehouseError(
+            copy_note(config, session.state), hint="a database of somebody else is never replaced"
         )
 
 

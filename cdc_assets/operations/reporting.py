@@ -44,7 +44,8 @@ def finished_lines(event: SyncFinished) -> list[str]:
     """Show a run's outcome, a line per table; why one failed was said when it did."""
     header = ("table", "copied", "inserted", "updated", "deleted", "truncated", "rows", "at")
     rows = [_table_row(table) for table in event.tables]
-    return [*columns([header, *rows]), line(event), *event.notes]
+    published = [f"published to {event.published}"] if event.published else []
+    return [*columns([header, *rows]), line(event), *published, *event.notes]
 
 
 def _table_row(table: TableResult) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ def finished_as_json(event: SyncFinished) -> dict[str, Any]:
         "seconds": round(event.seconds, 3),
         **_counts(event.counts),
         "notes": list(event.notes),
+        "published": event.published or None,
         "tables": [_table_as_json(table) for table in event.tables],
     }
 

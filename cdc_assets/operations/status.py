@@ -20,6 +20,7 @@ from cdc_assets.operations.finding import HealthCheck
 from cdc_assets.operations.health import judge
 from cdc_assets.replication.journal import TableRecord
 from cdc_assets.replication.ownership import ownership_problem
+from cdc_assets.replication.publishing import copy_note
 from cdc_assets.replication.session import (
     RECOPY_ALL_HINT,
     altered_mirrors,
@@ -173,13 +174,14 @@ def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
         checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
         altered = altered_mirrors(mirrors, checkpoints)
+        note = copy_note(config, state)
     finally:
         mirrors.close()
     records = evidence.journal.tables if evidence.journal else {}
     # What another warehouse's slot does to these tables is not their error
     compared = evidence if problem is None else replace(evidence, slot=None)
     return _Known(
-        "",
+        note,
         {
             table: _of_checkpoint(
                 point,

@@ -175,6 +175,8 @@ class _Run:
         self._durable[table] = (before + counts, confirmed)
 
     def _results(self, finished: SyncFinished) -> Iterator[RunEvent]:
+        if finished.published:
+            self._context.log.info(f"published to {finished.published}")
         for note in finished.notes:
             self._context.log.warning(note)
         reported = self._to_materialize(finished)

@@ -95,6 +95,7 @@ def _copy_chunk(
         high = None if is_last else chunk.last_key
         fence = Fence(after, high, False, Snapshot.parse(chunk.snapshot), chunk.lsn)
         session.state.add_fence(table, fence)
+        session.state.renew_stamp()
         written = replace(
             checkpoint, copied_to=chunk.last_key, phase="streaming" if is_last else "copying"
         )

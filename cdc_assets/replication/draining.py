@@ -104,6 +104,8 @@ class Drain:
             reread.end(window.end_lsn)
             reached("window_read")
             applier.flush()
+            if applier.applied:
+                session.state.renew_stamp()
             self._advance(window.end_lsn, applier.last)
             reached("before_commit")
         self._advanced(window.end_lsn, applier.last)

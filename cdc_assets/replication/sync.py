@@ -35,6 +35,7 @@ from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.copying import copy_table
 from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.session import Session, open_session
 from cdc_assets.source.catalog import row_estimate
@@ -231,6 +232,9 @@ class _Run:
         oids = [point.shape.oid for point in session.checkpoints.values()]
         said = read_descriptions(session.control, oids)
         tables = (self._result(table, end, said) for table in session.config.table_names)
+        published, problem = publish_copy(session.config, session.mirrors, session.state)
+        if problem:
+            self._note(problem)
         return SyncFinished(
             pipeline=session.config.name,
             start_lsn=self._slot_start,
@@ -241,6 +245,7 @@ class _Run:
             seconds=time.monotonic() - self._started,
             tables=tuple(result for result in tables if result is not None),
             notes=tuple(self._notes),
+            published=published,
         )
 
     def _result(

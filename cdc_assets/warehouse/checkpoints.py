@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS {schema}.fences (
 CREATE TABLE IF NOT EXISTS {schema}.memory (limit_bytes UBIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS {schema}.warehouse (id UUID NOT NULL);
 INSERT INTO {schema}.warehouse SELECT uuid() WHERE NOT EXISTS (FROM {schema}.warehouse);
+CREATE TABLE IF NOT EXISTS {schema}.content (stamp UUID NOT NULL);
+INSERT INTO {schema}.content SELECT uuid() WHERE NOT EXISTS (FROM {schema}.content);
 """
 
 
@@ -58,10 +60,21 @@ class Checkpoints:
 
     def warehouse_id(self) -> str | None:
         """Give what tells this warehouse from every other; None before `prepare`."""
-        if not self._exists("warehouse"):
+        return self._only_text("id", "warehouse")
+
+    def content_stamp(self) -> str | None:
+        """Give what is another whenever rows have changed; None before `prepare`."""
+        return self._only_text("stamp", "content")
+
+    def renew_stamp(self) -> None:
+        """Say that rows have changed, in the transaction that changes them."""
+        self._mirrors.connection.execute(f"UPDATE {self._schema}.content SET stamp = uuid()")
+
+    def _only_text(self, column: str, table: str) -> str | None:
+        if not self._exists(table):
             return None
         rows = self._mirrors.connection.execute(
-            f"SELECT id::VARCHAR FROM {self._schema}.warehouse"
+            f"SELECT {column}::VARCHAR FROM {self._schema}.{table}"
         ).fetchall()
         return str(rows[0][0]) if rows else None
 

@@ -6,6 +6,7 @@ an index that checks every row, and one row per key holds by construction (`ware
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from cdc_assets.warehouse.base import Write
 from cdc_assets.warehouse.faults import system_fault, way_out
 from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.memory import MemoryLimit, lacks_memory
+from cdc_assets.warehouse.publishing import publish
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 # Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
@@ -96,6 +98,7 @@ class DuckDBMirrors:
         most_memory_bytes: int | None = None,
     ) -> None:
         self.path = path or Path(":memory:")
+        self._descriptors: list[int] = []
         self._memory = MemoryLimit(memory_bytes or memory.FIRST_BYTES, most_memory_bytes)
         try:
             if path is not None and not read_only:
@@ -161,9 +164,23 @@ class DuckDBMirrors:
             else:
                 return
 
+    def publish(self, target: Path) -> None:
+        """Put a copy of the file in a target's place, with all that is committed.
+
+        Raises:
+            OSError: It can't be written; the target is as it was.
+            WarehouseError: What DuckDB refused.
+        """
+        self.write_log()
+        # Closing any descriptor of the file would release this process's lock on it (POSIX)
+        self._descriptors.append(os.open(self.path, os.O_RDONLY))
+        publish(self._descriptors[-1], target)
+
     def close(self) -> None:
         """Let go of the file."""
         self.connection.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
