@@ -6,7 +6,7 @@ The files are written for the demo's pipeline, so that they run as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from psycopg import ProgrammingError
@@ -18,7 +18,7 @@ from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import quote, quote_literal
 
 FILES = ("role", "publication", "monitoring")
-_TABLES = "public.customers, public.products, public.orders, public.order_items"
+_TABLES = ("public.customers", "public.products", "public.orders", "public.order_items")
 
 
 def operator_sql(name: str, config: PipelineConfig | None) -> str:
@@ -38,24 +38,29 @@ def operator_sql(name: str, config: PipelineConfig | None) -> str:
 
 def own_names(name: str, config: PipelineConfig) -> Mapping[str, str]:
     """Give what a file says for the demo, and what it has to say for a pipeline."""
-    tables = {_TABLES: ", ".join(table.sql for table in config.table_names)}
+    names = [table.sql for table in config.table_names]
     match name:
         case "role":
             role, database = _role_and_database(config)
             schemas = dict.fromkeys(quote(table.schema) for table in config.table_names)
             return {
-                **tables,
+                ", ".join(_TABLES): ", ".join(names),
                 "shop_cdc": quote(role),
                 "DATABASE shop ": f"DATABASE {quote(database)} ",
                 "SCHEMA public ": f"SCHEMA {', '.join(schemas)} ",
             }
         case "publication":
             return {
-                **tables,
+                _published(_TABLES): _published(names),
                 "PUBLICATION shop_cdc": f"PUBLICATION {quote(config.source.publication)}",
                 "'shop_cdc'": quote_literal(config.source.slot),
             }
     return {}
+
+
+def _published(names: Iterable[str]) -> str:
+    """List tables as a publication has them: without their child tables."""
+    return ", ".join(f"ONLY {name}" for name in names)
 
 
 def _role_and_database(config: PipelineConfig) -> tuple[str, str]:
