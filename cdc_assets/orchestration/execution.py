@@ -188,7 +188,7 @@ class _Run:
                 yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
-                yield dg.AssetObservation(key, metadata={**found, "cdc/error": reason})
+                yield dg.AssetObservation(key, metadata={"cdc/error": reason, **found})
             elif self._tells_of_quiet_tables():
                 yield self._source_told(result)
                 yield self._quiet(result)
