@@ -27,7 +27,14 @@ from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import make_small
 from cdc_assets_tests.syncs import converge, mirror_rows, sync_all
-from cdc_assets_tests.test_pgoutput_decode import begin, change, commit, messages_of, values
+from cdc_assets_tests.test_pgoutput_decode import (
+    begin,
+    change,
+    commit,
+    messages_of,
+    relation,
+    values,
+)
 
 SAVEPOINT = (
     "BEGIN; INSERT INTO t VALUES (-1, 'a'); SAVEPOINT s; INSERT INTO t VALUES (-2, 'b');"
@@ -219,7 +226,7 @@ def test_random_transactions_give_what_the_source_shows(
 
 
 def kept(*raw: bytes, inside: bool = False) -> list[bytes]:
-    messages = messages_of(list(raw)).without_aborts(inside=inside)
+    messages = messages_of(list(raw)).framed(inside=inside)
     again = Messages.from_arrow(messages.to_arrow()) if len(messages) else messages
     return [bytes(again.buffer[a:b]) for a, b in zip(again.starts, again.ends, strict=True)]
 
@@ -241,10 +248,29 @@ def test_an_abort_of_another_length_is_refused(wrong: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [[begin(), ABORT], [begin(), commit(), begin(), ROW, ABORT]])
 def test_an_abort_inside_a_transaction_is_refused(raw: list[bytes]) -> None:
-    with pytest.raises(ProtocolError, match="inside a transaction that is not streamed"):
+    with pytest.raises(ProtocolError, match="inside a transaction"):
         kept(*raw)
     with pytest.raises(ProtocolError, match="'A' at byte 0: inside"):
         kept(ABORT, commit(), inside=True)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [begin(), begin(), ROW, commit(), commit()],
+        [begin(), commit(), ROW, begin(), commit()],
+        [begin(), commit(), commit(), begin()],
+        [begin(), ROW, commit(), ABORT, relation(1, "id")],
+    ],
+)
+def test_messages_outside_of_one_transaction_after_the_other_are_refused(
+    raw: list[bytes], inside: bool
+) -> None:
+    with pytest.raises(ProtocolError, match=r"(in|out)side a transaction"):
+        kept(*raw[inside:], inside=inside)
+    with pytest.raises(ProtocolError, match=r"'B' at byte 0: inside|'I' at byte 0: outside"):
+        kept(begin() if inside else ROW, *raw[1:], inside=inside)
 
 
 @pytest.mark.parametrize("kind", "SEcpbPKrV")

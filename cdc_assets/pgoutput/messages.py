@@ -66,31 +66,35 @@ class Messages:
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.buffer)]
         return pa.Array.from_buffers(pa.binary(), len(self), buffers)
 
-    def without_aborts(self, *, inside: bool) -> Messages:
-        """Leave out Stream Abort messages, which say that a transaction came to nothing.
+    def framed(self, *, inside: bool) -> Messages:
+        """Check that transactions follow one another, and leave Stream Abort messages out.
 
-        They come without streaming, too: a server of version 18 drops what it has collected of a
-        transaction that is larger than its memory once it finds that it was aborted
-        (ReorderBufferCheckAndTruncateAbortedTXN), marks the subtransactions as streamed on the way,
-        and says so when it comes to the abort's record. Nothing of such a transaction was given
-        out before, and that record lies between the transactions that are.
+        Those say that a transaction came to nothing. They come without streaming, too: a server of
+        version 18 drops what it has collected of a transaction that is larger than its memory once
+        it finds that it was aborted (ReorderBufferCheckAndTruncateAbortedTXN), marks the
+        subtransactions as streamed on the way, and says so when it comes to the abort's record.
+        Nothing of such a transaction was given out before, and that record lies between the
+        transactions that are.
 
         Args:
             inside: Whether these messages start inside a transaction.
 
         Raises:
-            ProtocolError: One has the wrong length, or is of the transaction that it stands in.
+            ProtocolError: An abort has the wrong length, or a message is where it can't be: a Begin
+                or an abort inside a transaction, anything else outside.
         """
         aborts = self.kinds == STREAM_ABORT
+        _of_kind(self, STREAM_ABORT, _STREAM_ABORT_BYTES)
+        commits = self.kinds == COMMIT
+        behind = int(inside) + np.cumsum(self.kinds == BEGIN) - np.cumsum(commits)
+        if (wrong := behind != ~(commits | aborts)).any():
+            at = int(wrong.argmax())
+            where = "inside" if behind[at] > 0 else "outside"
+            raise ProtocolError(
+                f"{where} a transaction", kind=chr(self.kinds[at]), offset=int(self.starts[at])
+            )
         if not aborts.any():
             return self
-        at = _of_kind(self, STREAM_ABORT, _STREAM_ABORT_BYTES)
-        open_transactions = int(inside) + np.cumsum(self.kinds == BEGIN)
-        open_transactions -= np.cumsum(self.kinds == COMMIT)
-        if (within := open_transactions[aborts] != 0).any():
-            raise ProtocolError(
-                "inside a transaction that is not streamed", kind="A", offset=int(at[within][0])
-            )
         return Messages.from_arrow(self.to_arrow().filter(pa.array(~aborts)))
 
     @property

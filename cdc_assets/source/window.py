@@ -123,7 +123,7 @@ class WindowStream:
         with _OpenTransaction(self.spool_directory) as open_transaction:
             element = first
             while not isinstance(element, WindowStart | WindowEnd):
-                messages = Messages.from_arrow(element.column(0)).without_aborts(
+                messages = Messages.from_arrow(element.column(0)).framed(
                     inside=bool(open_transaction)
                 )
                 complete = _behind_last_commit(messages)
