@@ -289,6 +289,7 @@ def test_comments_of_the_source_are_shown(
     assert columns["total"].description == "with tax (numeric(12,2) in the source)"
     assert columns["id"].description == "bigint in the source"
     source = sources_told(result)[SOURCE]
+    assert source["cdc/comment"] == "Größe: what was bought"
     columns = {column.name: column for column in source["dagster/column_schema"].columns}
     assert columns["total"].description == "with tax"
 

@@ -49,7 +49,7 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         **count_metadata(result.counts),
         "cdc/lag_bytes": dg.MetadataValue.int(result.lag_bytes),
         **_commit_times(result.first_commit, result.last_commit),
-        **({"cdc/comment": dg.MetadataValue.text(result.comment)} if result.comment else {}),
+        **_comment(result),
         "dagster/table_name": dg.MetadataValue.text(result.warehouse_table),
         "dagster/row_count": dg.MetadataValue.int(result.row_count),
         "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result.columns)),
@@ -70,7 +70,7 @@ def slot_metadata(finished: SyncFinished) -> Metadata:
         "cdc/lag_bytes": dg.MetadataValue.int(finished.lag_bytes),
         "cdc/target_lsn": dg.MetadataValue.text(str(finished.target_lsn)),
         "cdc/windows": dg.MetadataValue.int(finished.windows),
-        "cdc/seconds": dg.MetadataValue.float(finished.seconds),
+        "cdc/seconds": dg.MetadataValue.float(round(finished.seconds, 1)),
         "cdc/tables_changed": dg.MetadataValue.int(sum(table.changed for table in finished.tables)),
         "cdc/tables_failed": dg.MetadataValue.int(len(finished.failed)),
         **_commit_times(*_commit_range(finished.tables)),
@@ -88,7 +88,7 @@ def window_metadata(window: WindowApplied) -> Metadata:
         "cdc/lag_bytes": dg.MetadataValue.int(window.remaining_bytes),
         "cdc/window/changes": dg.MetadataValue.int(window.changes),
         "cdc/window/transactions": dg.MetadataValue.int(window.transactions),
-        "cdc/window/seconds": dg.MetadataValue.float(window.seconds),
+        "cdc/window/seconds": dg.MetadataValue.float(round(window.seconds, 1)),
     }
 
 
@@ -116,6 +116,7 @@ def source_metadata(result: TableResult) -> Metadata:
         "cdc/read_to_lsn": dg.MetadataValue.text(str(result.confirmed_lsn)),
         "cdc/read_to_lsn_int": dg.MetadataValue.int(int(result.confirmed_lsn)),
         "dagster/column_schema": dg.MetadataValue.table_schema(schema),
+        **_comment(result),
     }
     if result.source_rows is not None:
         found["cdc/estimated_rows"] = dg.MetadataValue.int(result.source_rows)
@@ -146,6 +147,10 @@ def _position(confirmed: LSN, *, start: LSN | None = None) -> Metadata:
     if start is not None:
         metadata["cdc/start_lsn"] = dg.MetadataValue.text(str(start))
     return metadata
+
+
+def _comment(result: TableResult) -> Metadata:
+    return {"cdc/comment": dg.MetadataValue.text(result.comment)} if result.comment else {}
 
 
 def _commit_times(first: datetime | None, last: datetime | None) -> Metadata:
