@@ -128,6 +128,17 @@ def test_a_problem_of_many_tables_is_printed_once(
     assert len([one for one in plain if "is not in publication" in one["error"]]) == 9
 
 
+def test_a_table_of_another_schema_is_meant_before_one_that_is_spelled_alike(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.order_lines (id int)")
+    database.execute("CREATE TABLE public.order_line (id int PRIMARY KEY)")
+    config = pipeline("public.order_lines", create=False)
+    assert problem_of(config, "does not exist on the source").hint == (
+        "did you mean 'elsewhere.order_lines'?"
+    )
+
+
 def test_what_a_mirror_will_not_hold_is_a_note(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:

@@ -95,6 +95,24 @@ def test_what_a_table_lacks_and_what_was_altered_is_found(
     assert "teardown --table public.a" in checks(config)["schema_drift"].hint
 
 
+@pytest.mark.parametrize(
+    ("done", "says", "way"),
+    [
+        ("DROP TABLE a", "'public.a' was dropped on the source", "teardown --table public.a"),
+        ("ALTER TABLE a RENAME TO c", "'public.a' is called 'public.c'", 'RENAME TO "a"'),
+    ],
+)
+def test_a_table_that_is_gone_is_not_taken_for_a_mistyped_one(
+    source: ScratchDatabase, config: PipelineConfig, done: str, says: str, way: str
+) -> None:
+    converge(source, config)
+    source.execute(done)
+    check = checks(config)["publication"]
+    assert (check.passed, check.severity) == (False, "error")
+    assert says in check.message
+    assert way in check.hint
+
+
 def test_lag_is_judged_in_wal_and_in_time(source: ScratchDatabase, config: PipelineConfig) -> None:
     converge(source, config)
     source.execute("INSERT INTO a SELECT n FROM generate_series(2, 20000) n")

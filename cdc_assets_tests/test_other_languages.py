@@ -95,6 +95,16 @@ def test_a_connection_that_is_refused_is_not_one_that_is_lost(
     assert not raised.value.retryable
 
 
+def test_a_role_that_may_not_connect_is_told_which_grant_it_lacks(
+    german: ScratchDatabase, orders: PipelineConfig
+) -> None:
+    german.execute(f"REVOKE CONNECT ON DATABASE {german.name} FROM public")
+    with pytest.raises(PreflightError, match="the source refuses the connection") as raised:
+        sync_once(orders)
+    german.execute(raised.value.hint.removeprefix("as the database's owner: "))
+    converge(german, orders)
+
+
 def test_a_server_that_is_not_there_is_lost(german: ScratchDatabase) -> None:
     with pytest.raises(ConnectionLostError, match="can't be reached"):
         connect(make_conninfo(german.dsn, port=1))

@@ -80,6 +80,7 @@ class TableRecord(_Record):
         lsn: Its checkpoint.
         rows: Of the mirror, when the last run ended.
         complete_at: The mirror has everything that was committed before that.
+        oid: The source table's, which outlives a change of its name.
         shape: Digest of the mirror's columns and key, the source's too until its table is altered.
     """
 
@@ -87,6 +88,7 @@ class TableRecord(_Record):
     lsn: Position | None = None
     rows: int | None = None
     complete_at: datetime | None = None
+    oid: int | None = None
     shape: str = ""
     error: Failure | None = None
 

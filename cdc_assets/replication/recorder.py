@@ -218,6 +218,7 @@ class Recorder:
             lsn=checkpoint.lsn,
             rows=before.rows if before else None,
             complete_at=before.complete_at if before else None,
+            oid=checkpoint.shape.oid,
             shape=self._digest(table, checkpoint.shape),
             error=failure if error or checkpoint.error else None,
         )

@@ -26,6 +26,7 @@ from cdc_assets.errors import (
     SlotNotFoundError,
     SourceBusyError,
 )
+from cdc_assets.identifiers import quote
 
 About = Literal["", "slot", "decoding"]
 
@@ -59,7 +60,9 @@ def connection_refusal(conninfo: str, text: str, *, needs_password: bool = False
     if needs_password or (state is not None and state[:2] not in ("08", "53", "57", "58", "XX")):
         return PreflightError(
             f"the source refuses the connection: {reason}",
-            hint="correct user, password or database in source.dsn, or the server's pg_hba.conf",
+            hint=_connect_grant(conninfo)
+            if state == "42501"
+            else "correct user, password or database in source.dsn, or the server's pg_hba.conf",
         )
     if state is not None and (lack := lack_of_resources(state, reason, place(conninfo))):
         return lack
@@ -67,6 +70,13 @@ def connection_refusal(conninfo: str, text: str, *, needs_password: bool = False
         f"the source can't be reached: {reason}",
         hint="check that the server runs and that host and port in source.dsn are right",
     )
+
+
+def _connect_grant(conninfo: str) -> str:
+    given = conninfo_to_dict(conninfo)
+    user = str(given.get("user") or "")
+    database, role = quote(str(given.get("dbname") or user)), quote(user)
+    return f"as the database's owner: GRANT CONNECT ON DATABASE {database} TO {role}"
 
 
 def _connection_sqlstate(conninfo: str) -> str | None:

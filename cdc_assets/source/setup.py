@@ -86,7 +86,8 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
             if not (catalog.publication.owned and catalog.tables[table].owned):
                 raise missing_publication(catalog, names)
         connection.execute(create_sql(name, [entry(table) for table in missing]))
-        return [f"created publication {name!r} for {len(missing)} tables"]
+        count = f"{len(missing)} table{'s' if len(missing) > 1 else ''}"
+        return [f"created publication {name!r} for {count}"]
     for table in missing:
         if (refused := setup_problem(catalog, table)) is not None:
             raise refused

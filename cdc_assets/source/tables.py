@@ -218,7 +218,8 @@ def _no_table(catalog: Catalog, name: TableName) -> TableError:
             table=str(name),
             hint=_LEAVE_OUT,
         )
-    meant = nearest(str(name), catalog.all_names)
+    namesakes = [one for one in catalog.all_names if TableName.parse(one).name == name.name]
+    meant = nearest(str(name), namesakes or catalog.all_names) or next(iter(namesakes), None)
     return TableError(
         f"table {str(name)!r} does not exist on the source",
         table=str(name),
