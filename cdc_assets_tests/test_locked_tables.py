@@ -9,8 +9,7 @@ import psycopg
 import pytest
 
 from cdc_assets import waits
-from cdc_assets.errors import SourceBusyError
-from cdc_assets.source import connection, liveness, snapshot
+from cdc_assets.source import snapshot
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
@@ -84,21 +83,26 @@ def test_a_lock_on_a_table_that_streams_holds_up_nothing(
     assert_equal_to_source(tables, config)
 
 
-def test_a_locked_table_with_a_row_filter_holds_up_a_run_for_a_bounded_time(
-    tables: ScratchDatabase, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+def test_a_locked_table_with_a_row_filter_holds_up_nothing(
+    tables: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
-    monkeypatch.setattr(connection, "LOCK_TIMEOUT_SECONDS", 2.0)
-    monkeypatch.setattr(liveness, "ASK_SECONDS", 0.2)
     config = pipeline("public.plain", "public.healthy")
     tables.execute(
         f"ALTER PUBLICATION {config.source.publication} SET TABLE plain WHERE (id > 0), healthy"
     )
-    converge(tables, config)
+    tables.execute("INSERT INTO plain VALUES (-1)")
     with locked(tables, "plain") as holder:
         pid = holder.info.backend_pid
-        with pytest.raises(SourceBusyError, match=f"a lock that pid {pid} holds"):
-            sync_once(config)
-    converge(tables, config)
+        errors = errors_of(sync_once(config))
+    assert f"pid {pid} on the source" in errors["public.plain"].message
+    assert mirror_rows(config, "public.healthy", "id") == [(1,)]
+
+    sync_all(config)
+    assert mirror_rows(config, "public.plain", "id") == [(1,)]
+    tables.execute("INSERT INTO plain VALUES (-2), (2)")
+    with locked(tables, "plain"):
+        assert sync_all(config).counts.inserted == 1
+    assert mirror_rows(config, "public.plain", "id") == [(1,), (2,)]
 
 
 def test_a_publication_that_is_being_altered_holds_up_nothing(
@@ -122,6 +126,7 @@ _KINDS = (
     "FOR TABLES IN SCHEMA other",
     "FOR TABLES IN SCHEMA other, public",
     "FOR TABLE parted, TABLES IN SCHEMA other",
+    "FOR TABLE plain WHERE (id > 0), TABLES IN SCHEMA public",
     "FOR TABLE parent",
     "FOR TABLE ONLY parent",
     "FOR ALL TABLES",

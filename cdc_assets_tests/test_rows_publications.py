@@ -46,6 +46,18 @@ def test_rows_that_leave_and_enter_a_row_filter(
     expect_filtered()
 
 
+def test_a_published_schema_overrules_a_row_filter(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+    config = pipeline("public.t")
+    publish(database, config, "t WHERE (id < 2)")
+    database.execute(f"ALTER PUBLICATION {config.source.publication} ADD TABLES IN SCHEMA public")
+    converge(database, config)
+    database.execute("UPDATE t SET id = id + 5")
+    converge(database, config)
+
+
 def test_a_column_list_alone_is_copied(database: ScratchDatabase, pipeline: MakePipeline) -> None:
     database.execute("CREATE TABLE t (secret text, id int PRIMARY KEY, a int, hidden int, b text)")
     database.execute("INSERT INTO t VALUES ('canary', 1, 2, 3, 'b')")

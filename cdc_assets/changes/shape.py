@@ -44,7 +44,7 @@ class Published:
         publication: Its oid; 0 where nothing is known.
         version: Changes with every ALTER PUBLICATION of its owner, name or options, whatever that
             came to: what was left out before the last one is for the slot to tell.
-        row_filter: As the catalog prints it, or empty.
+        row_filter: A digest of it, or empty.
         entry: The table's own entry; a new one when it left and came back, and when its row filter
             or its column list was changed. 0 for none.
         schema_entry: Likewise that of its schema.

@@ -81,7 +81,7 @@ def _left_out_error(session: Session, table: TableName, *, is_known: bool) -> Sc
     name = repr(str(table))
     if not is_known:
         what = f"what it left out of {name} meanwhile can't be known without 'test_decoding' on it"
-    elif session.source_table(table).row_filter:
+    elif session.source_table(table).shape.publication.row_filter:
         what = f"what it left out of {name} meanwhile can't be told from what the row filter does"
     else:
         what = f"changes of {name} were left out meanwhile"

@@ -157,7 +157,7 @@ def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Ta
         ValueConversionError: A value that its column's type can't hold.
     """
     if chunk.is_altered:
-        raise _altered_while_copied(table, "its columns are others")
+        raise _altered_while_copied(table, "its columns or its row filter are others")
     for batch in chunk.batches:
         yield _rows(batch, shape, table, chunk.lsn)
 

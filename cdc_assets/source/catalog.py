@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from cdc_assets.changes.shape import Published, TableShape
+from cdc_assets.errors import SourceBusyError
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.columns import DeclaredColumn, read_columns
 from cdc_assets.source.connection import Connection, bounded_locks, fetch_one
@@ -23,7 +25,7 @@ class SourceTable:
         shape: The columns that the stream brings, in the order of their attnum, and the key, empty
             when nothing identifies a row.
         indexes: Its unique indexes.
-        row_filter: The publication's WHERE for this table, or empty.
+        row_filter: The publication's WHERE for this table as hints show it, or empty.
         published_as: How the publication shows it, or will show it.
         left_out: Its generated columns that the stream does not bring.
         is_partitioned: Whether its rows lie in partitions.
@@ -110,7 +112,8 @@ FROM (SELECT) AS always LEFT JOIN pg_publication pub ON pubname = %s
 """
 _TABLES = f"""
 SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident,
-       p.rowfilter, {IS_PUBLISHED}, c.relkind = 'p',
+       CASE WHEN s.oid IS NULL AND {IS_PUBLISHED} THEN r.prqual::text END,
+       {IS_PUBLISHED}, c.relkind = 'p',
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
        row_security_active(c.oid), pg_has_role(c.relowner, 'USAGE'),
        (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
@@ -119,8 +122,7 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident,
              (SELECT found[1]::int FROM regexp_matches(r.prqual::text, ':varattno (\\d+)', 'g')
               AS found) ORDER BY a.attnum),
        coalesce(pub.oid, 0)::bigint, coalesce(pub.xmin::text, '0')::bigint,
-       coalesce(r.oid, 0)::bigint, coalesce((SELECT s.oid FROM pg_publication_namespace s
-           WHERE s.pnpubid = pub.oid AND s.pnnspid = n.oid), 0)::bigint,
+       coalesce(r.oid, 0)::bigint, coalesce(s.oid, 0)::bigint,
        CASE c.relkind WHEN 'r' THEN pg_relation_filenode(c.oid)::text
            ELSE (SELECT string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.relid)
                  FROM {below("c.oid")} part) END,
@@ -131,9 +133,16 @@ JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
 LEFT JOIN pg_publication pub ON pub.pubname = %s
 LEFT JOIN pg_publication_rel r ON r.prpubid = pub.oid AND r.prrelid = c.oid
-CROSS JOIN LATERAL (SELECT CASE WHEN r.prqual IS NOT NULL AND {IS_PUBLISHED}
-                                THEN pg_get_expr(r.prqual, c.oid) END) AS p(rowfilter)
+LEFT JOIN pg_publication_namespace s ON s.pnpubid = pub.oid AND s.pnnspid = n.oid
 """
+# To print an expression the server opens the table, which somebody may have locked
+_FILTERS = """
+SELECT prrelid::bigint, pg_get_expr(prqual, prrelid)
+FROM pg_publication_rel JOIN pg_publication pub ON pub.oid = prpubid
+WHERE pubname = %s AND prrelid = ANY(%s::oid[])
+"""
+_FILTER_SECONDS = 0.1
+_UNKNOWN_FILTER = "…"
 _RELATED = f"""
 SELECT wanted.oid::bigint, found.kind, n.nspname, c.relname, {IS_PUBLISHED}
 FROM unnest(%s::oid[]) AS wanted(oid) JOIN pg_class self ON self.oid = wanted.oid
@@ -226,9 +235,10 @@ def _read_tables(
     columns = read_columns(connection, oids)
     indexes, parts = read_indexes(connection, oids), read_parts(connection, oids)
     children, roots, published_roots = _read_related(connection, publication, oids)
+    filters = _read_filters(connection, publication, [row[2] for row in rows if row[4]])
     tables = {}
     for row in rows:
-        schema, relation, oid, identity, row_filter, published, *rest = row
+        schema, relation, oid, identity, filter_tree, published, *rest = row
         partitioned, readable, hides, owned, column_list, filtered_by, *rest = rest
         publication_oid, version_of_publication, entry, schema_entry, files, versions = rest
         key = choose_key(identity, indexes[oid])
@@ -254,7 +264,7 @@ def _read_tables(
                 publication=Published(
                     publication=publication_oid,
                     version=version_of_publication,
-                    row_filter=row_filter or "",
+                    row_filter=_digest(filter_tree) if filter_tree else "",
                     entry=entry,
                     schema_entry=schema_entry,
                 ),
@@ -263,7 +273,7 @@ def _read_tables(
                 versions=versions or "",
             ),
             indexes=tuple(indexes[oid]),
-            row_filter=row_filter or "",
+            row_filter=filters.get(oid, _UNKNOWN_FILTER) if filter_tree else "",
             published_as=PublishedAs(
                 columns=None if column_list is None else tuple(column_list),
                 filtered_by=tuple(filtered_by),
@@ -285,6 +295,23 @@ def _read_tables(
             published=published,
         )
     return tables
+
+
+def _digest(filter_tree: str) -> str:
+    return hashlib.sha256(filter_tree.encode()).hexdigest()[:16]
+
+
+def _read_filters(
+    connection: Connection, publication: Publication, oids: list[int]
+) -> dict[int, str]:
+    """Read the tables' row filters for hints; none where one of the tables is locked."""
+    if not oids:
+        return {}
+    try:
+        with bounded_locks(connection, _FILTER_SECONDS):
+            return dict(connection.execute(_FILTERS, (publication.name, oids)).fetchall())
+    except SourceBusyError:
+        return {}
 
 
 def _is_brought(

@@ -232,14 +232,20 @@ def table_errors(table: TableName) -> Iterator[None]:
 
 
 @contextmanager
-def bounded_locks(connection: Connection) -> Iterator[None]:
-    """Inside the block, wait for a lock that others hold for `LOCK_TIMEOUT_SECONDS` at the most.
+def bounded_locks(connection: Connection, seconds: float | None = None) -> Iterator[None]:
+    """Inside the block, wait for a lock that others hold for a while at the most.
+
+    Args:
+        connection: The session.
+        seconds: How long; `LOCK_TIMEOUT_SECONDS` by default.
 
     Raises:
         SourceBusyError: They hold it for longer; says who.
     """
     swap = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, false)"
-    before, _ = fetch_one(connection, swap, (f"{LOCK_TIMEOUT_SECONDS}s",))
+    before, _ = fetch_one(
+        connection, swap, (f"{LOCK_TIMEOUT_SECONDS if seconds is None else seconds}s",)
+    )
     try:
         yield
     finally:

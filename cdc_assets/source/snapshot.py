@@ -48,7 +48,7 @@ class Chunk:
         nbytes: Size of their text.
         last_key: Key of the last row given out.
         keys: Keys of all rows given out, where the read was for keys.
-        is_altered: Whether the table is not the one of the shape any more.
+        is_altered: Whether the table is not the one of the shape any more, or its row filter left.
     """
 
     snapshot: str
@@ -128,8 +128,6 @@ class SnapshotReader:
         keep_keys: bool,
     ) -> Iterator[Chunk]:
         columns = ", ".join(_text(column) for column in shape.columns)
-        conditions = [f"({part})" for part in (condition, table.row_filter) if part]
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         # a plain table's children are tables of their own in a publication
         relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
         with translated(self._slot), table_errors(table.name):
@@ -140,7 +138,14 @@ class SnapshotReader:
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
                     + _declared(table.name, shape)
                 )
-                chunk = Chunk(snapshot, LSN.parse(lsn), is_altered=declared != _declaration(shape))
+                row_filter = self._row_filter(table)
+                chunk = Chunk(
+                    snapshot,
+                    LSN.parse(lsn),
+                    is_altered=declared != _declaration(shape) or row_filter is None,
+                )
+                conditions = [f"({part})" for part in (condition, row_filter) if part]
+                where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
                 rows = self._session.batches(
                     f"SELECT {columns} FROM {relation} AS {_SOURCE} {where} {tail}"
                 )
@@ -184,6 +189,17 @@ class SnapshotReader:
                 "pg_terminate_backend",
             ) from error
         waits.over()
+
+    def _row_filter(self, table: SourceTable) -> str | None:
+        """Give the publication's WHERE, or empty; None where the entry that has it is gone."""
+        published = table.shape.publication
+        if not published.row_filter:
+            return ""
+        (row_filter,) = self._session.row(
+            "SELECT (SELECT pg_get_expr(prqual, prrelid) FROM pg_publication_rel"
+            f" WHERE oid = {published.entry})"
+        )
+        return row_filter
 
     def _begin(self, *statements: str) -> None:
         for sql in ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *statements):
