@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
@@ -181,3 +183,74 @@ def test_a_sync_works_without_dagster(config: PipelineConfig) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_usage_error_is_an_error_like_any_other() -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        program = [sys.executable, "-m", "cdc_assets.cli", *arguments]
+        done = subprocess.run(
+            program, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    code, said = run("sync", "--until-lsn", "soon", "--json")
+    assert code == 2
+    error = json.loads(said)
+    assert error["kind"] == "UsageError"
+    assert "expected an LSN like 16/B374D848, got 'soon'" in error["error"]
+    assert error["hint"] == "'cdc-assets sync --help' says what it takes"
+    code, said = run("bogus")
+    assert code == 2
+    assert said.startswith("error: argument COMMAND: invalid choice: 'bogus'")
+
+
+@pytest.mark.parametrize("command", [["sql", "monitoring"], ["setup"], ["status", "--watch"]])
+def test_a_result_that_nobody_reads_to_its_end_is_no_traceback(
+    config: PipelineConfig, command: list[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "cdc_assets.cli",
+                *command,
+                "--config",
+                str(config_path(config)),
+            ],
+            cwd=PROJECT,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_sync_whose_progress_nobody_reads_goes_on(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    assert run_command(config, "setup").code == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cdc_assets.cli", "sync", "--config", str(config_path(config))],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=writing,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 0
+    assert "2 rows copied" in done.stdout
+    assert_equal_to_source(database, config)

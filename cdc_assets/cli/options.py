@@ -6,15 +6,25 @@ import argparse
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cdc_assets.cli import commands
+from cdc_assets.errors import CdcError
 from cdc_assets.lsn import LSN
 
 
+class UsageError(CdcError):
+    """The command line is not understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"'{self.prog} --help' says what it takes")
+
+
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the whole command line."""
-    root = argparse.ArgumentParser(
+    """Make the parser of the whole command line, which raises `UsageError`."""
+    root = _Parser(
         prog="cdc-assets",
         description="Postgres change data capture into a warehouse, exact and fast.",
     )

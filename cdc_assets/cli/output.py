@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from cdc_assets.errors import CdcError, ConfigError
 from cdc_assets.operations.hints import with_options
 
-DONE, FAILED, BAD_USAGE = 0, 1, 2
+DONE, FAILED, BAD_USAGE, UNREAD = 0, 1, 2, 128 + signal.SIGPIPE
 
 _carried = ContextVar("_carried", default="")
 
@@ -28,15 +31,24 @@ def carry(options: argparse.Namespace) -> None:
     _carried.set(" ".join(f"{key} {shlex.quote(str(value))}" for key, value in given if value))
 
 
+class UnreadError(Exception):
+    """Whoever read the command's result is gone, as in `cdc-assets status | head`."""
+
+
 def say(lines: Iterable[str]) -> None:
-    """Print lines."""
+    """Print lines.
+
+    Raises:
+        UnreadError: Nobody reads them any more.
+    """
     for line in lines:
-        print(with_options(line, _carried.get()), flush=True)
+        _print(with_options(line, _carried.get()))
 
 
 def say_progress(line: str) -> None:
-    """Print a line on what a command is at, beside its result."""
-    print(with_options(line, _carried.get()), file=sys.stderr, flush=True)
+    """Print a line on what a command is at, beside its result; it goes on if nobody reads that."""
+    with suppress(UnreadError):
+        _print(with_options(line, _carried.get()), file=sys.stderr)
 
 
 def confirmed(question: str) -> bool:
@@ -64,8 +76,12 @@ def say_done(options: argparse.Namespace, done: list[str], *, otherwise: str) ->
 
 
 def say_json(value: dict[str, Any], *, in_a_line: bool = False) -> None:
-    """Print a result as JSON."""
-    print(json.dumps(_completed(value), indent=None if in_a_line else 2), flush=True)
+    """Print a result as JSON.
+
+    Raises:
+        UnreadError: Nobody reads it any more.
+    """
+    _print(json.dumps(_completed(value), indent=None if in_a_line else 2))
 
 
 def plain_error(error: CdcError) -> dict[str, Any]:
@@ -87,6 +103,18 @@ def say_error(error: CdcError, *, as_json: bool = False) -> None:
         say_progress(f"  {problem}")
     if error.hint:
         say_progress(f"hint: {error.hint}")
+
+
+def _print(text: str, *, file: TextIO | None = None) -> None:
+    file = file or sys.stdout
+    try:
+        print(text, file=file, flush=True)
+    except BrokenPipeError:
+        # else the interpreter complains at its end, when it writes out what was left
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())
+        os.close(nowhere)
+        raise UnreadError from None
 
 
 def _completed(value: Any) -> Any:
