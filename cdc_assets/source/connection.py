@@ -133,6 +133,8 @@ class _AttendedConnection(psycopg.Connection[TupleRow]):
                 f"the source at {place(self._conninfo)} keeps us waiting for a lock{by}",
                 hint="let that transaction end, or end it with pg_terminate_backend",
             ) from error
+        except psycopg.errors.UndefinedFile:
+            raise  # a library that is lacking: who asks for it knows what to do without
         except psycopg.Error as error:
             lack = lack_of_resources(error.sqlstate, str(error), place(self._conninfo))
             if lack is None:

@@ -199,7 +199,7 @@ class SnapshotReader:
             "SELECT (SELECT pg_get_expr(prqual, prrelid) FROM pg_publication_rel"
             f" WHERE oid = {published.entry})"
         )
-        return row_filter
+        return None if row_filter is None else str(row_filter)
 
     def _begin(self, *statements: str) -> None:
         for sql in ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *statements):
