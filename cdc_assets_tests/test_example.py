@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,14 +11,26 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 
+from cdc_assets.config import load_config
+from cdc_assets.source.setup import setup
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT
 from cdc_assets_tests.wheels import build_wheel
 
+EXAMPLE = PROJECT / "examples" / "analytics"
 DG = "from dagster_dg_cli.cli import main; main()"
+SOURCE = (
+    "CREATE TABLE customers (id int PRIMARY KEY, country text);"
+    "CREATE TABLE orders (id int PRIMARY KEY, customer_id int, amount numeric(10, 2));"
+    "CREATE SCHEMA crm; CREATE TABLE crm.contacts (id int PRIMARY KEY, name text);"
+    "INSERT INTO customers VALUES (1, 'de'), (2, 'pt');"
+    "INSERT INTO orders VALUES (1, 1, 10), (2, 1, 5.5), (3, 2, 7);"
+    "INSERT INTO crm.contacts VALUES (1, 'x')"
+)
 
 
 class Installed:
@@ -62,7 +75,7 @@ def installed(
 ) -> Iterator[Installed]:
     directory = tmp_path_factory.mktemp("example")
     root = directory / "analytics"
-    shutil.copytree(PROJECT / "examples" / "analytics", root)
+    shutil.copytree(EXAMPLE, root)
     wheel = build_wheel(directory)
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True, timeout=60
@@ -81,14 +94,7 @@ def installed(
     # Dependencies are those of the tests; the package itself is the wheel, which comes first
     own = next((directory / "venv" / "lib").glob("*/site-packages"))
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    database.execute(
-        "CREATE TABLE customers (id int PRIMARY KEY, country text);"
-        "CREATE TABLE orders (id int PRIMARY KEY, customer_id int, amount numeric(10, 2));"
-        "CREATE SCHEMA crm; CREATE TABLE crm.contacts (id int PRIMARY KEY, name text);"
-        "INSERT INTO customers VALUES (1, 'de'), (2, 'pt');"
-        "INSERT INTO orders VALUES (1, 1, 10), (2, 1, 5.5), (3, 2, 7);"
-        "INSERT INTO crm.contacts VALUES (1, 'x')"
-    )
+    database.execute(SOURCE)
     yield Installed(root, bin_dir, database)
 
 
@@ -108,3 +114,58 @@ def test_the_example_runs_in_an_environment_of_its_own(installed: Installed) -> 
         assert reports.sql("SELECT id, orders FROM best_customers").fetchall() == [(1, 2), (2, 1)]
     with duckdb.connect(installed.root / "data/contacts.duckdb", read_only=True) as crm:
         assert crm.sql("SELECT id, name FROM crm.contacts").fetchall() == [(1, "x")]
+
+
+@pytest.fixture
+def loaded(
+    database: ScratchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.Definitions]:
+    """The example's definitions in this process, from a copy beside an empty `data` folder."""
+    root = tmp_path / "analytics"
+    shutil.copytree(EXAMPLE, root)
+    for name in ("SHOP_SOURCE_DSN", "CRM_SOURCE_DSN"):
+        monkeypatch.setenv(name, database.dsn)
+    monkeypatch.setenv("CRM_SCHEDULE_START", "stopped")
+    monkeypatch.syspath_prepend(str(root / "src"))
+    database.execute(SOURCE)
+    setup(load_config(root / "src/analytics/defs/shop/defs.yaml"))
+    yield importlib.import_module("analytics.definitions").defs()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "analytics"]:
+        del sys.modules[name]
+
+
+def test_a_sync_that_changed_a_mirror_starts_the_reports_and_no_other_does(
+    database: ScratchDatabase, loaded: dg.Definitions
+) -> None:
+    cursor = None
+
+    def requested() -> set[str]:
+        """Look as Dagster's daemon looks, once, and make what it would start."""
+        nonlocal cursor
+        look = dg.evaluate_automation_conditions(
+            loaded, instance, asset_selection=dg.AssetSelection.assets(*reports), cursor=cursor
+        )
+        cursor = look.cursor
+        wanted = [key for key in reports if look.get_num_requested(key)]
+        if wanted:
+            job = loaded.resolve_implicit_job_def_def_for_assets(wanted)
+            assert job is not None
+            assert job.execute_in_process(instance=instance, asset_selection=wanted).success
+        return {key.to_user_string() for key in wanted}
+
+    def sync() -> None:
+        done = loaded.resolve_job_def("shop_sync").execute_in_process(instance=instance)
+        assert done.success
+
+    reports = [dg.AssetKey("revenue"), dg.AssetKey("best_customers")]
+    with dg.instance_for_test() as instance:
+        assert requested() == set()
+        sync()
+        assert requested() == {"revenue", "best_customers"}
+        sync()  # nothing was written since
+        assert requested() == set()
+        database.execute("INSERT INTO orders VALUES (4, 2, 3)")
+        assert requested() == set()
+        sync()
+        assert requested() == {"revenue", "best_customers"}
+        assert requested() == set()
