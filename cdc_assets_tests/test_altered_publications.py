@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -278,3 +279,29 @@ def test_a_checkpoint_that_knows_nothing_of_the_publication_takes_it_over(
     database.execute(f"ALTER PUBLICATION {name} DROP TABLE t")
     database.execute(f"ALTER PUBLICATION {name} ADD TABLE t")
     assert set(errors_of(sync_once(config))) == {"public.t"}
+
+
+@pytest.mark.parametrize("server", ["database", "older_database"])
+def test_a_large_transaction_that_was_rolled_back_does_not_crash_the_server(
+    request: pytest.FixtureRequest, server: str, tmp_path: Path
+) -> None:
+    """From version 18 on it is reported as one that was streamed: test_decoding falls over it."""
+    source: ScratchDatabase = request.getfixturevalue(server)
+    source.execute(f"ALTER DATABASE {source.name} SET logical_decoding_work_mem = '64kB'")
+    config = prepared(source, lambda *tables: make_pipeline(source, tmp_path, *tables))
+    with closing(source.connect()) as writer:
+        writer.execute(
+            "BEGIN; SAVEPOINT s; INSERT INTO t VALUES (-1, 'a'); RELEASE s;"
+            "INSERT INTO t SELECT n, repeat('x', 200) FROM generate_series(100, 3000) n; ROLLBACK"
+        )
+        source.execute(f"ALTER PUBLICATION {config.source.publication} {ALL_KINDS}")
+        source.execute(WRITES)
+        errors = errors_of(sync_once(config))
+        assert writer.execute("SELECT 1").fetchone() == (1,)
+    if server == "older_database":
+        assert not errors
+    else:
+        assert len(errors) == 4
+        assert "can't be known by a server that 'test_decoding' crashes" in str(errors["public.t"])
+        forget_tables(config, config.table_names)
+    converge(source, config)

@@ -72,15 +72,15 @@ def _left_out(session: Session, tables: Iterable[TableName]) -> dict[TableName, 
             ),
             [session.source_table(table) for table in group],
         )
-        for table in group if omissions is None else omissions:
-            found[table] = _left_out_error(session, table, is_known=omissions is not None)
+        for table in group if omissions.unknown else omissions.tables:
+            found[table] = _left_out_error(session, table, omissions.unknown)
     return found
 
 
-def _left_out_error(session: Session, table: TableName, *, is_known: bool) -> SchemaChangeError:
+def _left_out_error(session: Session, table: TableName, unknown: str) -> SchemaChangeError:
     name = repr(str(table))
-    if not is_known:
-        what = f"what it left out of {name} meanwhile can't be known without 'test_decoding' on it"
+    if unknown:
+        what = f"what it left out of {name} meanwhile can't be known {unknown}"
     elif session.source_table(table).shape.publication.row_filter:
         what = f"what it left out of {name} meanwhile can't be told from what the row filter does"
     else:
