@@ -10,6 +10,7 @@ import pytest
 
 from cdc_assets import errors
 from cdc_assets.operations.health import CHECK_NAMES
+from cdc_assets.pages import page
 from cdc_assets_tests.interrupting import PROJECT
 
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
@@ -28,6 +29,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         linked = page.parent / target if target else page
         assert linked.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def test_what_the_code_names_lies_where_the_package_is_installed() -> None:
+    for module in (PROJECT / "cdc_assets").rglob("*.py"):
+        text = module.read_text()
+        assert not re.findall(r"docs/[\w-]+\.md", text), module
+        for name in re.findall(r"""page\(["']([\w-]+)["']\)""", text):
+            assert Path(page(name)).is_file(), f"{module}: {name}"
 
 
 def kinds(of: type[errors.CdcError]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from cdc_assets.errors import ReplicaIdentityError, TableError
 from cdc_assets.identifiers import TableName, nearest, quote
+from cdc_assets.pages import page
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.keys import identity_sql
@@ -190,7 +191,7 @@ def notes_of(catalog: Catalog, name: TableName) -> Iterator[str]:
     if table.left_out:
         yield (
             f"the mirror of {str(name)!r} is without {_listed(table.left_out)}: the stream brings "
-            "no generated columns that are not published (docs/types.md)"
+            f"no generated columns that are not published: {page('types')}"
         )
     if table.children:
         children = _listed(map(str, table.children))

@@ -25,6 +25,7 @@ from cdc_assets.errors import (
     WarehouseMemoryError,
 )
 from cdc_assets.identifiers import TableName, quote
+from cdc_assets.pages import page
 from cdc_assets.warehouse import memory
 from cdc_assets.warehouse.base import Write
 from cdc_assets.warehouse.faults import system_fault, way_out
@@ -443,7 +444,7 @@ def _open_error(path: Path, reason: str) -> WarehouseError:
             + (f"another process: {found[1]}" if found else f"another connection: {text}"),
             holder=found[1] if found else "",
             hint="close what has it open; read a copy of the file while syncs run, for example "
-            "the one of warehouse.duckdb.publish (docs/reading.md)",
+            f"the one of warehouse.duckdb.publish: {page('reading')}",
         )
     return WarehouseError(
         f"warehouse {str(path)!r} can't be opened: {text}",
