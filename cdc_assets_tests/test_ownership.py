@@ -314,7 +314,17 @@ def test_a_role_without_more_rights_speaks_after_another_ones_mark(
     assert owner(database, modest) is None
 
 
-@pytest.mark.parametrize("said", ["{", "{}", '{"cdc_assets": 1}', '{"cdc_assets": {"slot": "%s"}}'])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{",
+        "{}",
+        '{"cdc_assets": 1}',
+        '{"cdc_assets": {"slot": "%s"}}',
+        # nobody could speak after it
+        '{"cdc_assets": {"slot": "%s", "warehouse": "x", "at": "9999-12-31T23:59:59.999999Z"}}',
+    ],
+)
 def test_a_comment_that_is_no_mark_says_nothing(
     database: ScratchDatabase, config: PipelineConfig, said: str
 ) -> None:

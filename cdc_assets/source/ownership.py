@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 
 from cdc_assets.identifiers import quote_literal
 from cdc_assets.source.connection import Connection, fetch_one
@@ -108,6 +108,7 @@ def _read_mark(slot: str, said: str, oid: int) -> _Mark | None:
         at = datetime.fromisoformat(mark["at"])
         warehouse = mark["warehouse"]
         known = mark["slot"] == slot and at.tzinfo is not None
+        known = known and at.year < MAXYEAR  # no mark could be newer
     except (ValueError, KeyError, TypeError):
         return None
     return _Mark(oid, None if warehouse is None else str(warehouse), at) if known else None
