@@ -154,6 +154,25 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_package_without_a_clone_is_said_before_anything_starts(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "workspace.yaml").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "cdc_assets.cli", "demo", "--directory", str(tmp_path / "demo")],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "run the demo in a clone of the project, or with --once" in done.stderr
+    assert not done.stdout
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "web"])
 def test_what_is_no_port_is_bad_usage(tmp_path: Path, port: str):
     done = run_demo(tmp_path, port)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cdc_assets
 from cdc_assets.config import PipelineConfig, load_config
-from cdc_assets.demo.live import check_port, run_live, stop_signal
+from cdc_assets.demo.live import check_clone, check_port, run_live, stop_signal
 from cdc_assets.demo.once import run_once
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.demo.shop import create_database, load
@@ -56,7 +56,8 @@ def _run_once(home: Path, config: PipelineConfig) -> int:
 
 
 def _run_live(home: Path, config: PipelineConfig, port: int) -> int:
-    check_port(port)  # before anything is started or loaded
+    check_clone(config)  # both before anything is started or loaded
+    check_port(port)
     with stop_signal() as stop:
         code = 0
         with _alone_in(home), _shop(home, config) as dsn:

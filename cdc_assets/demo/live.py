@@ -69,11 +69,6 @@ def run_live(
 
 def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
     """Describe the webserver and the daemon."""
-    if not (config.root / "workspace.yaml").is_file():
-        raise CdcError(
-            "there is no workspace.yaml beside the package",
-            hint="run the demo in a clone of the project, or with --once",
-        )
     directory = home / "dagster"
     directory.mkdir(exist_ok=True)
     shutil.copyfile(config.root / "dagster.yaml", directory / "dagster.yaml")
@@ -85,6 +80,19 @@ def _services(config: PipelineConfig, home: Path, port: int) -> list[Service]:
         Service("webserver", web, directory=config.root, home=directory),
         Service("daemon", daemon, directory=config.root, home=directory),
     ]
+
+
+def check_clone(config: PipelineConfig) -> None:
+    """Check that the package lies in a clone, whose Dagster project the demo shows.
+
+    Raises:
+        CdcError: It was installed without one.
+    """
+    if not (config.root / "workspace.yaml").is_file():
+        raise CdcError(
+            "there is no workspace.yaml beside the package",
+            hint="run the demo in a clone of the project, or with --once",
+        )
 
 
 def make_storage(home: Path) -> None:
