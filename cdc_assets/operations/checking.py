@@ -24,14 +24,9 @@ from cdc_assets.errors import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.journal import read_journal
+from cdc_assets.replication.opening import look_at_both_ends, open_mirrors
 from cdc_assets.replication.publishing import copy_note, copy_state
-from cdc_assets.replication.session import (
-    Session,
-    look_at_both_ends,
-    open_mirrors,
-    recopy_hint,
-    shape_error,
-)
+from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.preflight import (

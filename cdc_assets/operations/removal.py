@@ -10,8 +10,8 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
+from cdc_assets.replication.opening import wait_for_mirrors
 from cdc_assets.replication.ownership import refuse_other_warehouse
-from cdc_assets.replication.session import wait_for_mirrors
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.duckdb import DuckDBMirrors

@@ -18,15 +18,12 @@ from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.operations.evidence import Evidence, read_evidence
 from cdc_assets.operations.finding import HealthCheck
 from cdc_assets.operations.health import judge
+from cdc_assets.replication.comparing import altered_mirrors
 from cdc_assets.replication.journal import TableRecord
+from cdc_assets.replication.opening import open_mirrors
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.publishing import copy_note
-from cdc_assets.replication.session import (
-    RECOPY_ALL_HINT,
-    altered_mirrors,
-    open_mirrors,
-    recopy_hint,
-)
+from cdc_assets.replication.session import RECOPY_ALL_HINT, recopy_hint
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 

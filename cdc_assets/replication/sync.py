@@ -35,9 +35,10 @@ from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.copying import copy_table
 from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.opening import open_session
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
-from cdc_assets.replication.session import Session, open_session
+from cdc_assets.replication.session import Session
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.descriptions import Description, read_descriptions
 from cdc_assets.source.slot import current_end

@@ -1,0 +1,203 @@
+"""How a run opens its two ends, or a check looks at them: locked, compared, and closed again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cdc_assets import waits
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import WarehouseBusyError
+from cdc_assets.replication.comparing import compare, refuse_passed
+from cdc_assets.replication.ownership import refuse_other_warehouse
+from cdc_assets.replication.session import Session
+from cdc_assets.source.catalog import Catalog, read_catalog
+from cdc_assets.source.connection import Connection, connect, translated
+from cdc_assets.source.lock import lock_pipeline
+from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
+from cdc_assets.source.preflight import publication_problems, server_problems
+from cdc_assets.source.setup import conninfo_of
+from cdc_assets.source.slot import read_identity, read_slot, wait_until_free
+from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.memory import FIRST_BYTES
+
+_WAREHOUSE_POLL_SECONDS = 0.1  # an attempt to open a file costs more than a question
+
+
+def open_mirrors(
+    config: PipelineConfig, *, read_only: bool = False, memory_bytes: int | None = None
+) -> DuckDBMirrors:
+    """Open the pipeline's warehouse.
+
+    Raises:
+        WarehouseError: It can't be opened.
+    """
+    return DuckDBMirrors(
+        config.warehouse_path,
+        read_only=read_only,
+        memory_bytes=memory_bytes,
+        most_memory_bytes=config.warehouse.duckdb.max_memory_bytes,
+    )
+
+
+def wait_for_mirrors(config: PipelineConfig, memory_bytes: int | None) -> DuckDBMirrors:
+    """Open the pipeline's warehouse for writing, and wait for who holds it.
+
+    The pipeline's lock is held meanwhile: no other run could do anything either, and who asks
+    finds that one is under way.
+
+    Raises:
+        WarehouseBusyError: It is held for longer than `warehouse.duckdb.wait_seconds`.
+        WarehouseError: It can't be opened.
+    """
+    opened, busy = list[DuckDBMirrors](), list[WarehouseBusyError]()
+
+    def opens() -> bool:
+        try:
+            opened.append(open_mirrors(config, memory_bytes=memory_bytes))
+        except WarehouseBusyError as error:
+            busy[:] = [error]
+        return bool(opened)
+
+    def who() -> str:
+        by = f": {busy[0].holder}" if busy[0].holder else ""
+        return f"warehouse {str(config.warehouse_path)!r}, which another process holds{by}"
+
+    seconds = config.warehouse.duckdb.wait_seconds
+    if not waits.until(opens, who, seconds=seconds, poll_seconds=_WAREHOUSE_POLL_SECONDS):
+        waited = f" (waited {seconds:g} s)" if seconds else ""
+        raise WarehouseBusyError(
+            f"{busy[0].message}{waited}",
+            holder=busy[0].holder,
+            waited_seconds=seconds,
+            hint=busy[0].hint,
+        ) from busy[0]
+    return opened[0]
+
+
+@contextmanager
+def open_session(
+    config: PipelineConfig,
+    *,
+    memory_bytes: int | None = None,
+    locked: Callable[[int], None] = lambda _pid: None,
+) -> Iterator[Session]:
+    """Open both ends, take the pipeline's lock and check them against each other.
+
+    Tables that can't go on are in `failed`; the session serves the others. From here on the slot
+    serves this warehouse, if it served none yet.
+
+    Args:
+        config: The pipeline.
+        memory_bytes: What the warehouse may use at first; by default little, or as much as was
+            found to be needed before.
+        locked: Called when the lock is taken, before the warehouse is opened, with the pid of the
+            session on the source that holds it.
+
+    Raises:
+        WrongWarehouseError: The slot serves another warehouse; nothing was made or written.
+        WarehouseMemoryError: The warehouse needs more memory; a new session may give it more.
+        CdcError: Nothing can be replicated; says why and the way out.
+    """
+    conninfo, slot = conninfo_of(config), config.source.slot
+    with connect(conninfo) as control, translated(slot):
+        lock_pipeline(control, slot)
+        locked(control.info.backend_pid)
+        for problem in server_problems(control):
+            raise problem
+        catalog = read_catalog(control, config.source.publication, config.table_names)
+        for problem in publication_problems(catalog, config.table_names):
+            raise problem
+        wait_until_free(control, slot)
+        served = served_warehouse(control, slot)
+        if not config.warehouse_path.exists():
+            refuse_other_warehouse(config, served, None)  # before one is made
+        opening = time.monotonic()
+        mirrors = wait_for_mirrors(config, memory_bytes)
+        try:
+            if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
+                catalog = read_catalog(control, config.source.publication, config.table_names)
+            session = _compared(config, conninfo, control, mirrors, served, catalog)
+            if len(session.failed) == len(config.table_names):
+                raise next(iter(session.failed.values()))
+            if served is None:
+                refuse_passed(session)
+            state = session.state
+            with mirrors.transaction():
+                state.prepare()
+            if served is None:
+                mark_served(control, slot, state.warehouse_id())
+            mirrors.allow_memory(state.memory_bytes())
+            _keep_memory_bytes(session)
+            session.fences = {table: state.read_fences(table) for table in session.checkpoints}
+            yield session
+            mirrors.write_log()
+            _keep_memory_bytes(session)
+        finally:
+            mirrors.close()
+
+
+@contextmanager
+def look_at_both_ends(config: PipelineConfig) -> Iterator[Session]:
+    """Check both ends against each other as a run does, without a lock and without a write.
+
+    A warehouse that is not there is taken for an empty one, and not made.
+
+    Raises:
+        WarehouseBusyError: A run holds the warehouse.
+        CdcError: Nothing can be replicated; says why and the way out.
+    """
+    conninfo, slot = conninfo_of(config), config.source.slot
+    with connect(conninfo) as control, translated(slot):
+        served = served_warehouse(control, slot)
+        catalog = read_catalog(control, config.source.publication, config.table_names)
+        if config.warehouse_path.exists():
+            mirrors = open_mirrors(config, read_only=True)
+        else:
+            refuse_other_warehouse(config, served, None)
+            mirrors = DuckDBMirrors(None)
+        try:
+            session = _compared(config, conninfo, control, mirrors, served, catalog)
+            if served is None:
+                refuse_passed(session)
+            yield session
+        finally:
+            mirrors.close()
+
+
+def _compared(
+    config: PipelineConfig,
+    conninfo: str,
+    control: Connection,
+    mirrors: DuckDBMirrors,
+    served: Ownership | None,
+    catalog: Catalog,
+) -> Session:
+    """Read what both ends say, and compare it."""
+    state, slot = Checkpoints(mirrors, config.name), config.source.slot
+    refuse_other_warehouse(config, served, state.warehouse_id())
+    state.refuse_other_owners(config.table_names)
+    known = state.read()
+    session = Session(
+        config=config,
+        conninfo=conninfo,
+        control=control,
+        mirrors=mirrors,
+        state=state,
+        identity=read_identity(control, slot),
+        slot=read_slot(control, slot),
+        catalog=catalog,
+        checkpoints={name: known[name] for name in config.table_names if name in known},
+    )
+    compare(session)
+    return session
+
+
+def _keep_memory_bytes(session: Session) -> None:
+    """Let the next run start with the memory that this one has needed."""
+    needed = session.mirrors.memory_bytes
+    if needed > max(session.state.memory_bytes(), FIRST_BYTES):
+        with session.mirrors.transaction():
+            session.state.keep_memory_bytes(needed)
