@@ -18,7 +18,8 @@ from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Messages, read_begins, read_commits
 from cdc_assets.pgoutput.relations import Relation, parse_relation, parse_truncate
 from cdc_assets.pgoutput.tuples import Field
-from cdc_assets.pgoutput.values import cut_text
+from cdc_assets.pgoutput.types import TIME, TIMESTAMP, TIMESTAMPTZ
+from cdc_assets.pgoutput.values import UnfitValueError, cut_text, decode_text
 from cdc_assets_tests.database import ScratchDatabase
 
 Shown = list[tuple[str, list[str | None], list[str | None]]]
@@ -354,3 +355,59 @@ def test_any_relation_and_truncate_bytes_parse_or_are_refused(message: bytes) ->
     for kind, parse in ((b"R", parse_relation), (b"T", parse_truncate)):
         with suppress(ProtocolError):
             parse(kind + message)
+
+
+TYPES = [
+    pa.bool_(), pa.int32(), pa.float64(), pa.decimal128(10, 2), pa.string(), pa.binary(),
+    pa.uuid(), pa.json_(pa.string()), pa.date32(), TIME, TIMESTAMP, TIMESTAMPTZ,
+]  # fmt: skip
+TEXTS = [
+    b"", b"1", b"t", b"NaN", b"-infinity", b"99999999999999999999.5", b"\\x00ff", b"24:00:00",
+    b"12:00:00.5", b"2024-02-29", b"0044-03-15 BC", b"2024-02-29 12:00:00.123456+00", b"{1,NULL}",
+    b'{"a\\"b",NULL}', b"{{1,2},{3,4}}", b"[0:1]={1,2}", b"6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+]  # fmt: skip
+ANY_TEXT = st.one_of(
+    st.none(),
+    st.binary(max_size=12),
+    st.sampled_from(TEXTS),
+    st.builds(
+        lambda text, at, more, cut: text[:at] + more + text[at + cut :],
+        st.sampled_from(TEXTS),
+        st.integers(0, 36),
+        st.one_of(st.binary(max_size=3), st.sampled_from(TEXTS)),
+        st.integers(0, 3),
+    ),
+)
+
+
+@settings(max_examples=1500, deadline=None, derandomize=True)
+@given(texts=st.lists(ANY_TEXT, max_size=4), kind=st.sampled_from(TYPES), is_array=st.booleans())
+def test_any_text_is_a_value_of_its_type_or_refused(
+    texts: list[bytes | None], kind: pa.DataType, is_array: bool
+) -> None:
+    wanted = pa.list_(kind) if is_array else kind
+    with suppress(UnfitValueError):
+        values = decode_text(pa.array(texts, pa.binary()), wanted)
+        assert (values.type, len(values)) == (wanted, len(texts))
+        assert [value is None for value in texts] == values.is_null().to_pylist()
+        if kind != TIME:  # 24:00:00 is one in Postgres
+            values.validate(full=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (pa.binary(), b"f"),
+        (pa.binary(), b""),
+        (pa.uuid(), b"6ba7b810"),
+        (TIME, b"1"),
+        (TIME, b"2024-02-29 12:00:00"),
+        (pa.date32(), b"2024-13-01 BC"),
+        (pa.date32(), b"999999999-01-01"),
+        (TIMESTAMP, b"2024-13-01 00:00:00"),
+        (pa.list_(pa.string()), b'{"a}'),
+    ],
+)
+def test_text_that_no_server_writes_is_refused(kind: pa.DataType, text: bytes) -> None:
+    with pytest.raises(UnfitValueError):
+        decode_text(pa.array([text, None], pa.binary()), kind)

@@ -39,12 +39,18 @@ def date_days(text: str) -> int:
     if match is None:
         raise UnfitValueError("date")
     year, month, day = (int(part) for part in match.groups()[:3])
-    return _days(1 - year if match[4] else year, month, day)
+    days = _days(1 - year if match[4] else year, month, day)
+    if days >= DATE_INFINITY:
+        raise UnfitValueError("date")
+    return days
 
 
 def _days(year: int, month: int, day: int) -> int:
     cycles, year_in_cycle = divmod(year, _CYCLE_YEARS)
-    moved = date(year_in_cycle + _CYCLE_YEARS, month, day)  # a year that datetime.date takes
+    try:
+        moved = date(year_in_cycle + _CYCLE_YEARS, month, day)  # a year that datetime.date takes
+    except ValueError as error:
+        raise UnfitValueError("date") from error
     return moved.toordinal() + (cycles - 1) * _CYCLE_DAYS - _EPOCH_ORDINAL
 
 
@@ -78,10 +84,13 @@ def array_parts(text: str) -> list[str | None]:
         raise UnfitValueError("list that starts at 1")
     parts: list[str | None] = []
     at, end = 1, len(text) - 1
-    while at < end:
-        part, at = _element(text, at)
-        parts.append(part)
-        at += 1  # the comma, or the closing brace
+    try:
+        while at < end:
+            part, at = _element(text, at)
+            parts.append(part)
+            at += 1  # the comma, or the closing brace
+    except IndexError as error:
+        raise UnfitValueError("list whose quotes are closed") from error
     return parts
 
 

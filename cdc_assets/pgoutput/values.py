@@ -25,7 +25,9 @@ UnfitValueError = exact.UnfitValueError
 
 _HEX = np.zeros(256, dtype=np.uint8)
 _HEX[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
-_UUID_DIGITS = np.array([at for at in range(36) if at not in (8, 13, 18, 23)])
+_UUID_CHARACTERS = 36
+_UUID_DIGITS = np.array([at for at in range(_UUID_CHARACTERS) if at not in (8, 13, 18, 23)])
+_DAY_MICROSECONDS = 86_400_000_000
 _PLAIN_DATE = r"^\d{4}-\d\d-\d\d$"
 _PLAIN_TIMESTAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?(\+00)?$"
 
@@ -105,9 +107,10 @@ def _json(text: pa.Array) -> pa.Array:
 def _bytea(text: pa.Array) -> pa.Array:
     r"""Read `\x` and hex digits: two characters a byte, and `\x` makes one that is left out."""
     characters, offsets = _bytes_and_offsets(text)
+    lengths = offsets[1:] - offsets[:-1]
+    _expect("hex digits", lengths % 2 == 0, (lengths > 0) | ~_present(text))
     nibbles = _HEX[characters]
     packed = nibbles[0::2] << 4 | nibbles[1::2]
-    lengths = offsets[1:] - offsets[:-1]
     prefixes = offsets[:-1][lengths > 0] // 2
     before = np.concatenate([[0], np.cumsum(lengths > 0)])
     own = (offsets // 2 - before).astype(np.int32)
@@ -118,8 +121,9 @@ def _bytea(text: pa.Array) -> pa.Array:
 
 def _uuids(text: pa.Array) -> pa.Array:
     full = pc.fill_null(text, b"00000000-0000-0000-0000-000000000000")
-    digits, _ = _bytes_and_offsets(full)
-    nibbles = _HEX[digits.reshape(-1, 36)[:, _UUID_DIGITS]]
+    digits, offsets = _bytes_and_offsets(full)
+    _expect("uuid", offsets[1:] - offsets[:-1] == _UUID_CHARACTERS)
+    nibbles = _HEX[digits.reshape(-1, _UUID_CHARACTERS)[:, _UUID_DIGITS]]
     packed = np.ascontiguousarray(nibbles[:, 0::2] << 4 | nibbles[:, 1::2])
     storage = _rebuilt(text, pa.binary(16), [pa.py_buffer(packed)])
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
@@ -131,6 +135,8 @@ def _times(text: pa.Array) -> pa.Array:
     digits, offsets = _bytes_and_offsets(full)
     number = digits.astype(np.int64) - ord("0")
     start, end = offsets[:-1], offsets[1:]
+    _expect("time", end - start >= len("00:00:00"))
+    _expect("time", *(digits[start + at] == ord(":") for at in (2, 5)))
 
     def two(at: int) -> NDArray[np.int64]:
         return number[start + at] * 10 + number[start + at + 1]
@@ -140,6 +146,7 @@ def _times(text: pa.Array) -> pa.Array:
         at = start + 9 + place
         there = at < end
         micros[there] += number[at[there]] * 10 ** (5 - place)
+    _expect("time", micros >= 0, micros <= _DAY_MICROSECONDS)
     return _rebuilt(text, pa.time64("us"), [pa.py_buffer(micros)])
 
 
@@ -171,7 +178,10 @@ def _with_exact(
         odd = pc.invert(pc.match_substring_regex(strings, plain))
     values = [read(value) for value in strings.filter(odd).to_pylist() if value is not None]
     plain_only = pc.if_else(odd, pa.scalar(None, pa.string()), strings)
-    numbers = pc.cast(plain_only, arrow_type).view(storage)
+    try:
+        numbers = pc.cast(plain_only, arrow_type).view(storage)
+    except pa.ArrowInvalid as error:
+        raise UnfitValueError(_name(arrow_type)) from error
     return pc.replace_with_mask(numbers, odd.fill_null(False), pa.array(values, storage)).view(
         arrow_type
     )
@@ -198,6 +208,17 @@ def _lists(text: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(split.offsets, values, type=arrow_type, mask=text.is_null())
 
 
+def _expect(wanted: str, *masks: NDArray[np.bool_]) -> None:
+    """Refuse text that the type's output function does not write."""
+    if not all(mask.all() for mask in masks):
+        raise UnfitValueError(wanted)
+
+
+def _present(text: pa.Array) -> NDArray[np.bool_]:
+    present: NDArray[np.bool_] = text.is_valid().to_numpy(zero_copy_only=False)
+    return present
+
+
 def _bytes_and_offsets(text: pa.Array) -> tuple[Bytes, NDArray[np.int32]]:
     """Give an array's own bytes and its offsets from 0, in place when nothing is sliced off."""
     _, offsets_buffer, bytes_buffer = text.buffers()
@@ -213,8 +234,7 @@ def _rebuilt(text: pa.Array, arrow_type: pa.DataType, buffers: list[pa.Buffer]) 
     """Build an array whose nulls are those of `text`."""
     validity = None
     if text.null_count:
-        valid = np.packbits(text.is_valid().to_numpy(zero_copy_only=False), bitorder="little")
-        validity = pa.py_buffer(valid)
+        validity = pa.py_buffer(np.packbits(_present(text), bitorder="little"))
     return pa.Array.from_buffers(arrow_type, len(text), [validity, *buffers])
 
 
