@@ -17,7 +17,7 @@ import yaml
 from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
 from cdc_assets_tests.interrupting import PROJECT, config_path
 
-_NAMED = re.compile(r"\bcdc-assets (check|setup|sync|status|teardown)\b(?! \[-h\]|: error)")
+_NAMED = re.compile(r"\bcdc-assets (check|setup|sync|status|teardown)\b(?! \[-h\]|: error| --help)")
 
 
 @dataclass(frozen=True, slots=True)
