@@ -45,7 +45,7 @@ def test_from_check_to_teardown(database: ScratchDatabase, config: PipelineConfi
         "public.a": 1,
         "public.b": 1,
     }
-    assert "copied chunk 1 of public.a: 1 rows" in synced.err
+    assert "copied chunk 1 of public.a: 1 row in" in synced.err
     assert_equal_to_source(database, config)
 
     status = run_command(config, "status", "--json")

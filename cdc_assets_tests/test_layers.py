@@ -9,7 +9,17 @@ from pathlib import Path
 import cdc_assets
 
 PACKAGE = Path(cdc_assets.__file__).parent
-BASICS = ("errors", "lsn", "identifiers", "pages", "config", "progress", "steps", "waits")
+BASICS = (
+    "errors",
+    "lsn",
+    "identifiers",
+    "pages",
+    "config",
+    "progress",
+    "steps",
+    "waits",
+    "wording",
+)
 LAYERS = {
     **dict.fromkeys(BASICS, 0),
     "pgoutput": 1,

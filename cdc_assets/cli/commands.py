@@ -21,6 +21,7 @@ from cdc_assets.cli.output import (
 )
 from cdc_assets.cli.selection import selected, selected_if_any
 from cdc_assets.errors import ConfigError
+from cdc_assets.wording import counted
 
 if TYPE_CHECKING:
     from cdc_assets.config import PipelineConfig
@@ -41,8 +42,7 @@ def check(options: argparse.Namespace) -> int:
         plain = [plain_error(one) for one in problems]
         say_json({"pipeline": config.name, "problems": plain, "notes": notes})
     elif not problems:
-        count = len(config.tables)
-        say([f"pipeline {config.name!r} is ready: {count} table{'s' if count > 1 else ''}"])
+        say([f"pipeline {config.name!r} is ready: {counted(len(config.tables), 'table')}"])
     for problem in () if options.json else grouped(problems):
         say_error(problem)
     for note in () if options.json else notes:

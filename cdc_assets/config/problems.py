@@ -22,13 +22,13 @@ from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 from cdc_assets.pages import page
+from cdc_assets.wording import counted
 
 
 def config_error(place: str, problems: list[str]) -> ConfigError:
     """Make one error of all problems that the config at `place` has."""
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return ConfigError(
-        f"config {place!r} has {count}: " + "; ".join(problems),
+        f"config {place!r} has {counted(len(problems), 'problem')}: " + "; ".join(problems),
         hint=f"{page('configuration')} lists every key",
         problems=tuple(problems),
     )

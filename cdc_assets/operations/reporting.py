@@ -14,27 +14,29 @@ from cdc_assets.progress import (
     TableResult,
     WindowApplied,
 )
+from cdc_assets.wording import counted
 
 
 def line(event: SyncEvent) -> str:
     """Describe an event in one line."""
     match event:
         case ChunkCopied():
-            return f"copied chunk {event.chunk} of {event.table}: {event.rows:,} rows in " + (
-                f"{event.seconds:.1f} s"
-            )
+            rows = counted(event.rows, "row")
+            return f"copied chunk {event.chunk} of {event.table}: {rows} in {event.seconds:.1f} s"
         case WindowApplied():
             return (
-                f"applied window ({event.start_lsn}, {event.end_lsn}]: {event.changes:,} changes of"
-                f" {event.transactions:,} transactions in {event.seconds:.1f} s,"
+                f"applied window ({event.start_lsn}, {event.end_lsn}]:"
+                f" {counted(event.changes, 'change')} of"
+                f" {counted(event.transactions, 'transaction')} in {event.seconds:.1f} s,"
                 f" {megabytes(event.remaining_bytes)} to go"
             )
         case TableFailed():
             return f"left {event.table} behind: {event.error}"
         case SyncFinished():
             return (
-                f"pipeline {event.pipeline} is at {event.confirmed_lsn}: {event.counts.total:,}"
-                f" changes, {event.counts.copied:,} rows copied in {event.seconds:.1f} s"
+                f"pipeline {event.pipeline} is at {event.confirmed_lsn}:"
+                f" {counted(event.counts.total, 'change')},"
+                f" {counted(event.counts.copied, 'row')} copied in {event.seconds:.1f} s"
             )
         case _:
             assert_never(event)

@@ -11,6 +11,7 @@ from cdc_assets.operations.finding import HealthCheck
 from cdc_assets.operations.reporting import columns, duration, megabytes
 from cdc_assets.operations.status import PipelineStatus, TableStatus
 from cdc_assets.replication.journal import Activity, Run
+from cdc_assets.wording import counted
 
 _HEADER = ("table", "phase", "at", "behind", "lag", "rows")
 
@@ -42,8 +43,8 @@ def _summary(status: PipelineStatus) -> str:
     failed = sum(bool(table.error) for table in status.tables)
     found = len(status.problems) + (status.problem is not None)
     parts = [
-        f"{failed} table{'s' if failed > 1 else ''} failed" if failed else "",
-        f"{found} problem{'s' if found > 1 else ''}" if found else "",
+        f"{counted(failed, 'table')} failed" if failed else "",
+        counted(found, "problem") if found else "",
     ]
     return ", ".join(part for part in parts if part) or "healthy"
 
@@ -100,7 +101,8 @@ def _ended(status: PipelineStatus, run: Run) -> str:
     ago = f"{duration((status.at - (run.ended_at or run.heard_at)).total_seconds())} ago"
     if run.state == "running":
         return f"died, last heard of {ago} (pid {run.pid} on {run.host!r})"
-    done = f"{run.changes:,} changes, {run.rows_copied:,} rows copied in {duration(run.seconds)}"
+    copied = f"{counted(run.rows_copied, 'row')} copied in {duration(run.seconds)}"
+    done = f"{counted(run.changes, 'change')}, {copied}"
     match run.state:
         case "ok" if run.failed_tables:
             return f"left {', '.join(run.failed_tables)} behind, {ago}: {done}"

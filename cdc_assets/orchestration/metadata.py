@@ -19,6 +19,7 @@ from cdc_assets.progress import (
     TableResult,
     WindowApplied,
 )
+from cdc_assets.wording import counted
 
 Metadata = dict[str, dg.MetadataValue]
 
@@ -94,7 +95,8 @@ def window_metadata(window: WindowApplied) -> Metadata:
 
 def chunk_metadata(chunk: ChunkCopied) -> Metadata:
     """Describe a chunk of a snapshot that is durable; text, because a plot of it says nothing."""
-    copied = f"{chunk.table}: chunk {chunk.chunk}, {chunk.rows:,} rows in {chunk.seconds:.1f} s"
+    rows = counted(chunk.rows, "row")
+    copied = f"{chunk.table}: chunk {chunk.chunk}, {rows} in {chunk.seconds:.1f} s"
     return {"cdc/copying": dg.MetadataValue.text(copied)}
 
 

@@ -28,6 +28,7 @@ from cdc_assets.source.slot import (
     wait_until_free,
 )
 from cdc_assets.source.tables import setup_problem, table_problems, widening_problems
+from cdc_assets.wording import counted
 
 _SLOT_TIMEOUT_SECONDS = 60.0
 _COMMIT_SECONDS = 1.0
@@ -86,8 +87,7 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
             if not (catalog.publication.owned and catalog.tables[table].owned):
                 raise missing_publication(catalog, names)
         connection.execute(create_sql(name, [entry(table) for table in missing]))
-        count = f"{len(missing)} table{'s' if len(missing) > 1 else ''}"
-        return [f"created publication {name!r} for {count}"]
+        return [f"created publication {name!r} for {counted(len(missing), 'table')}"]
     for table in missing:
         if (refused := setup_problem(catalog, table)) is not None:
             raise refused
