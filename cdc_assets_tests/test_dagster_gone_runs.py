@@ -232,7 +232,7 @@ def code_server(directory: Path) -> Iterator[dict[str, str]]:
             wait_for(lambda: Path(socket).exists(), "a code server")
             yield {"host": "localhost", "socket": socket}
         finally:
-            server.terminate()
+            server.kill()  # asked to end in its first second, it sometimes does not
 
 
 def _started(
