@@ -180,7 +180,7 @@ def test_lag_in_seconds_grows_until_a_sync(
     converge(database, config)
     third = read_status(config).tables[0].lag_seconds
     assert third is not None
-    assert 0 < third < time.monotonic() - synced  # since that sync began, not since the one before
+    assert 0 <= third < time.monotonic() - synced  # of that sync, not of the one before
 
 
 def test_a_watch_shows_it_again_until_ctrl_c(
