@@ -21,11 +21,12 @@ test: lint ## Everything that CI runs
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=15
 
 # What touches every dependency: values through all of it, commands, config, Dagster's definitions
-OLDEST := values negative_zeros cli config_schedule config_variables dagster_assets
+OLDEST := replication/test_values.py warehouse/test_negative_zeros.py cli/test_commands.py config \
+	orchestration/test_assets.py
 
 oldest: $(VENV)-oldest/dev.stamp ## Some of the tests with the oldest versions that are allowed
 	$(VENV)-oldest/bin/pytest --numprocesses=$(WORKERS) --dist=worksteal \
-		$(OLDEST:%=cdc_assets_tests/test_%.py)
+		$(addprefix cdc_assets_tests/,$(OLDEST))
 
 lint: $(VENV)/dev.stamp ## Style and types
 	$(BIN)/ruff check .

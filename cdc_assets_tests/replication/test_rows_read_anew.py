@@ -13,9 +13,9 @@ from cdc_assets.replication import copying
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step
+from cdc_assets_tests.replication.test_rows_publications import publish
+from cdc_assets_tests.source.test_unusual_sources import as_role
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once
-from cdc_assets_tests.test_rows_publications import publish
-from cdc_assets_tests.test_unusual_sources import as_role
 
 SPELLINGS = {
     "numeric": ("1.00", "1.0", [2, 3, 4, 5, 6], "20"),

@@ -18,8 +18,8 @@ from cdc_assets.progress import SyncFinished
 from cdc_assets.replication.sync import sync
 from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.replication.test_server_failures import configure
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
-from cdc_assets_tests.test_server_failures import configure
 
 _SETTING = "synchronized_standby_slots"
 _STANDBYS = ("standby_a", "standby_b")

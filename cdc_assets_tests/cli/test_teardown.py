@@ -15,7 +15,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, config_path
 from cdc_assets_tests.syncs import converge, mirror_rows
-from cdc_assets_tests.test_bad_warehouse import held
+from cdc_assets_tests.warehouse.test_bad_warehouse import held
 
 WHAT_IS_THERE = """
     SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),

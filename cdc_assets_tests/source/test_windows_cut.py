@@ -10,7 +10,7 @@ import pytest
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Transactions
 from cdc_assets.source.window import Window, WindowStream, _Group
-from cdc_assets_tests.test_pgoutput_decode import begin, change, commit, messages_of, values
+from cdc_assets_tests.pgoutput.test_decode import begin, change, commit, messages_of, values
 
 ROW = change("I", b"N" + values(b"1"))
 FIRST = [begin(100, 7), ROW, ROW, commit(100, 110)]

@@ -13,8 +13,8 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.operations.removal import forget_tables
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.replication.test_rows_schema_changes import CHANGES
 from cdc_assets_tests.syncs import converge, errors_of, sync_once
-from cdc_assets_tests.test_rows_schema_changes import CHANGES
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -17,7 +17,7 @@ from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import SERVER_SETTINGS, MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once
-from cdc_assets_tests.test_bad_warehouse import held
+from cdc_assets_tests.warehouse.test_bad_warehouse import held
 
 
 @pytest.fixture

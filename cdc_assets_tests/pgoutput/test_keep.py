@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_assets_tests.test_pgoutput_decode import GOOD, decode, shown
+from cdc_assets_tests.pgoutput.test_decode import GOOD, decode, shown
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -14,8 +14,8 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.replication import copying, fencing
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.replication.test_rows_publications import publish
 from cdc_assets_tests.syncs import converge, mirror_rows, sync_all
-from cdc_assets_tests.test_rows_publications import publish
 from cdc_assets_tests.waiting import wait_for
 
 ROWS = 200

@@ -26,8 +26,7 @@ from cdc_assets_tests.command_line import run_command
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import make_small
-from cdc_assets_tests.syncs import converge, mirror_rows, sync_all
-from cdc_assets_tests.test_pgoutput_decode import (
+from cdc_assets_tests.pgoutput.test_decode import (
     begin,
     change,
     commit,
@@ -35,6 +34,7 @@ from cdc_assets_tests.test_pgoutput_decode import (
     relation,
     values,
 )
+from cdc_assets_tests.syncs import converge, mirror_rows, sync_all
 
 SAVEPOINT = (
     "BEGIN; INSERT INTO t VALUES (-1, 'a'); SAVEPOINT s; INSERT INTO t VALUES (-2, 'b');"

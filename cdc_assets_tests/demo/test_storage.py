@@ -11,7 +11,7 @@ import dagster as dg
 
 from cdc_assets.demo.live import make_storage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_programs_that_start_at_once_find_the_storage_made(tmp_path: Path) -> None:
