@@ -134,4 +134,78 @@ class SyncFinished:
         return tuple(table for table in self.tables if table.error is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class BucketBackfilled:
+    """A part of a table is in the warehouse as it is on the source, and durable.
+
+    Attributes:
+        bucket: Its name; empty for a whole table, or a part that a predicate chose.
+        low: The key behind which the range starts, one text per key column, where the key may be
+            shown (no column of it is text) and the range has a start.
+        high: The key with which the range ends, likewise.
+        rows_inserted: Rows that the warehouse lacked.
+        rows_changed: Rows that were other ones there.
+        rows_removed: Rows that the source does not have any more.
+        lsn: The mirror equals the source at it.
+        nbytes: What was read, in the source's text or binary form.
+    """
+
+    table: TableName
+    bucket: str
+    low: tuple[str, ...] | None
+    high: tuple[str, ...] | None
+    rows_read: int
+    rows_inserted: int
+    rows_changed: int
+    rows_removed: int
+    lsn: LSN
+    seconds: float
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BucketCompared:
+    """How a part of a mirror differs from the source at one LSN."""
+
+    bucket: str
+    at_lsn: LSN
+    source_rows: int
+    warehouse_rows: int
+    missing: int = 0  # rows that the warehouse lacks
+    extra: int = 0  # rows that the source does not have
+    different: int = 0  # rows that are other ones
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.missing or self.extra or self.different)
+
+
+@dataclass(frozen=True, slots=True)
+class TableCompared:
+    """Whether a mirror equals its source.
+
+    Attributes:
+        at_lsn: From each bucket's own LSN up to this one, both ends had the same changes.
+        columns: Names of columns that differ somewhere.
+        keys: Of up to 20 rows that differ, only where no column of the key is text.
+        repaired: Whether the buckets that differed were backfilled.
+    """
+
+    table: TableName
+    at_lsn: LSN
+    buckets: tuple[BucketCompared, ...]
+    columns: tuple[str, ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
+    repaired: bool = False
+    seconds: float = 0.0
+
+    @property
+    def equal(self) -> bool:
+        """Whether no bucket differs."""
+        return all(bucket.equal for bucket in self.buckets)
+
+
+BackfillEvent = ChunkCopied | WindowApplied | TableFailed | BucketBackfilled
+ReconcileEvent = ChunkCopied | WindowApplied | BucketBackfilled | TableCompared
 SyncEvent = ChunkCopied | WindowApplied | TableFailed | SyncFinished

@@ -11,10 +11,10 @@ from cdc_assets.config.model import (
     DuckDBConfig,
     HealthConfig,
     PipelineConfig,
+    ReconcileConfig,
     Schedule,
     ScheduleConfig,
     SourceConfig,
-    TableConfig,
     WarehouseConfig,
     WindowConfig,
 )
@@ -26,14 +26,17 @@ from cdc_assets.config.project import (
     read_environment,
 )
 from cdc_assets.config.reading import find_pipeline, load_config, parse_config, read_pipeline
+from cdc_assets.config.tables import BackfillConfig, TableConfig
 
 __all__ = [
     "COMPONENT_TYPE",
     "DEFAULT_SCHEDULE",
+    "BackfillConfig",
     "Document",
     "DuckDBConfig",
     "HealthConfig",
     "PipelineConfig",
+    "ReconcileConfig",
     "Schedule",
     "ScheduleConfig",
     "SourceConfig",

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     SecretStr,
@@ -20,6 +18,8 @@ from pydantic import (
 )
 
 from cdc_assets.config.cron import EVERY_MINUTE, checked_cron, checked_timezone, longest_gap
+from cdc_assets.config.strict import Strict
+from cdc_assets.config.tables import TableConfig, checked_tables
 from cdc_assets.config.variables import EnvironmentVariable, FromEnvironment, read_variable
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName, nearest
@@ -28,32 +28,6 @@ COMPONENT_TYPE = "cdc_assets.PostgresCdcComponent"
 DEFAULT_MAX_WAL_BYTES = 268_435_456
 MIN_MAX_WAL_BYTES = 1_048_576
 MIN_MAX_MEMORY_BYTES = 134_217_728
-
-# Keys that the design fixes and that a later version understands.
-LATER_KEYS = frozenset({"mask", "columns", "where", "enrich", "transform"})
-LATER_KEEPS = frozenset({"changes", "history"})
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-def _mirror_alone(keep: list[str]) -> list[str]:
-    later = [kept for kept in keep if kept in LATER_KEEPS]
-    if later:
-        raise ValueError(f"{later[0]!r} is not supported by this version yet, only 'mirror' is")
-    if keep != ["mirror"]:
-        raise ValueError("expected [mirror]")
-    return keep
-
-
-def _table_name(text: str) -> str:
-    name = TableName.parse(text)
-    if name.schema.casefold() in ("_cdc", "pg_catalog", "information_schema"):
-        raise ValueError(f"schema {name.schema!r} can't be replicated: the name is reserved")
-    if name.schema.casefold() == "main" and name.name.casefold().startswith("_cdc_"):
-        raise ValueError("a table of schema 'main' can't have a name that starts with '_cdc_'")
-    return str(name)
 
 
 def _slot_name(text: str) -> str:
@@ -72,7 +46,7 @@ def _dsn_kind(value: object) -> str:
     return "Variable" if isinstance(value, (dict, EnvironmentVariable)) else "Literal"
 
 
-class SourceConfig(_Strict):
+class SourceConfig(Strict):
     """The Postgres end: where it is, and its slot and publication."""
 
     dsn: Annotated[
@@ -122,7 +96,7 @@ class SourceConfig(_Strict):
         return value
 
 
-class DuckDBConfig(_Strict):
+class DuckDBConfig(Strict):
     """A DuckDB file; a relative path starts at the project's root."""
 
     path: Annotated[
@@ -170,7 +144,7 @@ def _normal(path: str) -> Path:
     return Path(os.path.normpath(Path(path).expanduser()))
 
 
-class WarehouseConfig(_Strict):
+class WarehouseConfig(Strict):
     """The warehouse's end."""
 
     duckdb: Annotated[
@@ -182,42 +156,7 @@ class WarehouseConfig(_Strict):
     ]
 
 
-class TableConfig(_Strict):
-    """One replicated table."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: object) -> object:
-        if isinstance(value, str):
-            wanted = f"expected a mapping: write '- source: {value}'"
-            raise ValueError(wanted)  # noqa: TRY004 - pydantic reports no other kind
-        return value
-
-    source: Annotated[
-        str,
-        AfterValidator(_table_name),
-        Field(
-            description="The table as Postgres' catalog spells it, with its schema; a part with a"
-            " dot in it stands in double quotes.",
-            examples=["public.orders", 'sales."order.items"'],
-        ),
-    ]
-    keep: Annotated[
-        list[str],
-        AfterValidator(_mirror_alone),
-        Field(
-            description="What is kept of it: `mirror`, the table's current rows.",
-            examples=[["mirror"]],
-        ),
-    ] = ["mirror"]
-
-    @property
-    def name(self) -> TableName:
-        """The source table."""
-        return TableName.parse(self.source)
-
-
-class WindowConfig(_Strict):
+class WindowConfig(Strict):
     """How much one window may read."""
 
     max_wal_bytes: Annotated[
@@ -231,7 +170,7 @@ class WindowConfig(_Strict):
     ] = DEFAULT_MAX_WAL_BYTES
 
 
-class ScheduleConfig(_Strict):
+class ScheduleConfig(Strict):
     """When syncs start; a text alone is the cron expression."""
 
     cron: Annotated[
@@ -278,7 +217,33 @@ Schedule = Annotated[
 DEFAULT_SCHEDULE = ScheduleConfig(cron=EVERY_MINUTE)
 
 
-class HealthConfig(_Strict):
+class ReconcileConfig(Strict):
+    """When mirrors are compared with the source, and how much of them."""
+
+    schedule: Annotated[
+        ScheduleConfig,
+        BeforeValidator(
+            _schedule, json_schema_input_type=str | EnvironmentVariable | ScheduleConfig
+        ),
+        Field(
+            description="When mirrors are compared with the source: a cron expression in UTC, or in"
+            " a time zone.",
+            examples=["0 3 * * *"],
+        ),
+    ]
+    sample: Annotated[
+        float,
+        FromEnvironment,
+        Field(
+            gt=0,
+            le=1,
+            description="Which share of the rows is compared each time, another one every time.",
+            examples=[0.1],
+        ),
+    ] = 1.0
+
+
+class HealthConfig(Strict):
     """From where on the slot's health is reported: past it a warning, past twice of it an error."""
 
     lag_bytes: Annotated[
@@ -321,20 +286,7 @@ class HealthConfig(_Strict):
     ] = 3600
 
 
-def _tables(tables: list[TableConfig]) -> list[TableConfig]:
-    seen: dict[tuple[str, str], str] = {}
-    for table in tables:
-        other = seen.setdefault(table.name.folded, table.source)
-        if other != table.source:
-            raise ValueError(
-                f"{other!r} and {table.source!r} are one name in a warehouse that ignores case"
-            )
-    if len(seen) < len(tables):
-        raise ValueError("a table is listed twice")
-    return tables
-
-
-class PipelineConfig(_Strict):
+class PipelineConfig(Strict):
     """One slot, one publication, one warehouse and its tables."""
 
     name: Annotated[
@@ -373,7 +325,7 @@ class PipelineConfig(_Strict):
             description="The tables that are replicated.",
             examples=[[{"source": "public.customers"}, {"source": "public.orders"}]],
         ),
-        AfterValidator(_tables),
+        AfterValidator(checked_tables),
     ]
     window: Annotated[
         WindowConfig,
@@ -382,6 +334,13 @@ class PipelineConfig(_Strict):
             examples=[{"max_wal_bytes": DEFAULT_MAX_WAL_BYTES}],
         ),
     ] = WindowConfig()
+    reconcile: Annotated[
+        ReconcileConfig | None,
+        Field(
+            description="When mirrors are compared with the source; null for never.",
+            examples=[{"schedule": "0 3 * * *", "sample": 0.1}],
+        ),
+    ] = None
     health: Annotated[
         HealthConfig,
         Field(
@@ -445,6 +404,10 @@ class PipelineConfig(_Strict):
         """Where copies for readers are put, if any."""
         publish = self.warehouse.duckdb.publish
         return None if publish is None else self.root / Path(publish).expanduser()
+
+    def table(self, name: TableName) -> TableConfig:
+        """Give the config of one of the tables."""
+        return next(table for table in self.tables if table.name == name)
 
     def select(self, names: list[str]) -> tuple[TableName, ...]:
         """Find tables by the names that a user typed.

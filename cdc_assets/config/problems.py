@@ -8,16 +8,15 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from cdc_assets.config.model import (
-    LATER_KEYS,
     DuckDBConfig,
     HealthConfig,
     PipelineConfig,
     ScheduleConfig,
     SourceConfig,
-    TableConfig,
     WarehouseConfig,
     WindowConfig,
 )
+from cdc_assets.config.tables import LATER_KEYS, TableConfig
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest

@@ -20,6 +20,7 @@ from cdc_assets.config import (
     Document,
     HealthConfig,
     PipelineConfig,
+    ReconcileConfig,
     Schedule,
     SourceConfig,
     TableConfig,
@@ -52,6 +53,7 @@ _Source = TypeAliasType("_Source", SourceConfig)
 _Warehouse = TypeAliasType("_Warehouse", WarehouseConfig)
 _Tables = TypeAliasType("_Tables", list[TableConfig])
 _Window = TypeAliasType("_Window", WindowConfig)
+_Reconcile = TypeAliasType("_Reconcile", ReconcileConfig | None)
 _Health = TypeAliasType("_Health", HealthConfig)
 _Schedule = TypeAliasType("_Schedule", Schedule)
 
@@ -81,6 +83,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     warehouse: Annotated[_Warehouse, _AS_WRITTEN]
     tables: Annotated[_Tables, _AS_WRITTEN]
     window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
+    reconcile: Annotated[_Reconcile, _AS_WRITTEN] = None
     health: Annotated[_Health, _AS_WRITTEN] = HealthConfig()
     schedule: Annotated[_Schedule, _AS_WRITTEN] = DEFAULT_SCHEDULE
     translation: _OfTable | None = None

@@ -1,0 +1,132 @@
+"""What a config may say of one table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cdc_assets.config.strict import Strict
+from cdc_assets.identifiers import TableName
+
+DEFAULT_BUCKETS = 8
+
+# Keys that the design fixes and that a later version understands.
+LATER_KEYS = frozenset({"mask", "columns", "where", "enrich", "transform"})
+LATER_KEEPS = frozenset({"changes", "history"})
+
+
+def _mirror_alone(keep: list[str]) -> list[str]:
+    later = [kept for kept in keep if kept in LATER_KEEPS]
+    if later:
+        raise ValueError(f"{later[0]!r} is not supported by this version yet, only 'mirror' is")
+    if keep != ["mirror"]:
+        raise ValueError("expected [mirror]")
+    return keep
+
+
+def _table_name(text: str) -> str:
+    name = TableName.parse(text)
+    if name.schema.casefold() in ("_cdc", "pg_catalog", "information_schema"):
+        raise ValueError(f"schema {name.schema!r} can't be replicated: the name is reserved")
+    if name.schema.casefold() == "main" and name.name.casefold().startswith("_cdc_"):
+        raise ValueError("a table of schema 'main' can't have a name that starts with '_cdc_'")
+    return str(name)
+
+
+class BackfillConfig(Strict):
+    """How a table is copied: the first time, and whenever somebody asks for it."""
+
+    buckets: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Into how many ranges of keys the table is cut: the partitions of its"
+            " backfill.",
+            examples=[DEFAULT_BUCKETS],
+        ),
+    ] = DEFAULT_BUCKETS
+    max_rows_per_second: Annotated[
+        Annotated[int, Field(gt=0)] | None,
+        Field(
+            description="How fast the source is read at the most; null for as fast as it goes.",
+            examples=[20_000],
+        ),
+    ] = None
+    first: Annotated[
+        Literal["sync", "wait"],
+        Field(
+            description="Who makes the first copy: the next sync, or a backfill, which the table"
+            " waits for.",
+            examples=["wait"],
+        ),
+    ] = "sync"
+
+    @property
+    def bucket_names(self) -> tuple[str, ...]:
+        """The buckets, `00` and so on, in the order of their keys."""
+        width = max(2, len(str(self.buckets - 1)))
+        return tuple(f"{at:0{width}}" for at in range(self.buckets))
+
+
+class TableConfig(Strict):
+    """One replicated table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        if isinstance(value, str):
+            wanted = f"expected a mapping: write '- source: {value}'"
+            raise ValueError(wanted)  # noqa: TRY004 - pydantic reports no other kind
+        return value
+
+    source: Annotated[
+        str,
+        AfterValidator(_table_name),
+        Field(
+            description="The table as Postgres' catalog spells it, with its schema; a part with a"
+            " dot in it stands in double quotes.",
+            examples=["public.orders", 'sales."order.items"'],
+        ),
+    ]
+    keep: Annotated[
+        list[str],
+        AfterValidator(_mirror_alone),
+        Field(
+            description="What is kept of it: `mirror`, the table's current rows.",
+            default_factory=lambda: ["mirror"],
+            examples=[["mirror"]],
+        ),
+    ]
+
+    backfill: Annotated[
+        BackfillConfig,
+        Field(
+            description="How the table is copied, the first time and whenever it is asked for.",
+            examples=[{"buckets": 8, "first": "wait"}],
+        ),
+    ] = BackfillConfig()
+
+    @property
+    def name(self) -> TableName:
+        """The source table."""
+        return TableName.parse(self.source)
+
+
+def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:
+    """Check that no two are one table.
+
+    Raises:
+        ValueError: Two are.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for table in tables:
+        other = seen.setdefault(table.name.folded, table.source)
+        if other != table.source:
+            raise ValueError(
+                f"{other!r} and {table.source!r} are one name in a warehouse that ignores case"
+            )
+    if len(seen) < len(tables):
+        raise ValueError("a table is listed twice")
+    return tables
