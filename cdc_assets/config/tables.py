@@ -95,10 +95,9 @@ class TableConfig(Strict):
         AfterValidator(_mirror_alone),
         Field(
             description="What is kept of it: `mirror`, the table's current rows.",
-            default_factory=lambda: ["mirror"],
             examples=[["mirror"]],
         ),
-    ]
+    ] = Field(default_factory=lambda: ["mirror"])
 
     backfill: Annotated[
         BackfillConfig,
