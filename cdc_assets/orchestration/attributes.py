@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dagster as dg
 from dagster.components import AssetAttributesModel
 from dagster.components.resolved.core_models import OpSpec
 from pydantic import BaseModel, GetJsonSchemaHandler, RootModel, ValidationError
@@ -20,9 +21,6 @@ from pydantic_core import CoreSchema
 from cdc_assets.config import PipelineConfig, config_error, parse_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
-
-if TYPE_CHECKING:
-    from cdc_assets.orchestration.component import PostgresCdcComponent
 
 JsonSchema = dict[str, Any]
 
@@ -49,7 +47,7 @@ _OP: Mapping[str, tuple[str, object]] = {
 
 
 @cache
-def attributes_model(component_type: type[PostgresCdcComponent]) -> type[BaseModel]:
+def attributes_model(component_type: type[dg.Resolvable]) -> type[BaseModel]:
     """Make the model that Dagster reads a component's `attributes:` with."""
 
     class Attributes(RootModel[dict[str, Any]]):
@@ -62,7 +60,7 @@ def attributes_model(component_type: type[PostgresCdcComponent]) -> type[BaseMod
     return Attributes
 
 
-def attributes_schema(component_type: type[PostgresCdcComponent]) -> JsonSchema:
+def attributes_schema(component_type: type[dg.Resolvable]) -> JsonSchema:
     """Describe `attributes:` as a JSON schema without references.
 
     A key that is not known is refused by listing the known ones: that is as close as a schema
@@ -94,7 +92,7 @@ def _own_schema(key: str) -> JsonSchema:
 
 
 def read_attributes(
-    component_type: type[PostgresCdcComponent],
+    component_type: type[dg.Resolvable],
     attributes: Mapping[str, Any],
     *,
     root: Path,
@@ -113,7 +111,7 @@ def read_attributes(
     Raises:
         ConfigError: With every problem in `problems`.
     """
-    added = component_type.model_fields.keys() - PipelineConfig.model_fields.keys()
+    added = component_type.model().model_fields.keys() - PipelineConfig.model_fields.keys()
     own = {key: value for key, value in attributes.items() if key not in added}
     problems: list[str] = []
     try:

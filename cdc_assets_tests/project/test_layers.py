@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import cdc_assets
@@ -54,6 +55,19 @@ def test_imports_run_downward_only() -> None:
         if LAYERS[target.split(".")[1]] > LAYERS[part]
     ]
     assert upward == []
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not in functions either, nor for types alone: no part is understood before another then."""
+    known: dict[str, set[str]] = {}
+    for path, _, target in imports():
+        module = ".".join(("cdc_assets", *path.relative_to(PACKAGE).with_suffix("").parts))
+        known.setdefault(module, set()).add(target)
+
+    order = TopologicalSorter(
+        {module: targets & known.keys() for module, targets in known.items()}
+    )
+    order.prepare()
 
 
 def test_source_and_warehouse_do_not_know_each_other() -> None:
