@@ -64,9 +64,7 @@ def test_no_modules_import_each_other() -> None:
         module = ".".join(("cdc_assets", *path.relative_to(PACKAGE).with_suffix("").parts))
         known.setdefault(module, set()).add(target)
 
-    order = TopologicalSorter(
-        {module: targets & known.keys() for module, targets in known.items()}
-    )
+    order = TopologicalSorter({module: targets & known.keys() for module, targets in known.items()})
     order.prepare()
 
 
