@@ -16,7 +16,7 @@ import adbc_driver_manager
 import pyarrow as pa
 
 from cdc_assets import waits
-from cdc_assets.changes.shape import SourceColumn, TableShape
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, quote, quote_literal
 from cdc_assets.lsn import LSN
@@ -25,14 +25,9 @@ from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import LOCK_TIMEOUT_SECONDS, table_errors, translated
 from cdc_assets.source.ordering import compare, compared_as, key_columns, order_by
 from cdc_assets.source.published import below
+from cdc_assets.source.texts import text_of
 
 _LOCK_NOT_AVAILABLE = "55P03"
-# Types whose cast to text is their output function, so it is the stream's text. Others (bool,
-# char(n), inet, …) have a cast of their own and take the slower `format`, which calls the output
-# function of any type.
-_CASTS_BY_OUTPUT = frozenset(
-    {17, 20, 21, 23, 25, 114, 700, 701, 1043, 1082, 1083, 1114, 1184, 1186, 1700, 2950, 3802}
-)
 _SOURCE = "source"  # the table's alias
 
 
@@ -127,7 +122,7 @@ class SnapshotReader:
         tail: str,
         keep_keys: bool,
     ) -> Iterator[Chunk]:
-        columns = ", ".join(_text(column) for column in shape.columns)
+        columns = ", ".join(text_of(column, quote(column.name)) for column in shape.columns)
         # a plain table's children are tables of their own in a publication
         relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
         with translated(self._slot), table_errors(table.name):
@@ -250,14 +245,6 @@ def _declaration(shape: TableShape) -> str:
         for column in shape.columns
     )
     return f"{shape.oid}{','.join(columns)}"
-
-
-def _text(column: SourceColumn) -> str:
-    name = quote(column.name)
-    if column.type_oid in _CASTS_BY_OUTPUT:
-        return f"{name}::text"
-    # IS NOT NULL is not true of a composite with a null field
-    return f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END"
 
 
 def _bound(shape: TableShape, key: tuple[str, ...]) -> list[str]:

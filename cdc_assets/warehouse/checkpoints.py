@@ -14,6 +14,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.warehouse.base import Checkpoint, LastTransaction
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.plans import BucketPlans
 
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS {schema};
@@ -44,6 +45,13 @@ CREATE TABLE IF NOT EXISTS {schema}.warehouse (id UUID NOT NULL);
 INSERT INTO {schema}.warehouse SELECT uuid() WHERE NOT EXISTS (FROM {schema}.warehouse);
 CREATE TABLE IF NOT EXISTS {schema}.content (stamp UUID NOT NULL);
 INSERT INTO {schema}.content SELECT uuid() WHERE NOT EXISTS (FROM {schema}.content);
+CREATE TABLE IF NOT EXISTS {schema}.buckets (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    bounds VARCHAR NOT NULL,
+    key VARCHAR NOT NULL,
+    planned_at TIMESTAMP WITH TIME ZONE NOT NULL
+);
 """
 
 
@@ -182,8 +190,10 @@ class Checkpoints:
                 )
 
     def forget(self, table: TableName) -> None:
-        """Remove a table's checkpoint and fences."""
+        """Remove all that is kept of a table."""
         self.forget_checkpoint(table)
+        if self._exists("buckets"):
+            BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
 
     def forget_checkpoint(self, table: TableName) -> None:

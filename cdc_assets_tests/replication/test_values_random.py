@@ -18,6 +18,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.operations.removal import forget_tables
 from cdc_assets_tests.conftest import make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.random_values import typed_value, values
 from cdc_assets_tests.slices import cut_small
 from cdc_assets_tests.syncs import converge
 from cdc_assets_tests.values import KINDS, TYPES_SQL
@@ -25,46 +26,6 @@ from cdc_assets_tests.values import KINDS, TYPES_SQL
 # A row of more than 1600 columns is impossible, of these some 70 is not
 COLUMNS = {f"c{number}": kind for number, kind in enumerate(KINDS)}
 TABLE = [TableName("public", "wide")]
-
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
-INTEGER = st.integers(-(2**63), 2**63 - 1)
-# Values that a type can hold beyond its listed ones, as text
-MORE: dict[str, st.SearchStrategy[str]] = {
-    "bigint": INTEGER.map(str),
-    "integer": st.integers(-(2**31), 2**31 - 1).map(str),
-    "text": TEXT,
-    "bytea": st.binary(max_size=40).map(lambda value: "\\x" + value.hex()),
-    "double precision": st.floats().map(repr),
-    "real": st.floats(width=32).map(repr),
-    "numeric": st.decimals(allow_nan=False, allow_infinity=False).map(str),
-    "numeric(10,2)": st.decimals(-99_999_999, 99_999_999, places=2).map(str),
-    "numeric(38,0)": st.integers(-(10**38) + 1, 10**38 - 1).map(str),
-    "timestamp": st.integers(-211_800_000_000, 9_224_000_000_000).map(
-        lambda seconds: f"epoch {seconds}"
-    ),
-    "date": st.integers(-2_440_587, 2_145_000_000).map(lambda days: f"day {days}"),
-    "uuid": st.uuids().map(str),
-    "time": st.times().map(str),
-    "text[]": st.lists(st.one_of(st.none(), TEXT), max_size=4).map(lambda parts: _array(parts)),
-    "bigint[]": st.lists(INTEGER, max_size=4).map(
-        lambda numbers: "{" + ",".join(map(str, numbers)) + "}"
-    ),
-    "bit(5)": st.integers(0, 31).map(lambda number: f"{number:05b}"),
-}
-
-
-def _array(parts: list[str | None]) -> str:
-    escaped = [
-        "NULL" if part is None else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        for part in parts
-    ]
-    return "{" + ",".join(escaped) + "}"
-
-
-@st.composite
-def values(draw: st.DrawFn, kind_type: str, listed: tuple[str, ...]) -> str | None:
-    choices = [st.none(), st.sampled_from([text for text in listed if len(text) < 4000])]
-    return draw(st.one_of(*choices, *([MORE[kind_type]] if kind_type in MORE else [])))
 
 
 @dataclass(frozen=True)
@@ -89,7 +50,7 @@ def statements(draw: st.DrawFn) -> Statement:
     if op == "insert":
         chosen = draw(st.lists(st.sampled_from(chosen), min_size=10, max_size=40, unique=True))
     kinds = {name: COLUMNS[name] for name in chosen}
-    texts = {name: draw(values(kind.type, kind.texts)) for name, kind in kinds.items()}
+    texts = {name: draw(values(kind)) for name, kind in kinds.items()}
     key, other = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     return Statement(op, key, other, texts, draw(st.booleans()))
 
@@ -112,7 +73,10 @@ class Wide:
 
     def _execute(self, connection: psycopg.Connection, statement: Statement) -> None:
         texts = {"big": "x" * 3000 if statement.key % 2 else "", **statement.texts}
-        typed = [_typed(name, text) for name, text in texts.items()]
+        typed = [
+            ("%s::text", text) if name == "big" else typed_value(COLUMNS[name].type, text)
+            for name, text in texts.items()
+        ]
         names, parameters = list(texts), [parameter for _, parameter in typed]
         expressions = [expression for expression, _ in typed]
         key, other = statement.key, statement.other
@@ -137,17 +101,6 @@ class Wide:
                 sql = f"UPDATE wide SET {', '.join(['n = n + 1', *assignments])} WHERE id = {key}"
                 parameters = parameters[1:]
         connection.execute(cast("LiteralString", sql), parameters or None)
-
-
-def _typed(name: str, text: str | None) -> tuple[str, str | None]:
-    if name == "big":
-        return "%s::text", text
-    kind = COLUMNS[name].type
-    if text is not None and text.startswith("epoch "):
-        return f"(timestamp '1970-01-01' + %s::text::interval)::{kind}", text[6:] + " seconds"
-    if text is not None and text.startswith("day "):
-        return "date '1970-01-01' + %s::text::int", text[4:]
-    return f"%s::text::{kind}", text
 
 
 @pytest.fixture(scope="module")
