@@ -97,6 +97,8 @@ class TableResult:
     warehouse_table: str  # "schema.table"
     first_commit: datetime | None = None  # of the changes that this run applied, UTC
     last_commit: datetime | None = None
+    # missing before its copy, waiting where a backfill is to make it, copying until it is in place
+    phase: str = "streaming"
     error: CdcError | None = None
     left_out: tuple[str, ...] = ()  # generated columns of the source that the stream does not bring
     comment: str = ""  # on the source's table

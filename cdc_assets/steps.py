@@ -12,6 +12,8 @@ Step = Literal[
     "chunk_read",
     "chunk_staged",
     "chunk_committed",
+    "copy_staged",
+    "copy_placed",
     "window_read",
     "table_applied",
     "before_commit",

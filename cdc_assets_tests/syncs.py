@@ -41,6 +41,14 @@ def converge(database: ScratchDatabase, config: PipelineConfig) -> SyncFinished:
     return finished
 
 
+def has_mirror(config: PipelineConfig, table: str) -> bool:
+    """Whether a table has a mirror that a reader would find."""
+    name = TableName.parse(table)
+    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
+        sql = "SELECT 1 FROM duckdb_tables() WHERE (schema_name, table_name) = (?, ?)"
+        return bool(warehouse.execute(sql, (name.schema, name.name)).fetchall())
+
+
 def mirror_rows(config: PipelineConfig, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
     """Read a mirror, sorted."""
     with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import DELETE, INSERT, TRUNCATE, UPDATE, Bytes, Ints, Transactions
 from cdc_assets.pgoutput.tuples import UNCHANGED, Field
-from cdc_assets.pgoutput.values import UnfitValueError, decode_field
+from cdc_assets.pgoutput.values import UnfitValueError, cut_text, decode_field
 from cdc_assets.progress import ChangeCounts
 
 Mask = NDArray[np.bool_]
@@ -41,6 +42,9 @@ class ChangeBatch:
         old_rows: Row numbers, ascending.
         fenced_new: Per row, whether a fence keeps the new key's row as it is.
         fenced_old: Likewise for the old key.
+        xids: Per row, of its transaction, 32 bits.
+        new_key_text: The new key of rows that lack a value, one text array of n per key column;
+            empty where nobody asked for it.
         nbytes: Size of the messages behind it.
     """
 
@@ -53,6 +57,8 @@ class ChangeBatch:
     old_rows: Ints
     fenced_new: Mask
     fenced_old: Mask
+    xids: Ints
+    new_key_text: list[pa.Array]
     nbytes: int
 
     def __len__(self) -> int:
@@ -85,7 +91,38 @@ class ChangeBatch:
             old_rows=self.old_rows[old] - start,
             fenced_new=self.fenced_new[rows],
             fenced_old=self.fenced_old[rows],
+            xids=self.xids[rows],
+            new_key_text=[texts[rows] for texts in self.new_key_text],
         )
+
+    def keep(self, mask: Mask) -> ChangeBatch:
+        """Leave out rows; without fences."""
+        if mask.all():
+            return self.unfenced()
+        rows, place = pa.array(np.flatnonzero(mask)), np.cumsum(mask) - 1
+        old = mask[self.old_rows]
+        nothing = np.zeros(int(mask.sum()), dtype=bool)
+        return replace(
+            self,
+            ops=self.ops[mask],
+            end_lsn=self.end_lsn[mask],
+            commit_micros=self.commit_micros[mask],
+            columns=[column.take(rows) for column in self.columns],
+            unchanged={
+                at: lacks[mask] for at, lacks in self.unchanged.items() if lacks[mask].any()
+            },
+            old_key=[column.filter(pa.array(old)) for column in self.old_key],
+            old_rows=place[self.old_rows[old]],
+            fenced_new=nothing,
+            fenced_old=nothing,
+            xids=self.xids[mask],
+            new_key_text=[texts.take(rows) for texts in self.new_key_text],
+        )
+
+    def unfenced(self) -> ChangeBatch:
+        """Give the same changes for somewhere where no fence stands."""
+        nothing = np.zeros(len(self), dtype=bool)
+        return replace(self, fenced_new=nothing, fenced_old=nothing)
 
 
 def type_changes(
@@ -94,6 +131,7 @@ def type_changes(
     shape: TableShape,
     *,
     fenced: tuple[Mask, Mask] | None = None,
+    with_key_text: bool = False,
 ) -> ChangeBatch:
     """Decode a relation's changes into typed columns.
 
@@ -102,6 +140,7 @@ def type_changes(
         transactions: In commit order, end_lsn known.
         shape: The relation's columns, in its order.
         fenced: `fenced_new` and `fenced_old`, if there are fences.
+        with_key_text: Whether the keys of rows that lack a value are to be kept as text.
 
     Raises:
         UnfitColumnError: A value that its column's type can't hold.
@@ -129,8 +168,31 @@ def type_changes(
         old_rows=raw.old_rows,
         fenced_new=fenced_new,
         fenced_old=fenced_old,
+        xids=transactions.xid[raw.transactions],
+        new_key_text=_lacking_keys(raw, new, shape) if with_key_text else [],
         nbytes=raw.nbytes,
     )
+
+
+def lacking(fields: list[Field]) -> Mask:
+    """Find the rows that did not carry all of their values."""
+    lacks: Mask = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
+    return lacks
+
+
+def key_texts(fields: list[Field], shape: TableShape, raw: RawChanges) -> list[pa.Array]:
+    """Cut the keys of all rows out of their messages, one text array per key column."""
+    buffer = raw.messages.buffer
+    chosen = (fields[at] for at in shape.key_indexes if fields)
+    return [pc.cast(cut_text(field, buffer), pa.string()) for field in chosen]
+
+
+def _lacking_keys(raw: RawChanges, new: list[Field], shape: TableShape) -> list[pa.Array]:
+    lacks = lacking(new)
+    if not lacks.any():
+        return [pa.nulls(len(lacks), pa.string())] * len(shape.key)
+    wanted = pa.array(lacks)
+    return [pc.if_else(wanted, texts, None) for texts in key_texts(new, shape, raw)]
 
 
 def _decode(
@@ -212,6 +274,8 @@ def concatenate(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         ),
         fenced_new=np.concatenate([batch.fenced_new for batch in batches]),
         fenced_old=np.concatenate([batch.fenced_old for batch in batches]),
+        xids=np.concatenate([batch.xids for batch in batches]),
+        new_key_text=_join_columns([batch.new_key_text for batch in batches]),
         nbytes=sum(batch.nbytes for batch in batches),
     )
 

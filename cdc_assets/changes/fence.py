@@ -1,4 +1,4 @@
-"""Fences: how a range of keys that was read by itself and the stream are made to agree."""
+"""Fences: how rows that were read by themselves and the stream are made to agree."""
 
 from __future__ import annotations
 
@@ -52,40 +52,36 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A range of keys that was read by itself, ahead of the stream.
+    """One row of a mirror that was read by itself, ahead of the stream.
 
-    The stream skips, for keys in the range, the transactions that `snapshot` already saw. Past
-    `lsn`, taken after the snapshot, no such transaction can come any more.
-
-    Attributes:
-        low: The range starts behind this key, or at it with `low_inclusive`; None: at the first.
-        high: The range ends with this key; None: with the last.
+    The stream skips, for this key, the transactions that `snapshot` already saw. Past `lsn`, taken
+    after the snapshot, no such transaction can come any more.
     """
 
-    low: KeyText | None
-    high: KeyText | None
-    low_inclusive: bool
+    key: KeyText
     snapshot: Snapshot
     lsn: LSN
 
 
-def point_fence(key: KeyText, snapshot: Snapshot, lsn: LSN) -> Fence:
-    """Fence one key."""
-    return Fence(key, key, low_inclusive=True, snapshot=snapshot, lsn=lsn)
+@dataclass(frozen=True, slots=True)
+class ChunkFence:
+    """Rows of a stage that were read together, ahead of the stream.
 
-
-def shown_everywhere(fences: Sequence[Fence], xids: Ints) -> NDArray[np.bool_]:
-    """Find transactions that the fences keep out whatever the key.
-
-    Those are seen by all chunks of a copy of the whole table: ranges that follow one another from
-    the first key to the last.
+    Which rows they are is told by the rows: they carry `lsn` and no commit time. For them the
+    stream skips the transactions that `snapshot` already saw; past `lsn` none can come any more.
     """
-    chunks = [fence for fence in fences if not fence.low_inclusive]
-    ends = [chunk.high for chunk in chunks]
-    starts = [chunk.low for chunk in chunks]
-    if not chunks or starts != [None, *ends[:-1]] or ends[-1] is not None:
-        return np.zeros(len(xids), dtype=bool)
+
+    snapshot: Snapshot
+    lsn: LSN
+
+
+def shown_by_all(fences: Sequence[ChunkFence], xids: Ints) -> NDArray[np.bool_]:
+    """Say for each xid whether every one of some chunks has seen it.
+
+    Chunks of one LSN can't be told apart by their rows. What only some of them have seen is applied
+    again, from the first such change of a row on: that ends in the same row.
+    """
     shown: NDArray[np.bool_] = np.logical_and.reduce(
-        [chunk.snapshot.shows(xids) for chunk in chunks]
+        [fence.snapshot.shows(xids) for fence in fences]
     )
     return shown

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch
-from cdc_assets.changes.compact import Compacted, Events
+from cdc_assets.changes.compact import NOWHERE, Compacted, Events
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.pgoutput.messages import Ints
 
@@ -28,8 +28,10 @@ class Lookup:
         rows: The rows to write, null where a value is to be taken.
         keys: Under which key the old row stands: one array per key column.
         wanted: Per column that has any, a boolean array: take this row's value.
+        changes: Which change of the batch each row is of.
     """
 
+    changes: Ints
     rows: pa.Table
     keys: list[pa.Array]
     wanted: dict[str, pa.Array]
@@ -52,11 +54,14 @@ def build_rows(
     chosen = sources[:, needs_mirror]
     rows = _table(batch, compacted.rows[needs_mirror], list(chosen), shape)
     # what one row lacks was all in one old row, so any column's event gives its key
-    event = pa.array(-1 - chosen.min(axis=0))
+    at = chosen.min(axis=0)
+    nowhere = at == NOWHERE
+    event = pa.array(np.where(nowhere, 0, -1 - at), mask=nowhere if nowhere.any() else None)
     wanted = {
         shape.names[fill.column]: pa.array(chosen[fill.column] < 0) for fill in compacted.fills
     }
-    return complete, Lookup(rows, [key.take(event) for key in events.keys], wanted)
+    keys = [key.take(event) for key in events.keys]
+    return complete, Lookup(compacted.rows[needs_mirror], rows, keys, wanted)
 
 
 def _table(batch: ChangeBatch, rows: Ints, sources: list[Ints], shape: TableShape) -> pa.Table:

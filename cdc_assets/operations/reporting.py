@@ -57,8 +57,14 @@ def _table_row(table: TableResult) -> tuple[str, ...]:
         str(table.table),
         *(f"{number:,}" for number in numbers),
         f"{table.row_count:,}",
-        str(table.confirmed_lsn) + (" FAILED" if table.error else ""),
+        str(table.confirmed_lsn) + _remark(table),
     )
+
+
+def _remark(table: TableResult) -> str:
+    if table.error:
+        return " FAILED"
+    return "" if table.phase == "streaming" else f" {table.phase}"
 
 
 def finished_as_json(event: SyncFinished) -> dict[str, Any]:
@@ -82,6 +88,7 @@ def finished_as_json(event: SyncFinished) -> dict[str, Any]:
 def _table_as_json(table: TableResult) -> dict[str, Any]:
     return {
         "table": str(table.table),
+        "phase": table.phase,
         "start_lsn": str(table.start_lsn),
         "confirmed_lsn": str(table.confirmed_lsn),
         "confirmed_lsn_int": int(table.confirmed_lsn),

@@ -40,8 +40,11 @@ from cdc_assets.progress import (
     WindowApplied,
 )
 from cdc_assets.waits import listening
+from cdc_assets.wording import counted
 
 PROGRESS_SECONDS = 10.0
+# A run that copies ends, so that what it brought is told; the next one goes on
+COPY_SECONDS = 60.0
 
 RunEvent = dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetMaterialization
 
@@ -85,7 +88,13 @@ def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> I
     broke_off: CdcError | None = None
     try:
         with (
-            closing(sync(assets.config, tables=None if every_table else tables)) as events,
+            closing(
+                sync(
+                    assets.config,
+                    tables=None if every_table else tables,
+                    copy_seconds=COPY_SECONDS,
+                )
+            ) as events,
             listening(context.log.info),
         ):
             for event in events:
@@ -189,6 +198,8 @@ class _Run:
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={"cdc/error": reason, **found})
+            elif result.phase != "streaming":
+                yield self._not_there_yet(result)
             elif self._tells_of_quiet_tables():
                 yield self._source_told(result)
                 yield self._quiet(result)
@@ -198,6 +209,15 @@ class _Run:
         slot = self._told.get(self._assets.slot)
         asked = bool(self._context.run.asset_selection)
         return asked or (slot is not None and slot.is_in_another_hour)
+
+    def _not_there_yet(self, result: TableResult) -> dg.AssetObservation:
+        copied = counted(result.counts.copied, "row")
+        return dg.AssetObservation(
+            self._assets.mirrors[result.table],
+            description="waits for its backfill"
+            if result.phase == "waiting"
+            else f"is being copied: {copied} more in this run, the next one goes on",
+        )
 
     def _quiet(self, result: TableResult) -> dg.AssetObservation:
         key = self._assets.mirrors[result.table]
@@ -236,7 +256,11 @@ class _Run:
         return dg.MaterializeResult(asset_key=key, metadata=found, data_version=version)
 
     def _to_materialize(self, finished: SyncFinished) -> list[TableResult]:
-        synced = [result for result in finished.tables if result.error is None]
+        synced = [
+            result
+            for result in finished.tables
+            if result.error is None and result.phase == "streaming"
+        ]
         if finished.failed:
             return synced
         quiet = [result for result in synced if not result.changed]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
-from cdc_assets.changes.compact import behind_last_truncate, compact, events_of
-from cdc_assets.changes.fence import shown_everywhere
-from cdc_assets.changes.rows import build_rows
+from cdc_assets.changes.compact import Events, behind_last_truncate, compact, events_of
+from cdc_assets.changes.fence import ChunkFence, shown_by_all
+from cdc_assets.changes.rows import Lookup, build_rows
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import (
     ReplicaIdentityError,
@@ -28,7 +29,7 @@ from cdc_assets.replication.fencing import keep_out
 from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, refusals_of
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import LastTransaction, Write
+from cdc_assets.warehouse.base import Checkpoint, Copy, LastTransaction, Write
 
 APPLY_BYTES = 64 * 1024 * 1024
 
@@ -179,14 +180,22 @@ class WindowApplier:
     def _take_changes(self, raw: RawChanges, transactions: Transactions) -> None:
         table = raw.table
         checkpoint = self.session.checkpoints[table]
-        raw = raw.keep(self._is_news(raw, transactions, checkpoint.lsn))
+        raw = raw.keep(self._is_news(raw, transactions, checkpoint))
         if not len(raw.ops):
             return
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
         _check_shape(raw, checkpoint.shape, first_lsn)
         try:
-            masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
-            batch = type_changes(raw, transactions, checkpoint.shape, fenced=masks)
+            masks = None
+            if checkpoint.phase == "streaming":
+                masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
+            batch = type_changes(
+                raw,
+                transactions,
+                checkpoint.shape,
+                fenced=masks,
+                with_key_text=bool(self.session.copies_of(table)),
+            )
         except UnfitColumnError as error:
             lsn = LSN(error.end_lsn or first_lsn)
             raise unfit_value(table, error.column, error.wanted, lsn) from error
@@ -196,37 +205,94 @@ class WindowApplier:
         self._pending.setdefault(table, []).append(batch)
         self._pending_bytes += batch.nbytes
 
-    def _is_news(self, raw: RawChanges, transactions: Transactions, applied: LSN) -> Mask:
-        """Find the rows that are not in the mirror yet for certain.
+    def _is_news(self, raw: RawChanges, transactions: Transactions, checkpoint: Checkpoint) -> Mask:
+        """Find the rows that are not in the warehouse yet for certain.
 
         The others are not even decoded: what a copy has seen may have been of another shape, or
         have held a value that had to be corrected before the table could be copied.
         """
-        fences = self.session.fences.get(raw.table, [])
-        news = ~shown_everywhere(fences, transactions.xid[raw.transactions])
-        return news & (transactions.end_lsn[raw.transactions] > applied)
+        news: Mask = transactions.end_lsn[raw.transactions] > checkpoint.lsn
+        if checkpoint.phase == "copying":
+            for copy in self.session.copies_of(raw.table):
+                news &= ~copy.baseline.shows(transactions.xid[raw.transactions])
+        return news
 
     def _flush_table(self, table: TableName) -> None:
         batches = self._pending.pop(table, [])
         if not batches:
             return
+        batch = concatenate(batches)
+        if self.session.checkpoints[table].phase == "streaming":
+            self._write_mirror(table, batch)
+        for copy in self.session.copies_of(table):
+            write_stage(self.session, copy, batch)
+        reached("table_applied")
+
+    def _write_mirror(self, table: TableName, batch: ChangeBatch) -> None:
         shape = self.session.checkpoints[table].shape
-        batch, truncated = behind_last_truncate(concatenate(batches))
+        batch, truncated = behind_last_truncate(batch)
         events = events_of(batch, shape)
-        compacted = compact(batch, events)
-        inserted, looked_up = build_rows(batch, events, compacted, shape)
-        write = Write(
-            truncated_at=None if truncated is None else LSN(truncated),
-            deleted=compacted.keys,
-            standing=compacted.standing,
-            inserted=inserted,
-            looked_up=looked_up,
-        )
+        write, _ = _write_of(batch, events, truncated, shape)
         with refusals_of(table):
             wrong = self.session.mirrors.write(table, shape, write)
         if wrong:
             raise _differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
-        reached("table_applied")
+
+
+def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
+    """Apply a batch to a copy: to the rows that it has, and to those that it will read.
+
+    What a chunk has seen is kept out of the rows that it brought. A change to a row that is not
+    there yet writes it; if it lacks a value, the row is read by itself before the copy ends.
+    """
+    shape = session.checkpoints[copy.table].shape
+    batch = batch.keep(~copy.baseline.shows(batch.xids))
+    batch, truncated = behind_last_truncate(batch)
+    fences = session.chunk_fences[copy.table, copy.part]
+    events = _without_brought(session, copy, batch, events_of(batch, shape), fences)
+    write, looked_up = _write_of(batch, events, truncated, shape)
+    lacking = session.stages.write(copy.stage, shape, write)
+    if looked_up is not None and lacking.any() and not copy.predicate:
+        rows = pa.array(looked_up.changes[lacking])
+        texts = (text.take(rows).to_pylist() for text in batch.new_key_text)
+        session.copy_state.add_gaps(copy, list(zip(*texts, strict=True)))
+
+
+def _write_of(
+    batch: ChangeBatch, events: Events, truncated: int | None, shape: TableShape
+) -> tuple[Write, Lookup | None]:
+    compacted = compact(batch, events)
+    inserted, looked_up = build_rows(batch, events, compacted, shape)
+    write = Write(
+        truncated_at=None if truncated is None else LSN(truncated),
+        deleted=compacted.keys,
+        standing=compacted.standing,
+        inserted=inserted,
+        looked_up=looked_up,
+    )
+    return write, looked_up
+
+
+def _without_brought(
+    session: Session, copy: Copy, batch: ChangeBatch, events: Events, fences: list[ChunkFence]
+) -> Events:
+    """Leave out events of transactions that the chunk has seen which brought the key's row."""
+    xids = batch.xids[events.rows]
+    lsns = {fence.lsn for fence in fences}
+    shown = {
+        int(lsn): shown_by_all([fence for fence in fences if fence.lsn == lsn], xids)
+        for lsn in lsns
+    }
+    if not shown or not len(asked := np.flatnonzero(np.logical_or.reduce(list(shown.values())))):
+        return events
+    keys = [key.take(pa.array(asked)) for key in events.keys]
+    shape = session.checkpoints[copy.table].shape
+    places, of = session.stages.brought(copy.stage, shape, keys, lsns)
+    out = np.zeros(len(events), dtype=bool)
+    for lsn, seen in shown.items():
+        rows = asked[places[of == lsn]]
+        out[rows] |= seen[rows]
+    return events.keep(~out)
 
 
 def _differing_mirror(table: TableName, rows: int, lsn: LSN) -> TableError:

@@ -34,7 +34,14 @@ def compare(session: Session) -> None:
         **_keys_made_anew(session),
         **_not_brought(session),
         **_gone_changes(session),
-        **altered_mirrors(session.mirrors, session.checkpoints),
+        **altered_mirrors(session.mirrors, _streaming(session)),
+    }
+
+
+def _streaming(session: Session) -> dict[TableName, Checkpoint]:
+    """Give the checkpoints of mirrors that go on; another one's copy starts over if need be."""
+    return {
+        table: point for table, point in session.checkpoints.items() if point.phase == "streaming"
     }
 
 
@@ -69,7 +76,7 @@ def _describe(identity: WalIdentity) -> str:
 def _gone_changes(session: Session) -> dict[TableName, CdcError]:
     """Find tables whose next changes the slot can't give any more."""
     confirmed = session.slot.confirmed_lsn
-    gone = [table for table, point in session.checkpoints.items() if confirmed > point.lsn]
+    gone = [table for table, point in _streaming(session).items() if confirmed > point.lsn]
     every = len(gone) == len(session.config.table_names)
     return {
         table: SlotAheadOfCheckpointError(
@@ -110,7 +117,7 @@ def _gone_tables(session: Session) -> dict[TableName, CdcError]:
     """Find tables that have been dropped or got another name since they were copied."""
     found = {
         table: gone_problem(session.control, session.catalog, table, point.shape.oid)
-        for table, point in session.checkpoints.items()
+        for table, point in _streaming(session).items()
     }
     return {table: problem for table, problem in found.items() if problem is not None}
 
@@ -120,7 +127,7 @@ def _keys_made_anew(session: Session) -> dict[TableName, CdcError]:
     sources = session.catalog.tables
     return {
         table: error
-        for table, point in session.checkpoints.items()
+        for table, point in _streaming(session).items()
         if table in sources
         and (sources[table].shape.oid, sources[table].shape.key)
         == (point.shape.oid, point.shape.key)
@@ -161,7 +168,7 @@ def _not_brought(session: Session) -> dict[TableName, CdcError]:
     """Find mirrors with a generated column that the stream does not bring, or not any more."""
     return {
         table: error
-        for table, point in session.checkpoints.items()
+        for table, point in _streaming(session).items()
         if (source := session.catalog.tables.get(table)) is not None
         and set(point.shape.names) & set(source.left_out)
         and (error := shape_error(session, table)) is not None

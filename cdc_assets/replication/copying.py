@@ -1,21 +1,26 @@
-"""The first copy of a table, chunk by chunk, while the source goes on.
+"""Copies of tables, chunk by chunk, while the source and the stream go on.
 
-Progress is safe because a chunk's rows, its fence and the key it reached commit together: a crash
-loses at most the chunk that was being copied, and the next run goes on behind the last one. The
-table's checkpoint stays at the LSN from which the slot will give its changes, taken before the
-first chunk was read; the stream is applied once the last chunk is in.
+A chunk is a range of places in the table's file. It goes into a stage beside the mirror, and from
+then on the stage gets every change that the stream brings. Progress is safe because a chunk's rows,
+its fence and the place it reached commit together: a crash loses the chunk that was being read.
+
+Why nothing is missed: a row that nobody has written since the baseline lies in one place, and is
+read with it. One that was written since is on the stream, and a chunk that has read it already
+keeps out what its snapshot saw (`applying`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_assets.changes.fence import Fence, Snapshot
+from cdc_assets.changes.buckets import Bucket
+from cdc_assets.changes.fence import ChunkFence, Snapshot
 from cdc_assets.changes.rows import ADDED_COLUMNS
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionError
@@ -25,85 +30,328 @@ from cdc_assets.pages import page
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.session import Session, recopy_hint, refusals_of
-from cdc_assets.source.catalog import read_catalog
+from cdc_assets.source.buckets import in_bucket
+from cdc_assets.source.catalog import SourceTable, read_catalog
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
-from cdc_assets.source.snapshot import Chunk, SnapshotReader
+from cdc_assets.source.snapshot import PLACES, Chunk, SnapshotReader
 from cdc_assets.source.standby import require_standbys
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import Checkpoint
+from cdc_assets.warehouse.base import Checkpoint, Copy, Differences, MadeBy
 
-CHUNK_ROWS = 100_000
+CHUNK_ROWS = 250_000
 # A chunk is one warehouse transaction, and what a crash repeats
 CHUNK_BYTES = 256 * 1024 * 1024
-_FIRST_CHUNK_ROWS = 1_000
+CHUNK_SECONDS = 5.0
+# How long chunks are read until the stream is applied again
+TURN_SECONDS = 10.0
+_FIRST_PLACES = 16 * PLACES
+_GROWTH = 16
+_GAP_ROWS = 10_000
+_RESTARTS = 3
+WHERE = "where"
 
 
-def copy_table(session: Session, reader: SnapshotReader, table: TableName) -> Iterator[ChunkCopied]:
-    """Copy what is still missing of a table; an event per durable chunk.
+def stage_name(table: TableName, part: str) -> TableName:
+    """Name the table in the warehouse that a part of a table is copied to."""
+    return TableName(table.schema, f"{table.name}__cdc_copy" + (f"_{part}" if part else ""))
+
+
+def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_by: MadeBy) -> None:
+    """Begin a copy that will take the mirror's place; the mirror stands still from now on.
 
     Raises:
-        TableError: This table can't be copied.
-        CdcError: The source or the warehouse refuses.
+        TableError: The table can't be copied.
     """
-    if table not in session.checkpoints:
-        _require_published_changes(session, table)
-    number, limit = 0, min(_FIRST_CHUNK_ROWS, CHUNK_ROWS)
-    while (checkpoint := session.checkpoints.get(table)) is None or checkpoint.phase == "copying":
-        number += 1
-        started = time.monotonic()
-        chunk = _copy_chunk(session, reader, table, checkpoint, limit=limit)
-        reached("chunk_committed")
-        yield ChunkCopied(table, number, chunk.rows, time.monotonic() - started)
-        if chunk.rows:
-            limit = min(CHUNK_ROWS, 1 + CHUNK_BYTES * chunk.rows // chunk.nbytes)
+    _require_published_changes(session, table)
+    source = session.source_table(table)
+    copy = _surveyed(session, reader, table, made_by)
+    checkpoint = Checkpoint(
+        table=table,
+        lsn=session.slot.confirmed_lsn,
+        phase="copying",
+        shape=source.shape,
+        identity=session.identity,
+    )
+    with session.mirrors.transaction():
+        for earlier in session.copies_of(table):
+            session.drop_copy(earlier)
+        session.state.drop_fences(table)
+        session.put(checkpoint)
+        _put_up(session, copy, source.shape)
+    session.fences.pop(table, None)
 
 
-def _copy_chunk(
+def begin_beside(
     session: Session,
     reader: SnapshotReader,
     table: TableName,
-    checkpoint: Checkpoint | None,
     *,
-    limit: int,
-) -> Chunk:
-    source = session.source_table(table)
-    if checkpoint is None:
-        checkpoint = Checkpoint(
-            table=table,
-            lsn=session.slot.confirmed_lsn,
-            phase="copying",
-            shape=source.shape,
-            identity=session.identity,
-        )
-    _refuse_altered(table, checkpoint.shape.altered_to(source.shape))
-    after = checkpoint.copied_to
-    with (
-        session.mirrors.transaction(),
-        reader.read_range(source, checkpoint.shape, after=after, limit=limit) as chunk,
-    ):
-        reached("chunk_read")
-        if table not in session.checkpoints:
-            session.mirrors.create(table, checkpoint.shape)
-        for rows in decoded(chunk, checkpoint.shape, table):
-            with refusals_of(table):
-                session.mirrors.insert(table, rows)
-        wait_until_flushed(session.control, chunk.lsn)
-        require_standbys(session.control, session.config.source.slot, table, chunk.lsn)
-        is_last = chunk.rows < limit
-        if is_last:  # behind the last chunk's snapshot: before it, a later alteration is not seen
-            _refuse_altered(table, _altered_since(session, table, checkpoint.shape))
-        high = None if is_last else chunk.last_key
-        fence = Fence(after, high, False, Snapshot.parse(chunk.snapshot), chunk.lsn)
-        session.state.add_fence(table, fence)
+    part: str = "",
+    bucket: Bucket | None = None,
+    predicate: str = "",
+) -> None:
+    """Begin a copy of a part of a table whose mirror goes on.
+
+    Raises:
+        TableError: The table can't be read.
+    """
+    copy = _surveyed(session, reader, table, "backfill")
+    copy = replace(
+        copy, part=part, stage=stage_name(table, part), bucket=bucket, predicate=predicate
+    )
+    with session.mirrors.transaction():
+        _put_up(session, copy, session.checkpoints[table].shape)
+
+
+def _surveyed(session: Session, reader: SnapshotReader, table: TableName, made_by: MadeBy) -> Copy:
+    baseline, files, places = reader.survey(session.source_table(table))
+    return Copy(
+        table=table,
+        part="",
+        stage=stage_name(table, ""),
+        made_by=made_by,
+        bucket=None,
+        predicate="",
+        baseline=baseline,
+        files=files,
+        next_place=0,
+        end_place=places,
+    )
+
+
+def _put_up(session: Session, copy: Copy, shape: TableShape) -> None:
+    session.copy_state.forget(copy)
+    session.copy_state.write(copy)
+    session.stages.create(copy.stage, shape)
+    session.copies[copy.table, copy.part] = copy
+    session.chunk_fences[copy.table, copy.part] = []
+
+
+def put_in_place(session: Session, copy: Copy) -> Differences:
+    """End a copy that is as of its table's checkpoint: the mirror's part becomes what it is.
+
+    Only rows that differ are written, where the mirror can take them; else the copy takes its place
+    as a whole.
+
+    Returns:
+        How the mirror differed.
+    """
+    checkpoint = session.checkpoints[copy.table]
+    with session.mirrors.transaction(), refusals_of(copy.table):
+        if _fits(session, copy, checkpoint):
+            found = session.stages.settle(copy, checkpoint.shape)
+        else:
+            found = session.stages.replace(copy)
+        placed = replace(checkpoint, phase="streaming", error="")
+        if checkpoint.phase == "copying":
+            session.state.write(placed)
+        session.drop_copy(copy)
         session.state.renew_stamp()
-        written = replace(
-            checkpoint, copied_to=chunk.last_key, phase="streaming" if is_last else "copying"
+        reached("copy_staged")
+    session.checkpoints[copy.table] = placed
+    reached("copy_placed")
+    return found
+
+
+def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
+    """Whether the mirror is one into which single rows of the copy can be written."""
+    if checkpoint.phase == "streaming":
+        return True
+    if not session.mirrors.exists(copy.table):
+        return False
+    if session.mirrors.altered({copy.table: checkpoint.shape}):
+        return False
+    # of another server, or of a later state of this one: a truncation would pass them over
+    return session.stages.newest_lsn(copy.table) <= checkpoint.lsn
+
+
+def compare(session: Session, copy: Copy) -> Differences:
+    """End a copy that is as of its table's checkpoint, and only say how the mirror differs."""
+    with session.mirrors.transaction():
+        found = session.stages.compare(copy, session.checkpoints[copy.table].shape)
+        session.drop_copy(copy)
+    return found
+
+
+def is_settled(session: Session, copy: Copy) -> bool:
+    """Whether a copy is as of its table's checkpoint, as the mirror is."""
+    lsn = session.checkpoints[copy.table].lsn
+    of_chunks = [fence.lsn for fence in session.chunk_fences[copy.table, copy.part]]
+    of_rows = [fence.lsn for fence in session.fences.get(copy.table, [])]
+    return (
+        copy.is_read
+        and max([*of_chunks, *of_rows], default=lsn) <= lsn
+        and not session.copy_state.gaps(copy, 1)
+    )
+
+
+class Copying:
+    """Reads the chunks of one copy.
+
+    Args:
+        session: The run's; it is asked anew for the copy at every step.
+        reader: For this copy alone while it is read.
+        table: Which copy,
+        part: and of which part of the table.
+        rows_per_second: How fast the source is read at the most.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        reader: SnapshotReader,
+        table: TableName,
+        *,
+        part: str = "",
+        rows_per_second: int | None = None,
+    ) -> None:
+        self._session, self._reader, self._rate = session, reader, rows_per_second
+        self._table, self._part = table, part
+        self._places, self._number, self._restarts = min(_FIRST_PLACES, CHUNK_ROWS), 0, 0
+        self.rests_until = 0.0  # of the monotonic clock
+
+    @property
+    def copy(self) -> Copy:
+        """The copy as it is durable."""
+        return self._session.copies[self._table, self._part]
+
+    def chunks(self, seconds: float) -> Iterator[ChunkCopied]:
+        """Read chunks for so long, or until it is time to rest; an event per durable chunk.
+
+        Raises:
+            TableError: This table can't be copied.
+            CdcError: The source or the warehouse refuses.
+        """
+        ends = time.monotonic() + seconds
+        while not self.copy.is_read and self.rests_until <= time.monotonic():
+            started = time.monotonic()
+            before = self.copy.rows
+            chunk = self._copy_chunk()
+            if chunk is None:
+                continue
+            reached("chunk_committed")
+            took = time.monotonic() - started
+            self._number += 1
+            self._adapt(chunk, took)
+            yield ChunkCopied(self._table, self._number, self.copy.rows - before, took)
+            if time.monotonic() >= ends:
+                return
+
+    def rest(self) -> None:
+        """Wait as long as the source is to be spared."""
+        time.sleep(max(0.0, self.rests_until - time.monotonic()))
+
+    def _adapt(self, chunk: Chunk, seconds: float) -> None:
+        """Choose how many places the next chunk has."""
+        most_rows = min(CHUNK_ROWS, self._rate or CHUNK_ROWS)
+        factor = min(
+            float(_GROWTH),
+            most_rows / max(1, chunk.rows),
+            CHUNK_BYTES / max(1, chunk.nbytes),
+            CHUNK_SECONDS / max(seconds, 0.001),
         )
-        session.state.write(written)
-        reached("chunk_staged")
-    session.checkpoints[table] = written
-    session.fences.setdefault(table, []).append(fence)
-    return chunk
+        self._places = max(1, int(self._places * factor))
+        if self._rate:
+            self.rests_until = time.monotonic() + max(0.0, chunk.rows / self._rate - seconds)
+
+    def _copy_chunk(self) -> Chunk | None:
+        """Copy one chunk; None where the table's rows lie in other files, and it starts over."""
+        session, copy = self._session, self.copy
+        shape, source = session.checkpoints[copy.table].shape, session.source_table(copy.table)
+        places = range(copy.next_place, min(copy.next_place + self._places, copy.end_place))
+        with session.mirrors.transaction(), self._read(places) as chunk:
+            reached("chunk_read")
+            if chunk.files == copy.files:
+                self._put(copy, shape, chunk)
+                copy = replace(
+                    copy,
+                    next_place=places.stop,
+                    rows=copy.rows + chunk.rows,
+                    nbytes=copy.nbytes + chunk.nbytes,
+                )
+                session.copy_state.write(copy)
+            if copy.is_read:  # behind the last chunk's snapshot: a later alteration is seen
+                self._refuse_altered(shape)
+            reached("chunk_staged")
+        if chunk.files != copy.files:
+            self._start_over(source)
+            return None
+        session.copies[copy.table, copy.part] = copy
+        session.chunk_fences[copy.table, copy.part].append(
+            ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
+        )
+        return chunk
+
+    def _read(self, places: range) -> AbstractContextManager[Chunk]:
+        session, copy = self._session, self.copy
+        shape = session.checkpoints[copy.table].shape
+        return self._reader.read_places(
+            session.source_table(copy.table), shape, places, condition=_chosen(copy, shape)
+        )
+
+    def _put(self, copy: Copy, shape: TableShape, chunk: Chunk) -> None:
+        session = self._session
+        for rows in decoded(chunk, shape, copy.table):
+            session.stages.put(copy.stage, shape, rows)
+        wait_until_flushed(session.control, chunk.lsn)
+        require_standbys(session.control, session.config.source.slot, copy.table, chunk.lsn)
+        fence = ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
+        session.copy_state.add_fence(copy, fence)
+
+    def _start_over(self, source: SourceTable) -> None:
+        """Read all places again: a rewrite or a vacuum has moved the rows.
+
+        What was seen before the first chunk stays what every chunk has seen.
+        """
+        self._restarts += 1
+        if self._restarts > _RESTARTS:
+            raise TableError(
+                f"table {str(source.name)!r} can't be copied: its rows are moved to other files "
+                "again and again",
+                table=str(source.name),
+                hint="the next sync goes on; let VACUUM FULL, CLUSTER and TRUNCATE rest meanwhile",
+            )
+        session = self._session
+        _, files, places = self._reader.survey(source)
+        copy = replace(self.copy, files=files, next_place=0, end_place=places, rows=0)
+        with session.mirrors.transaction():
+            session.copy_state.write(copy)
+        session.copies[copy.table, copy.part] = copy
+
+    def _refuse_altered(self, shape: TableShape) -> None:
+        publication = self._session.config.source.publication
+        found = read_catalog(self._session.control, publication, [self._table]).tables
+        if self._table not in found:
+            raise _altered_while_copied(self._table, "it is not there any more")
+        if altered := shape.altered_to(found[self._table].shape):
+            raise _altered_while_copied(self._table, altered)
+
+    def close_gaps(self) -> int:
+        """Read the rows that a change has left without a value; how many keys there were.
+
+        They are a chunk of their own, with a fence of its own.
+        """
+        session, copy = self._session, self.copy
+        shape, source = session.checkpoints[copy.table].shape, session.source_table(copy.table)
+        keys = session.copy_state.gaps(copy, _GAP_ROWS)
+        if not keys:
+            return 0
+        condition = _chosen(copy, shape)
+        with (
+            session.mirrors.transaction(),
+            self._reader.read_keys(source, shape, keys, condition=condition) as chunk,
+        ):
+            self._put(copy, shape, chunk)
+            session.copy_state.close_gaps(copy, keys)
+        session.chunk_fences[copy.table, copy.part].append(
+            ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
+        )
+        return len(keys)
+
+
+def _chosen(copy: Copy, shape: TableShape) -> str:
+    """Write which rows of the source are the copy's part."""
+    return in_bucket(shape, copy.bucket) if copy.bucket else copy.predicate
 
 
 def _require_published_changes(session: Session, table: TableName) -> None:
@@ -124,28 +372,12 @@ def _require_published_changes(session: Session, table: TableName) -> None:
     )
 
 
-def _altered_since(session: Session, table: TableName, copied: TableShape) -> str:
-    """Say what became of a table since its first chunk that makes its chunks unlike one another."""
-    publication = session.config.source.publication
-    source = read_catalog(session.control, publication, [table]).tables.get(table)
-    if source is None:
-        return "it is not there any more"
-    if altered := copied.altered_to(source.shape):
-        return altered
-    return "a column's values were rewritten" if copied.rewritten_to(source.shape) else ""
-
-
-def _refuse_altered(table: TableName, altered: str) -> None:
-    if altered:
-        raise _altered_while_copied(table, altered)
-
-
 def _altered_while_copied(table: TableName, altered: str) -> SchemaChangeError:
     """Say that a table's copy can't be finished."""
     return SchemaChangeError(
         f"table {str(table)!r} was altered while it was copied: {altered}",
         table=str(table),
-        hint=recopy_hint(table),
+        hint="the next sync copies it anew",
     )
 
 

@@ -146,6 +146,8 @@ class Drain:
         for table in behind:
             if session.fences.get(table):
                 session.state.drop_fences(table, lsn)
+            for copy in session.copies_of(table):
+                session.copy_state.drop_fences(copy, lsn)
 
     def _advanced(self, lsn: LSN, last: LastTransaction | None) -> None:
         """Take over into the session what is durable now."""
@@ -156,6 +158,9 @@ class Drain:
             )
             fences = self.session.fences.get(table, [])
             self.session.fences[table] = [fence for fence in fences if fence.lsn > lsn]
+            for copy in self.session.copies_of(table):
+                of = self.session.chunk_fences[table, copy.part]
+                of[:] = [fence for fence in of if fence.lsn > lsn]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Keeps out of the mirrors what a chunk's own read has already seen."""
+"""Keeps out of the mirrors what a read of single rows has already seen."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_assets.changes.batch import Mask, UnfitColumnError, complete_fields
+from cdc_assets.changes.batch import (
+    Mask,
+    UnfitColumnError,
+    complete_fields,
+    key_texts,
+    lacking,
+)
 from cdc_assets.changes.compact import group_numbers
-from cdc_assets.changes.fence import Fence, KeyText, Snapshot, point_fence
+from cdc_assets.changes.fence import Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
-from cdc_assets.pgoutput.tuples import UNCHANGED, Field
-from cdc_assets.pgoutput.values import UnfitValueError, cut_text, decode_text
+from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.replication.copying import decoded
 from cdc_assets.replication.session import Session, refusals_of
-from cdc_assets.source.connection import table_errors
-from cdc_assets.source.fences import fenced
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import require_standbys
@@ -54,12 +57,12 @@ def keep_out(
     """
     table = raw.table
     shape = session.checkpoints[table].shape
-    enters = _lacking(raw.new) & (raw.ops == INSERT)
+    enters = lacking(raw.new) & (raw.ops == INSERT)
     if not session.fences.get(table) and not enters.any():
         return None
     fields = complete_fields(raw, shape)
-    lacks = _lacking(fields)
-    new_keys, old_keys = _texts(fields, shape, raw), _texts(raw.old, shape, raw)
+    lacks = lacking(fields)
+    new_keys, old_keys = key_texts(fields, shape, raw), key_texts(raw.old, shape, raw)
     xids = transactions.xid[raw.transactions]
     while True:
         new, old = _fenced(session, table, new_keys, xids), np.zeros(len(xids), dtype=bool)
@@ -73,39 +76,22 @@ def keep_out(
         _read_anew(session, table, sorted(keys))
 
 
-def _lacking(fields: list[Field]) -> Mask:
-    lacks: Mask = np.logical_or.reduce([field.kinds == UNCHANGED for field in fields])
-    return lacks
-
-
 def _fenced(session: Session, table: TableName, keys: list[pa.Array], xids: Ints) -> Mask:
-    shape, fences = session.checkpoints[table].shape, session.fences.get(table, [])
-    chunks = [fence for fence in fences if not fence.low_inclusive]
-    points = [fence for fence in fences if fence.low_inclusive]
-    out = np.zeros(len(xids), dtype=bool)
-    if chunks:
-        with table_errors(table):
-            out |= fenced(session.control, shape, chunks, keys=keys, xids=xids)
-    if points:
-        asked = np.flatnonzero(keys[0].is_valid().to_numpy(zero_copy_only=False))
-        texts = [key.take(pa.array(asked)) for key in keys]
-        out[asked] |= _fenced_by_points(shape, points, texts, xids[asked])
-    return out
-
-
-def _fenced_by_points(
-    shape: TableShape, points: list[Fence], keys: list[pa.Array], xids: Ints
-) -> Mask:
     """Compare as the mirror does: of two keys that Postgres calls equal it may hold both."""
-    texts = zip(*(point.low or () for point in points), strict=True)
-    own = [pa.array(column, pa.string()) for column in texts]
-    both = [pa.concat_arrays([mine, theirs]) for mine, theirs in zip(own, keys, strict=True)]
-    numbers = group_numbers(_typed(shape, both))
-    of_point, of_key = numbers[: len(points)], numbers[len(points) :]
+    shape, fences = session.checkpoints[table].shape, session.fences.get(table, [])
     out = np.zeros(len(xids), dtype=bool)
-    for snapshot in {point.snapshot for point in points}:
-        mine = of_point[[point.snapshot == snapshot for point in points]]
-        out |= np.isin(of_key, mine) & snapshot.shows(xids)
+    asked = np.flatnonzero(keys[0].is_valid().to_numpy(zero_copy_only=False))
+    if not fences or not len(asked):
+        return out
+    texts = [key.take(pa.array(asked)) for key in keys]
+    columns = zip(*(fence.key for fence in fences), strict=True)
+    fenced = [pa.array(column, pa.string()) for column in columns]
+    both = [pa.concat_arrays([mine, theirs]) for mine, theirs in zip(fenced, texts, strict=True)]
+    numbers = group_numbers(_typed(shape, both))
+    of_fence, of_key = numbers[: len(fences)], numbers[len(fences) :]
+    for snapshot in {fence.snapshot for fence in fences}:
+        mine = of_fence[[fence.snapshot == snapshot for fence in fences]]
+        out[asked] |= np.isin(of_key, mine) & snapshot.shows(xids[asked])
     return out
 
 
@@ -117,12 +103,6 @@ def _typed(shape: TableShape, keys: list[pa.Array]) -> list[pa.Array]:
         except UnfitValueError as error:
             raise UnfitColumnError(column.name, error.wanted) from error
     return typed
-
-
-def _texts(fields: list[Field], shape: TableShape, raw: RawChanges) -> list[pa.Array]:
-    buffer = raw.messages.buffer
-    chosen = (fields[at] for at in shape.key_indexes if fields)
-    return [pc.cast(cut_text(field, buffer), pa.string()) for field in chosen]
 
 
 def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
@@ -143,6 +123,6 @@ def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
         wait_until_flushed(session.control, chunk.lsn)
         require_standbys(session.control, slot, table, chunk.lsn)
         fenced_keys, snapshot = sorted({*keys, *chunk.keys}), Snapshot.parse(chunk.snapshot)
-        session.state.add_point_fences(table, fenced_keys, snapshot, chunk.lsn)
-        points = [point_fence(key, snapshot, chunk.lsn) for key in fenced_keys]
-        session.fences.setdefault(table, []).extend(points)
+        session.state.add_fences(table, fenced_keys, snapshot, chunk.lsn)
+        fences = [Fence(key, snapshot, chunk.lsn) for key in fenced_keys]
+        session.fences.setdefault(table, []).extend(fences)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
 
 from cdc_assets import waits
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import WarehouseBusyError
+from cdc_assets.errors import ReplicationError, WarehouseBusyError, WarehouseMemoryError
 from cdc_assets.replication.comparing import compare, refuse_passed
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.session import Session
@@ -20,9 +22,12 @@ from cdc_assets.source.preflight import publication_problems, server_problems
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_identity, read_slot, wait_until_free
 from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.copies import Copies
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
 from cdc_assets.warehouse.memory import FIRST_BYTES
+from cdc_assets.warehouse.stages import Stages
 
+Event = TypeVar("Event")
 _WAREHOUSE_POLL_SECONDS = 0.1  # an attempt to open a file costs more than a question
 
 
@@ -77,12 +82,57 @@ def wait_for_mirrors(config: PipelineConfig, memory_bytes: int | None) -> DuckDB
     return opened[0]
 
 
+def in_sessions(
+    config: PipelineConfig,
+    work: Callable[[Session], Iterator[Event]],
+    *,
+    is_done: Callable[[], bool] = lambda: True,
+    locked: Callable[[int], None] = lambda _pid: None,
+    copies_anew: bool = False,
+    takes_turns: bool = False,
+) -> Generator[Event]:
+    """Work in one session, and in another one while there is more to do.
+
+    Where the warehouse lacked memory, the work goes on in a session that gives it more.
+
+    Raises:
+        CdcError: Nothing can be replicated, or both ends can't be used any more; what was given out
+            stays durable.
+    """
+    memory_bytes: int | None = None
+    while True:
+        try:
+            with open_session(
+                config,
+                memory_bytes=memory_bytes,
+                locked=locked,
+                copies_anew=copies_anew,
+                takes_turns=takes_turns,
+            ) as session:
+                yield from work(session)
+        except WarehouseMemoryError as error:
+            if error.next_bytes is None:
+                raise
+            memory_bytes = error.next_bytes
+        except MemoryError as error:
+            raise ReplicationError(
+                "the machine that runs this has no memory left for it",
+                hint="nothing is lost: give it more, or run less beside it; long values take most, "
+                "and a column list of the publication leaves them out",
+            ) from error
+        else:
+            if is_done():
+                return
+
+
 @contextmanager
 def open_session(
     config: PipelineConfig,
     *,
     memory_bytes: int | None = None,
     locked: Callable[[int], None] = lambda _pid: None,
+    copies_anew: bool = False,
+    takes_turns: bool = False,
 ) -> Iterator[Session]:
     """Open both ends, take the pipeline's lock and check them against each other.
 
@@ -93,6 +143,8 @@ def open_session(
         config: The pipeline.
         memory_bytes: What the warehouse may use at first; by default little, or as much as was
             found to be needed before.
+        copies_anew: Whether tables that can't go on are no hindrance, as they are to be copied.
+        takes_turns: Whether syncs go first, and may wait for this session to let go.
         locked: Called when the lock is taken, before the warehouse is opened, with the pid of the
             session on the source that holds it.
 
@@ -103,7 +155,7 @@ def open_session(
     """
     conninfo, slot = conninfo_of(config), config.source.slot
     with connect(conninfo) as control, translated(slot):
-        lock_pipeline(control, slot)
+        lock_pipeline(control, slot, takes_turns=takes_turns)
         locked(control.info.backend_pid)
         for problem in server_problems(control):
             raise problem
@@ -120,7 +172,7 @@ def open_session(
             if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
                 catalog = read_catalog(control, config.source.publication, config.table_names)
             session = _compared(config, conninfo, control, mirrors, served, catalog)
-            if len(session.failed) == len(config.table_names):
+            if len(session.failed) == len(config.table_names) and not copies_anew:
                 raise next(iter(session.failed.values()))
             if served is None:
                 refuse_passed(session)
@@ -131,7 +183,7 @@ def open_session(
                 mark_served(control, slot, state.warehouse_id())
             mirrors.allow_memory(state.memory_bytes())
             _keep_memory_bytes(session)
-            session.fences = {table: state.read_fences(table) for table in session.checkpoints}
+            _read_progress(session)
             yield session
             mirrors.write_log()
             _keep_memory_bytes(session)
@@ -185,7 +237,9 @@ def _compared(
         conninfo=conninfo,
         control=control,
         mirrors=mirrors,
+        stages=Stages(mirrors),
         state=state,
+        copy_state=Copies(mirrors, config.name),
         identity=read_identity(control, slot),
         slot=read_slot(control, slot),
         catalog=catalog,
@@ -193,6 +247,21 @@ def _compared(
     )
     compare(session)
     return session
+
+
+def _read_progress(session: Session) -> None:
+    """Read what is under way: rows that were read ahead of the stream, and copies."""
+    state = session.state
+    session.checkpoints = {
+        table: replace(point, phase=now.phase)
+        for table, point in session.checkpoints.items()
+        if (now := state.read().get(table))
+    }
+    session.fences = {table: state.read_fences(table) for table in session.checkpoints}
+    for copy in session.copy_state.read():
+        if copy.table in session.checkpoints:
+            session.copies[copy.table, copy.part] = copy
+            session.chunk_fences[copy.table, copy.part] = session.copy_state.fences(copy)
 
 
 def _keep_memory_bytes(session: Session) -> None:

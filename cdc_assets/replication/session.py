@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from cdc_assets.changes.fence import Fence
+from cdc_assets.changes.fence import ChunkFence, Fence
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, TableError
 from cdc_assets.identifiers import TableName
@@ -16,9 +16,11 @@ from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
 from cdc_assets.source.slot import SlotState, confirm
-from cdc_assets.warehouse.base import Checkpoint
+from cdc_assets.warehouse.base import Checkpoint, Copy
 from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.copies import Copies
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.stages import Stages
 
 RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
 
@@ -35,7 +37,8 @@ class Session:
 
     Attributes:
         checkpoints: As the warehouse has them now; no entry for a table that was never copied.
-        fences: Of the tables that have any.
+        fences: Of the rows of a table that were read by themselves.
+        copies: Those under way, by table and part, with the fences of their chunks.
         failed: Tables that this run has left behind.
     """
 
@@ -43,13 +46,33 @@ class Session:
     conninfo: str
     control: Connection
     mirrors: DuckDBMirrors
+    stages: Stages
     state: Checkpoints
+    copy_state: Copies
     identity: WalIdentity
     slot: SlotState
     catalog: Catalog
     checkpoints: dict[TableName, Checkpoint]
     fences: dict[TableName, list[Fence]] = field(default_factory=dict)
+    copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
+    chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
+
+    def copies_of(self, table: TableName) -> list[Copy]:
+        """Give the copies of a table that are under way."""
+        return [copy for (of, _), copy in self.copies.items() if of == table]
+
+    def is_copied_anew(self, table: TableName) -> bool:
+        """Whether a copy is to take the mirror's place, and the mirror stands still so long."""
+        checkpoint = self.checkpoints.get(table)
+        return checkpoint is not None and checkpoint.phase == "copying"
+
+    def drop_copy(self, copy: Copy) -> None:
+        """Give up a copy and its stage, inside a transaction."""
+        self.copy_state.forget(copy)
+        self.stages.drop(copy.stage)
+        self.copies.pop((copy.table, copy.part), None)
+        self.chunk_fences.pop((copy.table, copy.part), None)
 
     def source_table(self, table: TableName) -> SourceTable:
         """Give the catalog's account of a table that passed the checks."""

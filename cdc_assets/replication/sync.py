@@ -1,9 +1,10 @@
 """One bounded run: bring the warehouse to the moment at which the run started.
 
 ```
-open both ends, lock, cross-check        session.py
-copy tables that are not there yet       copying.py     chunk by chunk, each with a fence
+open both ends, lock, cross-check        opening.py
 drain the slot to the run's start        draining.py    window by window, each one transaction
+copy tables that are not there yet       copying.py     chunk by chunk, each with a fence;
+                                                        every few seconds the slot is drained
 ```
 
 Healthy tables are drained together. A table that an earlier run left behind is tried after them, by
@@ -12,14 +13,20 @@ itself: its old checkpoint would make the others read everything again.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import CdcError, ReplicationError, TableError, WarehouseMemoryError
+from cdc_assets.errors import (
+    CdcError,
+    SchemaChangeError,
+    TableError,
+)
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
@@ -33,9 +40,15 @@ from cdc_assets.progress import (
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.applying import AppliedTable
-from cdc_assets.replication.copying import copy_table
+from cdc_assets.replication.copying import (
+    TURN_SECONDS,
+    Copying,
+    begin_anew,
+    is_settled,
+    put_in_place,
+)
 from cdc_assets.replication.draining import Drain, standing_fences
-from cdc_assets.replication.opening import open_session
+from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.session import Session
@@ -46,6 +59,9 @@ from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
 from cdc_assets.warehouse.duckdb import column_type
 
+# A copy that nobody got on with for so long is nobody's
+_LEFT_SECONDS = 60.0
+_ABANDONED_SECONDS = 900.0
 # To the run's target, and to where the rows stand that were read anew on the way there
 _ROUNDS = 2
 
@@ -55,6 +71,7 @@ def sync(
     *,
     tables: Collection[TableName] | None = None,
     until_lsn: LSN | None = None,
+    copy_seconds: float = math.inf,
 ) -> Generator[SyncEvent]:
     """Apply everything that committed before this call, or up to `until_lsn` if that is earlier.
 
@@ -66,6 +83,7 @@ def sync(
         tables: Its tables to bring on; all by default.
         until_lsn: Windows end at the first commit at or past it. Tables that are being copied go on
             to where their copy agrees with the stream.
+        copy_seconds: How long chunks of copies are read at the most; the next run goes on.
 
     Yields:
         An event per chunk, window and failed table, and `SyncFinished` at the end.
@@ -76,33 +94,10 @@ def sync(
     """
     return_freed_memory()
     with Recorder(config, tables).keeping() as recorder:
-        run = _Run(frozenset(tables or config.table_names), until_lsn, recorder)
-        with closing(_events(config, run, recorder)) as events:
+        run = _Run(frozenset(tables or config.table_names), until_lsn, copy_seconds, recorder)
+        with closing(in_sessions(config, run.events, locked=recorder.locked)) as events:
             for event in events:
                 yield recorder.told(event)
-
-
-def _events(
-    config: PipelineConfig, run: _Run, recorder: Recorder
-) -> Generator[SyncEvent, None, None]:
-    memory_bytes: int | None = None
-    while True:
-        try:
-            with open_session(config, memory_bytes=memory_bytes, locked=recorder.locked) as session:
-                recorder.opened(session)
-                yield from run.events(session)
-        except WarehouseMemoryError as error:
-            if error.next_bytes is None:
-                raise
-            memory_bytes = error.next_bytes
-        except MemoryError as error:
-            raise ReplicationError(
-                "the machine that runs the sync has no memory left for it",
-                hint="nothing is lost: give it more, or run less beside it; long values take most, "
-                "and a column list of the publication leaves them out",
-            ) from error
-        else:
-            return
 
 
 class _Run:
@@ -114,9 +109,14 @@ class _Run:
     _target: LSN
 
     def __init__(
-        self, tables: frozenset[TableName], until_lsn: LSN | None, recorder: Recorder
+        self,
+        tables: frozenset[TableName],
+        until_lsn: LSN | None,
+        copy_seconds: float,
+        recorder: Recorder,
     ) -> None:
         self._tables, self._until_lsn, self._recorder = tables, until_lsn, recorder
+        self._copy_seconds = copy_seconds
         self._started = time.monotonic()
         self._sessions = 0
         self._windows = 0
@@ -125,6 +125,7 @@ class _Run:
         self._notes: list[str] = []
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
+        self._recorder.opened(session)
         self._session, self._sessions = session, self._sessions + 1
         if self._sessions == 1:
             self._slot_start = session.slot.confirmed_lsn
@@ -132,69 +133,160 @@ class _Run:
         for table in session.config.table_names:
             if table in self._tables and table in session.failed:
                 yield self._fail(table, session.failed[table])
+        self._drop_stale_copies()
+        yield from self._catch_up()
         yield from self._copy()
+        yield self._finished()
+
+    def _catch_up(self) -> Iterator[SyncEvent]:
+        """Apply what the slot has up to now, to mirrors and to copies."""
+        session, until = self._session, self._until_lsn
         now = datetime.now(UTC)
         end = current_end(session.control)
-        self._target = min(end, self._until_lsn) if self._until_lsn else end
+        self._target = min(end, until) if until else end
         self._recorder.aims(self._target, now if self._target == end else None)
         yield from self._refuse_altered(self._alive())
         alive = self._alive()
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
-        for group in (alive - left_behind, *(frozenset({table}) for table in sorted(left_behind))):
-            yield from self._drain(group)
-        yield self._finished()
+        copied = frozenset(filter(session.is_copied_anew, alive)) if until else frozenset()
+        yield from self._drain(alive - left_behind - copied, self._target)
+        for group in (copied, *(frozenset({table}) for table in sorted(left_behind - copied))):
+            yield from self._drain(group, end if group is copied else self._target)
 
     def _alive(self) -> frozenset[TableName]:
+        """Give the tables that the stream is applied to."""
         session = self._session
         return frozenset(
             table
             for table in self._tables
             if table not in session.failed and table in session.checkpoints
+            if not session.is_copied_anew(table) or (table, "") in session.copies
         )
 
-    def _copy(self) -> Iterator[SyncEvent]:
+    def _drop_stale_copies(self) -> None:
+        """Give up copies that can't be finished, or that nobody finishes."""
         session = self._session
-        missing = [
-            table
-            for table in session.config.table_names
-            if table in self._tables - session.failed.keys()
-            and (table not in session.checkpoints or session.checkpoints[table].phase == "copying")
-        ]
-        if not missing:
+        abandoned = session.copy_state.abandoned(_ABANDONED_SECONDS)
+        for (table, part), copy in list(session.copies.items()):
+            checkpoint, source = session.checkpoints[table], session.catalog.tables.get(table)
+            if checkpoint.phase == "copying":
+                is_stale = (
+                    source is None
+                    or bool(checkpoint.shape.altered_to(source.shape))
+                    or session.slot.confirmed_lsn > checkpoint.lsn
+                )
+            else:
+                is_stale = (table, part) in abandoned
+            if is_stale:
+                with session.mirrors.transaction():
+                    session.drop_copy(copy)
+
+    def _to_copy(self) -> list[TableName]:
+        """Find the tables whose copy this run begins, or goes on with."""
+        session = self._session
+        left = session.copy_state.abandoned(_LEFT_SECONDS)
+        found = []
+        for table in session.config.table_names:
+            if table not in self._tables or table in session.failed:
+                continue
+            copy = session.copies.get((table, ""))
+            if table not in session.checkpoints:
+                is_ours = session.config.table(table).backfill.first == "sync"
+            else:
+                is_ours = copy is None or copy.made_by == "sync" or (table, "") in left
+                is_ours &= session.is_copied_anew(table)
+            if is_ours:
+                found.append(table)
+        return found
+
+    def _copy(self) -> Iterator[SyncEvent]:
+        session, tables = self._session, self._to_copy()
+        if not tables:
             return
         slot = session.config.source.slot
         lacking = lacking_standby(session.control, slot, current_end(session.control))
         if lacking:  # else each table would wait by itself
-            for table in missing:
+            for table in tables:
                 yield self._fail(table, lagging_standby_error(table, lacking))
             return
         with SnapshotReader(conninfo=session.conninfo, slot=slot) as reader:
-            for table in missing:
-                yield from self._copy_table(reader, table)
+            copies: dict[TableName, Copying] = {}
+            for table in tables:
+                yield from self._read(reader, table, copies)
+            for _ in range(_ROUNDS):
+                yield from self._catch_up()
+                yield from self._place(copies)
+                if not copies:
+                    return
+                for table, copying in list(copies.items()):
+                    yield from self._guarded(table, copies, copying.close_gaps)
+        for table in copies:
+            self._note(f"the copy of {str(table)!r} is not in its place yet: the next run goes on")
 
-    def _copy_table(self, reader: SnapshotReader, table: TableName) -> Iterator[SyncEvent]:
+    def _read(
+        self, reader: SnapshotReader, table: TableName, copies: dict[TableName, Copying]
+    ) -> Iterator[SyncEvent]:
+        """Read a table's chunks to the last, or until this run's time is over."""
         session = self._session
         self._recorder.copies(
             table, row_estimate(session.control, session.source_table(table).shape.oid)
         )
         try:
-            for event in copy_table(session, reader, table):
-                self._copied[table] = self._copied.get(table, 0) + event.rows
-                yield event
+            if (table, "") not in session.copies:
+                begin_anew(session, reader, table, "sync")
+            rate = session.config.table(table).backfill.max_rows_per_second
+            copying = copies[table] = Copying(session, reader, table, rows_per_second=rate)
+            while not copying.copy.is_read and self._copy_seconds > 0:
+                started = time.monotonic()
+                for event in copying.chunks(min(TURN_SECONDS, self._copy_seconds)):
+                    self._copied[table] = self._copied.get(table, 0) + event.rows
+                    yield event
+                copying.rest()
+                self._copy_seconds -= time.monotonic() - started
+                if not copying.copy.is_read:
+                    yield from self._catch_up()
+                    if table in session.failed:
+                        del copies[table]
+                        return
         except TableError as error:
+            copies.pop(table, None)
+            yield self._fail(table, error)
+
+    def _place(self, copies: dict[TableName, Copying]) -> Iterator[SyncEvent]:
+        """Put in place what is as of its table's checkpoint."""
+        for table, copying in list(copies.items()):
+            if table in self._session.failed:
+                del copies[table]
+            elif is_settled(self._session, copying.copy):
+                place = partial(put_in_place, self._session, copying.copy)
+                yield from self._guarded(table, copies, place)
+                copies.pop(table, None)
+
+    def _guarded(
+        self, table: TableName, copies: dict[TableName, Copying], step: Callable[[], object]
+    ) -> Iterator[TableFailed]:
+        try:
+            step()
+        except TableError as error:
+            copies.pop(table, None)
             yield self._fail(table, error)
 
     def _fail(self, table: TableName, error: CdcError) -> TableFailed:
-        self._session.fail(table, error)
+        session = self._session
+        session.fail(table, error)
+        if isinstance(error, SchemaChangeError) and session.is_copied_anew(table):
+            with session.mirrors.transaction():  # the next run begins it anew
+                for copy in session.copies_of(table):
+                    session.drop_copy(copy)
         return TableFailed(table, error)
 
-    def _drain(self, group: frozenset[TableName]) -> Iterator[SyncEvent]:
+    def _drain(self, group: frozenset[TableName], target: LSN) -> Iterator[SyncEvent]:
         """Drain to the target, and once more those tables that were read ahead of it.
 
         Once, whatever is written meanwhile: rows that this second round reads anew stay ahead of
         the others, under their fences, until the next run.
         """
-        session, target = self._session, self._target
+        session = self._session
         for _ in range(_ROUNDS):
             if not group:
                 return
@@ -226,6 +318,13 @@ class _Run:
         for table, error in sorted(find_altered(self._session, tables).items()):
             yield self._fail(table, error)
 
+    def _phase(self, table: TableName) -> str:
+        checkpoint = self._session.checkpoints.get(table)
+        if checkpoint is not None:
+            return checkpoint.phase
+        waits = self._session.config.table(table).backfill.first == "wait"
+        return "waiting" if waits and table not in self._session.failed else "missing"
+
     def _finished(self) -> SyncFinished:
         session = self._session
         end = current_end(session.control)
@@ -233,6 +332,11 @@ class _Run:
         oids = [point.shape.oid for point in session.checkpoints.values()]
         said = read_descriptions(session.control, oids)
         tables = (self._result(table, end, said) for table in session.config.table_names)
+        for table in session.config.table_names:
+            if table in self._tables and self._phase(table) == "waiting":
+                self._note(
+                    f"table {str(table)!r} waits for its backfill: cdc-assets backfill {table}"
+                )
         published, problem = publish_copy(session.config, session.mirrors, session.state)
         if problem:
             self._note(problem)
@@ -271,6 +375,7 @@ class _Run:
             warehouse_table=str(table),
             first_commit=_time(applied.first_commit_micros),
             last_commit=_time(applied.last_commit_micros),
+            phase=self._phase(table),
             error=error,
             left_out=source.left_out if (source := session.catalog.tables.get(table)) else (),
             comment=description.comment,

@@ -28,16 +28,6 @@ def compared_as(column: SourceColumn, value: str) -> str:
     return f"{value}::{column.order_type}" if column.order_type else value
 
 
-def order_by(shape: TableShape, relation: str) -> str:
-    """Write the order of the key.
-
-    By the operator that compares with a bound: the default order of an extension's type may be
-    another one (citext).
-    """
-    columns = zip(key_columns(shape, relation), shape.key_columns, strict=True)
-    return ", ".join(f"{value} USING {_operator('<', column)}" for value, column in columns)
-
-
 def compare(shape: TableShape, left: Sequence[str], operator: str, right: Sequence[str]) -> str:
     """Compare two keys, element by element in the key's order; operator is =, >, or <=.
 

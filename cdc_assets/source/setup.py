@@ -165,6 +165,25 @@ def what_exists(config: PipelineConfig) -> tuple[bool, bool]:
     return exists, own is not None
 
 
+def drop_slot(connection: Connection, slot: str) -> bool:
+    """Drop the slot, whatever became of it, and say whether there was one.
+
+    Raises:
+        CdcError: It is in use, or no slot of ours.
+    """
+    exists = connection.execute(
+        "SELECT plugin = %s AND database = current_database(), wal_status"
+        " FROM pg_replication_slots WHERE slot_name = %s",
+        (PLUGIN, slot),
+    ).fetchone()
+    if exists is None:
+        return False
+    if not exists[0] or exists[1] != "lost":
+        wait_until_free(connection, slot)  # refuses another plugin's slot, too
+    connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+    return True
+
+
 def teardown(config: PipelineConfig) -> list[str]:
     """Drop the slot and then the publication; safe to repeat.
 
@@ -178,15 +197,7 @@ def teardown(config: PipelineConfig) -> list[str]:
     done = []
     with connect(conninfo_of(config)) as connection, translated(slot):
         lock_pipeline(connection, slot)
-        exists = connection.execute(
-            "SELECT plugin = %s AND database = current_database(), wal_status"
-            " FROM pg_replication_slots WHERE slot_name = %s",
-            (PLUGIN, slot),
-        ).fetchone()
-        if exists is not None:
-            if not exists[0] or exists[1] != "lost":
-                wait_until_free(connection, slot)  # refuses another plugin's slot, too
-            connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+        if drop_slot(connection, slot):
             done.append(f"dropped slot {slot!r}")
         forget_served(connection, slot)
         found = connection.execute(

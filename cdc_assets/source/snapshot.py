@@ -3,6 +3,10 @@
 A part is read in one REPEATABLE READ transaction that first gives its snapshot S and then an LSN L:
 whatever S does not see commits past the stream's transactions that S sees, and nothing that S sees
 commits past L. These two make the fence with which the part and the stream agree.
+
+A table is read in ranges of places: in the order of the disk, whatever its key, and each range
+once. Places are counted through: every block has `PLACES` of them, more than it can hold rows. A
+row that moves to another place meanwhile is on the stream.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import adbc_driver_manager
 import pyarrow as pa
 
 from cdc_assets import waits
+from cdc_assets.changes.fence import Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, quote, quote_literal
@@ -23,11 +28,12 @@ from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import LOCK_TIMEOUT_SECONDS, table_errors, translated
-from cdc_assets.source.ordering import compare, compared_as, key_columns, order_by
+from cdc_assets.source.ordering import compare, compared_as, key_columns
 from cdc_assets.source.published import below
 from cdc_assets.source.texts import text_of
 
 _LOCK_NOT_AVAILABLE = "55P03"
+PLACES = 2048  # a block of 32 kB, the largest, holds 1,200 rows at the most
 _SOURCE = "source"  # the table's alias
 
 
@@ -38,20 +44,20 @@ class Chunk:
     Attributes:
         snapshot: What the read sees, as `pg_current_snapshot()` prints it.
         lsn: Taken after it.
-        batches: One text column per column of the shape, null is NULL; read once, in key order.
+        files: Those that hold the table's rows now.
+        batches: One text column per column of the shape, null is NULL; read once.
         rows: Rows given out so far.
         nbytes: Size of their text.
-        last_key: Key of the last row given out.
         keys: Keys of all rows given out, where the read was for keys.
         is_altered: Whether the table is not the one of the shape any more, or its row filter left.
     """
 
     snapshot: str
     lsn: LSN
+    files: str
     batches: Iterator[pa.RecordBatch] = field(default_factory=lambda: iter(()))
     rows: int = 0
     nbytes: int = 0
-    last_key: tuple[str, ...] | None = None
     keys: set[tuple[str, ...]] = field(default_factory=set)
     is_altered: bool = False
 
@@ -70,29 +76,58 @@ class SnapshotReader:
     def __exit__(self, *_: object) -> None:
         self._session.__exit__()
 
+    def survey(self, table: SourceTable) -> tuple[Snapshot, str, int]:
+        """Give what is seen now, the files that hold the table's rows, and how many places.
+
+        Every row that is seen lies in one of these places, of the largest file if it has
+        partitions; blocks that are added later hold later rows.
+
+        Raises:
+            CdcError: The source refuses, or the table is locked.
+        """
+        with translated(self._slot), table_errors(table.name):
+            try:
+                self._begin_with_lock(relation_of(table), table.name, table.shape.oid)
+                (snapshot,) = self._session.row("SELECT pg_current_snapshot()::text")
+                files, blocks = self._session.row(
+                    f"SELECT {_FILES}, coalesce(max(pg_relation_size(part.relid)"
+                    " / current_setting('block_size')::bigint), 0)::bigint"
+                    f" FROM {_parts(table)} AS part"
+                )
+            finally:
+                self._session.execute("ROLLBACK")
+        return Snapshot.parse(snapshot), str(files or ""), PLACES * max(1, blocks)
+
     @contextmanager
-    def read_range(
-        self, table: SourceTable, shape: TableShape, *, after: tuple[str, ...] | None, limit: int
+    def read_places(
+        self, table: SourceTable, shape: TableShape, places: range, *, condition: str = ""
     ) -> Iterator[Chunk]:
-        """Read up to `limit` rows behind a key, in key order.
+        """Read the rows in some places, of every partition if there are any.
+
+        Args:
+            table: The table.
+            shape: What its columns were.
+            places: Their numbers.
+            condition: SQL over the row, or empty: which rows.
 
         Raises:
             CdcError: The source refuses, or the connection is lost.
         """
-        condition = ""
-        if after is not None:
-            bound = [
-                compared_as(column, value)
-                for column, value in zip(shape.key_columns, _bound(shape, after), strict=True)
-            ]
-            condition = compare(shape, key_columns(shape, _SOURCE), ">", bound)
-        tail = f"ORDER BY {order_by(shape, _SOURCE)} LIMIT {limit}"
-        with self._read(table, shape, condition, tail=tail, keep_keys=False) as chunk:
+        start, stop = (
+            "'({},{})'".format(*divmod(at, PLACES)) for at in (places.start, places.stop)
+        )
+        conditions = [f"{_SOURCE}.ctid >= {start} AND {_SOURCE}.ctid < {stop}", condition]
+        with self._read(table, shape, conditions, keep_keys=False) as chunk:
             yield chunk
 
     @contextmanager
     def read_keys(
-        self, table: SourceTable, shape: TableShape, keys: Sequence[tuple[str, ...]]
+        self,
+        table: SourceTable,
+        shape: TableShape,
+        keys: Sequence[tuple[str, ...]],
+        *,
+        condition: str = "",
     ) -> Iterator[Chunk]:
         """Read the rows of some keys.
 
@@ -105,11 +140,11 @@ class SnapshotReader:
             for column, name in zip(shape.key_columns, names, strict=True)
         ]
         values = ", ".join(f"({', '.join(_bound(shape, key))})" for key in keys)
-        condition = (
+        is_asked = (
             f"EXISTS (SELECT FROM (VALUES {values}) AS asked ({', '.join(names)})"
             f" WHERE {compare(shape, key_columns(shape, _SOURCE), '=', asked)})"
         )
-        with self._read(table, shape, condition, tail="", keep_keys=True) as chunk:
+        with self._read(table, shape, [is_asked, condition], keep_keys=True) as chunk:
             yield chunk
 
     @contextmanager
@@ -117,32 +152,31 @@ class SnapshotReader:
         self,
         table: SourceTable,
         shape: TableShape,
-        condition: str,
+        conditions: Sequence[str],
         *,
-        tail: str,
         keep_keys: bool,
     ) -> Iterator[Chunk]:
         columns = ", ".join(text_of(column, quote(column.name)) for column in shape.columns)
-        # a plain table's children are tables of their own in a publication
-        relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
+        relation = relation_of(table)
         with translated(self._slot), table_errors(table.name):
             try:
                 # Before the snapshot: to an older one a rewritten table would look empty
                 self._begin_with_lock(relation, table.name, shape.oid)
-                snapshot, lsn, declared = self._session.row(
+                snapshot, lsn, declared, files = self._session.row(
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
-                    + _declared(table.name, shape)
+                    f"{_declared(table.name, shape)},"
+                    f" (SELECT {_FILES} FROM {_parts(table)} AS part)"
                 )
                 row_filter = self._row_filter(table)
                 chunk = Chunk(
                     snapshot,
                     LSN.parse(lsn),
+                    str(files or ""),
                     is_altered=declared != _declaration(shape) or row_filter is None,
                 )
-                conditions = [f"({part})" for part in (condition, row_filter) if part]
-                where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+                where = " AND ".join(f"({part})" for part in (*conditions, row_filter) if part)
                 rows = self._session.batches(
-                    f"SELECT {columns} FROM {relation} AS {_SOURCE} {where} {tail}"
+                    f"SELECT {columns} FROM {relation} AS {_SOURCE} WHERE {where}"
                 )
                 with closing(rows):  # a statement that is not read to its end blocks the session
                     chunk.batches = _counted(chunk, shape, rows, keep_keys)
@@ -213,6 +247,19 @@ class SnapshotReader:
         return f"pid {pid} on the source" if pid else "a prepared transaction"
 
 
+_FILES = "string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.relid)"
+
+
+def relation_of(table: SourceTable) -> str:
+    """Name what is read: a plain table's children are tables of their own in a publication."""
+    return table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
+
+
+def _parts(table: SourceTable) -> str:
+    oid = f"{table.shape.oid}::oid"
+    return below(oid) if table.is_partitioned else f"(SELECT {oid} AS relid)"
+
+
 def _counted(
     chunk: Chunk, shape: TableShape, batches: Iterator[pa.RecordBatch], keep_keys: bool
 ) -> Iterator[pa.RecordBatch]:
@@ -221,7 +268,6 @@ def _counted(
             continue
         chunk.rows += batch.num_rows
         chunk.nbytes += batch.nbytes
-        chunk.last_key = tuple(batch.column(at)[-1].as_py() for at in shape.key_indexes)
         if keep_keys:
             texts = (batch.column(at).to_pylist() for at in shape.key_indexes)
             chunk.keys.update(zip(*texts, strict=True))

@@ -8,6 +8,8 @@ The contract:
   and inserts the rows that remain; doing it again changes nothing.
 - A fence is committed with the rows that it protects, and removed with the checkpoint that has
   passed it.
+- A copy's stage moves with the table's checkpoint, in the same transactions. What is read goes into
+  the stage alone; the mirror changes at once, when both are as of one LSN.
 - One pipeline owns a table. Another pipeline, or a table that nobody here made, is refused.
 - What is opened is closed; an open warehouse may lock others out, so it is not held for longer than
   a run.
@@ -23,11 +25,14 @@ from typing import Literal
 import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
-from cdc_assets.changes.fence import KeyText
+from cdc_assets.changes.buckets import Bucket
+from cdc_assets.changes.fence import KeyText, Snapshot
 from cdc_assets.changes.rows import Lookup
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
+
+MadeBy = Literal["sync", "backfill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,9 @@ class Checkpoint:
 
     Attributes:
         lsn: Everything that committed at or before it is applied; compared as it is, never +1.
-        phase: `copying` until the first copy's last chunk is in.
-        copied_to: Highest key of the last chunk, while copying; None before the first.
-        shape: The mirror's columns as of `lsn`.
+        phase: `copying` until a copy of the table is in its place; the mirror of before, if there
+            is one, stays as it is so long.
+        shape: The mirror's columns as of `lsn`, or those of the copy.
         last: None until a transaction was seen.
         error: Why the table was left behind, or empty.
     """
@@ -58,10 +63,70 @@ class Checkpoint:
     phase: Literal["copying", "streaming"]
     shape: TableShape
     identity: WalIdentity
-    copied_to: KeyText | None = None
     last: LastTransaction | None = None
     error: str = ""
     updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a table, or of a part of it, under way: a stage beside the mirror.
+
+    The stage has what was read of the source, and every change since, up to the table's checkpoint.
+
+    Attributes:
+        part: Which part of the table: empty for the whole, a bucket's name, or `WHERE`.
+        stage: The table in the warehouse.
+        made_by: Who reads it; a sync leaves a backfill's copies to that while it goes on.
+        bucket: The part's range of keys, if it is one.
+        predicate: SQL of the source that chooses the part's rows, or empty.
+        baseline: What was seen before the first chunk: every chunk has it.
+        files: Those that held the table's rows then; in others, its rows stand elsewhere.
+        next_place: Where the next chunk starts, in places for rows (`source.snapshot`).
+        end_place: Rows past it were written since, and are on the stream.
+        rows: Rows read so far.
+        nbytes: And their size.
+    """
+
+    table: TableName
+    part: str
+    stage: TableName
+    made_by: MadeBy
+    bucket: Bucket | None
+    predicate: str
+    baseline: Snapshot
+    files: str
+    next_place: int
+    end_place: int
+    rows: int = 0
+    nbytes: int = 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the last chunk was read."""
+        return self.next_place >= self.end_place
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How a mirror's part differs from a copy of it at the same LSN.
+
+    Attributes:
+        rows: Of the copy's part.
+        missing: Rows that the mirror lacks.
+        different: Rows that are other ones there.
+        extra: Rows that only the mirror has.
+        columns: Names of columns that differ somewhere.
+        keys: Of some rows that differ, as text.
+    """
+
+    rows: int
+    mirror_rows: int
+    missing: int
+    different: int
+    extra: int
+    columns: tuple[str, ...] = ()
+    keys: tuple[KeyText, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

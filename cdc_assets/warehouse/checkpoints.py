@@ -40,6 +40,41 @@ CREATE TABLE IF NOT EXISTS {schema}.fences (
     snapshot VARCHAR NOT NULL,
     lsn UBIGINT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS {schema}.copies (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    part VARCHAR NOT NULL,
+    stage VARCHAR NOT NULL,
+    made_by VARCHAR NOT NULL,
+    low VARCHAR,
+    high VARCHAR,
+    predicate VARCHAR NOT NULL,
+    baseline VARCHAR NOT NULL,
+    files VARCHAR NOT NULL,
+    next_place UBIGINT NOT NULL,
+    end_place UBIGINT NOT NULL,
+    rows_read UBIGINT NOT NULL,
+    bytes_read UBIGINT NOT NULL,
+    progressed_at TIMESTAMP WITH TIME ZONE NOT NULL
+);
+CREATE TABLE IF NOT EXISTS {schema}.chunks (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    part VARCHAR NOT NULL,
+    snapshot VARCHAR NOT NULL,
+    lsn UBIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS {schema}.gaps (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    part VARCHAR NOT NULL,
+    key VARCHAR NOT NULL
+);
+-- of an earlier version: a copy in ranges of keys starts over
+UPDATE {schema}.checkpoints SET phase = 'copying', copied_to = NULL
+WHERE copied_to IS NOT NULL AND phase = 'copying' OR (pipeline, source_table) IN
+    (SELECT (pipeline, source_table) FROM {schema}.fences WHERE NOT low_inclusive);
+DELETE FROM {schema}.fences WHERE NOT low_inclusive;
 CREATE TABLE IF NOT EXISTS {schema}.memory (limit_bytes UBIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS {schema}.warehouse (id UUID NOT NULL);
 INSERT INTO {schema}.warehouse SELECT uuid() WHERE NOT EXISTS (FROM {schema}.warehouse);
@@ -105,7 +140,7 @@ class Checkpoints:
         if not self._exists("checkpoints"):
             return {}
         rows = self._mirrors.connection.execute(
-            "SELECT source_table, lsn, phase, copied_to, shape, identity, last_transaction, error,"
+            "SELECT source_table, lsn, phase, shape, identity, last_transaction, error,"
             f" epoch_us(updated_at) FROM {self._schema}.checkpoints WHERE pipeline = ?",
             (self._pipeline,),
         ).fetchall()
@@ -145,14 +180,14 @@ class Checkpoints:
         """Set one table's checkpoint, its first or another phase."""
         self.forget_checkpoint(checkpoint.table)
         self._mirrors.connection.execute(
-            f"INSERT INTO {self._schema}.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now())",
+            f"INSERT INTO {self._schema}.checkpoints"
+            " VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, now())",
             (
                 self._pipeline,
                 str(checkpoint.table),
                 int(checkpoint.lsn),
                 str(checkpoint.lsn),
                 checkpoint.phase,
-                _dump_key(checkpoint.copied_to),
                 json.dumps(checkpoint.shape.to_json()),
                 json.dumps(asdict(checkpoint.identity)),
                 json.dumps(asdict(checkpoint.last)) if checkpoint.last else None,
@@ -204,40 +239,22 @@ class Checkpoints:
         )
 
     def read_fences(self, table: TableName) -> list[Fence]:
-        """Read a table's fences in the order in which their ranges were read."""
+        """Read a table's fences."""
         rows = self._mirrors.connection.execute(
-            f"SELECT low, high, low_inclusive, snapshot, lsn FROM {self._schema}.fences"
+            f"SELECT low, snapshot, lsn FROM {self._schema}.fences"
             " WHERE pipeline = ? AND source_table = ? ORDER BY lsn, rowid",
             (self._pipeline, str(table)),
         ).fetchall()
-        return [
-            Fence(_load_key(low), _load_key(high), inclusive, Snapshot.parse(snapshot), LSN(lsn))
-            for low, high, inclusive, snapshot, lsn in rows
-        ]
+        return [Fence(load_key(key), Snapshot.parse(text), LSN(lsn)) for key, text, lsn in rows]
 
-    def add_fence(self, table: TableName, fence: Fence) -> None:
-        """Put up a fence."""
-        self._mirrors.connection.execute(
-            f"INSERT INTO {self._schema}.fences VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._pipeline,
-                str(table),
-                _dump_key(fence.low),
-                _dump_key(fence.high),
-                fence.low_inclusive,
-                str(fence.snapshot),
-                int(fence.lsn),
-            ),
-        )
-
-    def add_point_fences(
+    def add_fences(
         self, table: TableName, keys: Sequence[KeyText], snapshot: Snapshot, lsn: LSN
     ) -> None:
         """Put up a fence for each of some keys."""
         self._mirrors.connection.execute(
             f"INSERT INTO {self._schema}.fences SELECT ?, ?, one.key, one.key, true, ?, ?"
             " FROM (SELECT unnest(?::VARCHAR[]) AS key) AS one",
-            (self._pipeline, str(table), str(snapshot), int(lsn), [_dump_key(key) for key in keys]),
+            (self._pipeline, str(table), str(snapshot), int(lsn), [dump_key(key) for key in keys]),
         )
 
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
@@ -253,7 +270,6 @@ def _checkpoint(
     source_table: str,
     lsn: int,
     phase: str,
-    copied_to: str | None,
     shape: str,
     identity: str,
     last: str | None,
@@ -266,7 +282,6 @@ def _checkpoint(
         phase="copying" if phase == "copying" else "streaming",
         shape=TableShape.from_json(json.loads(shape)),
         identity=WalIdentity(**json.loads(identity)),
-        copied_to=_load_key(copied_to),
         last=_last_transaction(json.loads(last)) if last else None,
         error=error,
         updated_at=datetime.fromtimestamp(updated_micros / 1_000_000, UTC),
@@ -282,9 +297,11 @@ def _last_transaction(plain: dict[str, int]) -> LastTransaction:
     )
 
 
-def _dump_key(key: KeyText | None) -> str | None:
-    return None if key is None else json.dumps(key)
+def dump_key(key: KeyText) -> str:
+    """Write a key as the state tables have it."""
+    return json.dumps(key)
 
 
-def _load_key(text: str | None) -> KeyText | None:
-    return None if text is None else tuple(json.loads(text))
+def load_key(text: str) -> KeyText:
+    """Read what `dump_key` wrote."""
+    return tuple(json.loads(text))

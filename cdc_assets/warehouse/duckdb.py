@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lookup
@@ -25,7 +26,9 @@ from cdc_assets.errors import (
     WarehouseMemoryError,
 )
 from cdc_assets.identifiers import TableName, quote
+from cdc_assets.lsn import LSN
 from cdc_assets.pages import page
+from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse import memory
 from cdc_assets.warehouse.base import Write
 from cdc_assets.warehouse.faults import system_fault, way_out
@@ -67,6 +70,7 @@ def column_type(arrow_type: pa.DataType) -> str:
 
 # What DuckDB makes of whatever a signal's handler raises while a statement runs
 _INTERRUPTED = "Query interrupted"
+_PLACE = "_cdc_place"
 _OF_THE_MIRROR = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -243,10 +247,13 @@ class DuckDBMirrors:
         listed = ", ".join(f"{quote(name)} {kind}" for name, kind in _columns(shape))
         schema = f"{self.catalog}.{quote(table.schema)}"
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        self.connection.execute(f"CREATE TABLE {self._name(table)} ({listed})")
+        self.connection.execute(f"CREATE TABLE {self.name(table)} ({listed})")
 
-    def _name(self, table: TableName) -> str:
-        """Name the catalog, too: a schema may be called like one (`temp`, or the file's name)."""
+    def name(self, table: TableName) -> str:
+        """Write a table's name in SQL, with the catalog.
+
+        A schema may be called like one (`temp`, or the file's name).
+        """
         return f"{self.catalog}.{table.sql}"
 
     def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
@@ -274,13 +281,13 @@ class DuckDBMirrors:
     def drop(self, table: TableName) -> None:
         """Drop a mirror, or the view that somebody put in its place, if it is there."""
         kind = "VIEW" if self._kind(table) == "VIEW" else "TABLE"
-        self.connection.execute(f"DROP {kind} IF EXISTS {self._name(table)}")
+        self.connection.execute(f"DROP {kind} IF EXISTS {self.name(table)}")
 
     def row_count(self, table: TableName) -> int:
         """Count a mirror's rows; none where it is gone, or a view."""
         if self._kind(table) != "BASE TABLE":
             return 0
-        return _only_number(self.connection.execute(f"SELECT count(*) FROM {self._name(table)}"))
+        return _only_number(self.connection.execute(f"SELECT count(*) FROM {self.name(table)}"))
 
     @contextmanager
     def _blamed_on(self, table: TableName) -> Iterator[None]:
@@ -315,22 +322,29 @@ class DuckDBMirrors:
     def _write(self, table: TableName, shape: TableShape, write: Write) -> int:
         wrong = 0
         if write.truncated_at is not None:
-            # A chunk that was read after the truncation is there already. Its LSN is at or past
-            # the truncation's, and it has no commit time, unlike rows of the stream.
-            lsn, at = quote(LSN_COLUMN), int(write.truncated_at)
-            self.connection.execute(
-                f"DELETE FROM {self._name(table)}"
-                f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
-            )
+            self.truncate(table, write.truncated_at)
         if write.looked_up is not None:
-            wrong = self._stage_looked_up(table, shape, write.looked_up)
+            refuse_lost_zeros(table, write.looked_up.rows)
+            found = self.fill(table, shape, write.looked_up)
+            wrong = write.looked_up.rows.num_rows - len(found)
         for keys, rows in _by_standing(write):
             wrong += abs(self._delete(table, shape, keys) - rows)
         self._insert(table, write.inserted)
         if write.looked_up is not None:
-            self.connection.execute(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_staged")
-            self.connection.execute("DROP TABLE _cdc_staged")
+            self.insert_filled(table)
         return wrong
+
+    def truncate(self, table: TableName, truncated_at: LSN) -> None:
+        """Delete the rows of transactions up to a truncation.
+
+        What a chunk brought that was read after the truncation is there already. Its LSN is at or
+        past the truncation's, and it has no commit time, unlike rows of the stream.
+        """
+        lsn, at = quote(LSN_COLUMN), int(truncated_at)
+        self.connection.execute(
+            f"DELETE FROM {self.name(table)}"
+            f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
+        )
 
     def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
         """Delete the rows of some keys, and say how many there were.
@@ -344,10 +358,10 @@ class DuckDBMirrors:
     def _delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
         if not keys or not len(keys[0]):
             return 0
-        named = pa.table(list(keys), names=_key_names(shape))
-        matches = _key_matches(shape)
+        named = pa.table(list(keys), names=key_names(shape))
+        matches = key_matches(shape)
         return self._execute_with(
-            f"DELETE FROM {self._name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
+            f"DELETE FROM {self.name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
         )
 
     def insert(self, table: TableName, rows: pa.Table) -> None:
@@ -363,28 +377,50 @@ class DuckDBMirrors:
     def _insert(self, table: TableName, rows: pa.Table) -> None:
         refuse_lost_zeros(table, rows)
         if rows.num_rows:
-            self._execute_with(f"INSERT INTO {self._name(table)} SELECT * FROM _cdc_batch", rows)
+            self._execute_with(f"INSERT INTO {self.name(table)} SELECT * FROM _cdc_batch", rows)
 
-    def _stage_looked_up(self, table: TableName, shape: TableShape, lookup: Lookup) -> int:
-        staged = lookup.rows
-        refuse_lost_zeros(table, staged)
-        for name, key in zip(_key_names(shape), lookup.keys, strict=True):
+    def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> Ints:
+        """Fill rows with what the old ones have, for `insert_filled`.
+
+        Returns:
+            Places of the rows that found an old one.
+        """
+        staged = lookup.rows.append_column(_PLACE, pa.array(np.arange(lookup.rows.num_rows)))
+        for name, key in zip(key_names(shape), lookup.keys, strict=True):
             staged = staged.append_column(name, key)
         for at, mask in enumerate(lookup.wanted.values()):
             staged = staged.append_column(f"_cdc_want_{at}", mask)
         marks = {name: f"_cdc_want_{at}" for at, name in enumerate(lookup.wanted)}
         values = ", ".join(
             f"CASE WHEN {marks[name]} THEN mirror.{quote(name)} ELSE _cdc_batch.{quote(name)} END"
+            f" AS {quote(name)}"
             if name in marks
             else f"_cdc_batch.{quote(name)}"
             for name in lookup.rows.column_names
         )
-        joined = f"{self._name(table)} AS mirror ON {_key_matches(shape)}"
         self._execute_with(
-            f"CREATE TEMP TABLE _cdc_staged AS SELECT {values} FROM _cdc_batch LEFT JOIN {joined}",
+            f"CREATE TEMP TABLE _cdc_filled AS SELECT {values}, {_PLACE} FROM _cdc_batch"
+            f" JOIN {self.name(table)} AS mirror ON {key_matches(shape)}",
             staged,
         )
-        return self._execute_with(f"SELECT count(*) FROM _cdc_batch ANTI JOIN {joined}", staged)
+        found = self.connection.execute(f"SELECT DISTINCT {_PLACE} FROM _cdc_filled").fetchall()
+        return np.array(found, dtype=np.int64).reshape(-1)
+
+    def insert_filled(self, table: TableName) -> None:
+        """Write what `fill` has filled."""
+        self.connection.execute(
+            f"INSERT INTO {self.name(table)} SELECT * EXCLUDE ({_PLACE}) FROM _cdc_filled"
+        )
+        self.connection.execute("DROP TABLE _cdc_filled")
+
+    def rename(self, table: TableName, to: TableName) -> None:
+        """Give a table of the same schema another name."""
+        self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
+
+    def rows_with(self, sql: str, batch: pa.Table) -> list[tuple[int, ...]]:
+        """Run a query that reads `_cdc_batch`, and give its rows."""
+        _cdc_batch = batch  # DuckDB looks for it here
+        return self.connection.execute(sql).fetchall()
 
     def _execute_with(self, sql: str, _cdc_batch: pa.Table) -> int:
         """Run a statement that reads `_cdc_batch`, and give the one number that it returns.
@@ -419,14 +455,16 @@ def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int]]:
         )
 
 
-def _key_names(shape: TableShape) -> list[str]:
+def key_names(shape: TableShape) -> list[str]:
+    """Name the columns of a batch that hold keys."""
     return [f"_cdc_key_{at}" for at in range(len(shape.key))]
 
 
-def _key_matches(shape: TableShape) -> str:
+def key_matches(shape: TableShape) -> str:
+    """Write that a row of `mirror` has the key of one of `_cdc_batch`."""
     return " AND ".join(
         f"mirror.{quote(name)} = _cdc_batch.{key}"
-        for name, key in zip(shape.key, _key_names(shape), strict=True)
+        for name, key in zip(shape.key, key_names(shape), strict=True)
     )
 
 

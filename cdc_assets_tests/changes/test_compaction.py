@@ -187,6 +187,8 @@ def _batch(changes: Sequence[Change], shape: TableShape) -> ChangeBatch:
         old_rows=np.array([row for row, _ in old], dtype=np.int64),
         fenced_new=nothing,
         fenced_old=nothing,
+        xids=np.zeros(len(changes), dtype=np.int64),
+        new_key_text=[],
         nbytes=0,
     )
 

@@ -6,14 +6,12 @@ import pytest
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import SchemaChangeError
-from cdc_assets.identifiers import TableName
 from cdc_assets.operations.checking import find_problems
-from cdc_assets.operations.removal import forget_tables
 from cdc_assets.replication import copying
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step
-from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once
+from cdc_assets_tests.syncs import converge, errors_of, has_mirror, mirror_rows, sync_once
 
 SWAPS = {
     "columns": "ALTER TABLE t RENAME a TO x; ALTER TABLE t RENAME b TO a;"
@@ -34,12 +32,12 @@ APART = {
         "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)",
         "its key was made anew",
     ),
-    "rewritten": ("ALTER TABLE t ALTER a TYPE text USING upper(a)", "values were rewritten"),
     "dropped": ("DROP TABLE t", "not there any more"),
 }
 TOGETHER = {
     "truncated": "TRUNCATE t; INSERT INTO t VALUES (2, 'new', 'b'), (40, 'new', 'b')",
     "vacuumed": "VACUUM FULL t",
+    "rewritten": "ALTER TABLE t ALTER a TYPE text USING upper(a)",
     "statistics": "ALTER TABLE t ALTER a SET STATISTICS 7",
     "renamed to and fro": "ALTER TABLE t RENAME TO x; UPDATE x SET a = 'y'; ALTER TABLE x RENAME"
     " TO t",
@@ -70,10 +68,9 @@ def test_names_that_are_swapped_between_two_chunks_stop_the_copy(
     assert set(errors) == {"public.t"}
     assert isinstance(errors["public.t"], SchemaChangeError)
     assert "was altered while it was copied" in str(errors["public.t"])
-    assert mirror_rows(config, "public.t", "id, a, b") == [(n, "a", "b") for n in (1, 2, 3)]
+    assert not has_mirror(config, "public.t")
     assert mirror_rows(config, "public.u", "id") == [(1,)]
 
-    database.execute(SWAPS[swapped])
     converge(database, config)
 
 
@@ -83,10 +80,8 @@ def test_a_copy_that_names_stopped_is_made_anew(
 ) -> None:
     with at_step("chunk_committed", 2, lambda: database.execute(SWAPS[swapped])):
         assert set(errors_of(sync_once(config))) == {"public.t"}
-    assert isinstance(errors_of(sync_once(config))["public.t"], SchemaChangeError)
 
     database.execute("INSERT INTO t VALUES (9, 'late', 'b')")
-    forget_tables(config, [TableName.parse("public.t")])
     converge(database, config)
     database.execute("UPDATE t SET a = 'new', id = id + 20 WHERE id < 5")
     converge(database, config)
@@ -108,10 +103,11 @@ def test_chunks_that_are_of_no_moment_are_no_copy(
         errors = errors_of(sync_once(config))
     assert set(errors) == {"public.t"}
     if apart != "dropped":  # else the next chunk can't be read, and says it in its own words
-        assert "was altered while it was copied" in str(errors["public.t"])
         assert said in str(errors["public.t"])
+    assert not has_mirror(config, "public.t")
     assert mirror_rows(config, "public.u", "id") == [(1,)]
-    assert set(errors_of(sync_once(config))) == {"public.t"}
+    if apart not in ("only leaves", "dropped"):
+        converge(database, config)
 
 
 def test_what_is_altered_behind_the_last_chunk_stops_the_run_that_copied(
@@ -121,7 +117,6 @@ def test_what_is_altered_behind_the_last_chunk_stops_the_run_that_copied(
         errors = errors_of(sync_once(config))
     assert set(errors) == {"public.t"}
     assert "it left the publication and came back" in str(errors["public.t"])
-    forget_tables(config, [TableName.parse("public.t")])
     converge(database, config)
 
 

@@ -1,0 +1,272 @@
+"""A table, or a part of it, made anew beside the sync that goes on.
+
+A copy is read into a stage while the stream keeps both stage and mirror up; when both are as of one
+LSN, what differs is written into the mirror. A mirror that can't go on stands still meanwhile, and
+the copy takes its place.
+
+The pipeline is let go between two chunks whenever a sync waits for it, so a backfill lasts for many
+sessions. All that it knows from one to the next is in the warehouse.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass, field, replace
+
+from cdc_assets import waits
+from cdc_assets.changes.buckets import Bucket, key_may_be_shown
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError, ConfigError, SchemaChangeError, TableError
+from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.progress import BackfillEvent, BucketBackfilled
+from cdc_assets.replication.allocator import return_freed_memory
+from cdc_assets.replication.alterations import find_altered
+from cdc_assets.replication.copying import (
+    TURN_SECONDS,
+    WHERE,
+    Copying,
+    begin_anew,
+    begin_beside,
+    is_settled,
+    put_in_place,
+)
+from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.planning import planned_buckets
+from cdc_assets.replication.publishing import publish_copy
+from cdc_assets.replication.session import Session, recopy_hint, shape_error
+from cdc_assets.source.lock import is_waited_for
+from cdc_assets.source.predicates import check_predicate
+from cdc_assets.source.slot import current_end
+from cdc_assets.source.snapshot import SnapshotReader
+from cdc_assets.source.tables import read_problems, table_problems
+from cdc_assets.warehouse.base import Copy, Differences
+
+_ATTEMPTS = 3
+_LOOK_SECONDS = 0.2
+
+
+def backfill(
+    config: PipelineConfig,
+    table: TableName,
+    *,
+    buckets: Collection[str] | None = None,
+    where: str = "",
+) -> Generator[BackfillEvent]:
+    """Make a table in the warehouse what it is on the source, while syncs go on.
+
+    A table that has no mirror yet, or whose mirror can't go on, is copied as a whole, whatever part
+    was asked for.
+
+    Args:
+        config: The pipeline.
+        table: One of its tables.
+        buckets: Names of the parts; by default the whole table at once.
+        where: SQL of the source over the table's columns, instead: which rows. They become what
+            they are on the source; nothing is removed, as a row that the source does not have can't
+            be asked whether it was meant.
+
+    Yields:
+        An event per chunk and window, and `BucketBackfilled` for every part, after what it says is
+        durable.
+
+    Raises:
+        ConfigError: A bucket that the table does not have, or a predicate that does not parse.
+        CdcError: The table can't be copied, or the source or the warehouse refuses.
+    """
+    names = config.table(table).backfill.bucket_names
+    for bucket in buckets or ():
+        if bucket not in names:
+            meant = nearest(bucket, names)
+            raise ConfigError(
+                f"table {str(table)!r} has no bucket {bucket!r}",
+                hint=f"did you mean {meant!r}?" if meant else f"it has {names[0]} to {names[-1]}",
+            )
+    return_freed_memory()
+    parts = [WHERE] if where else sorted(buckets or [""])
+    work = _Backfill(config, table, where, parts)
+    yield from in_sessions(
+        config,
+        work.turn,
+        is_done=lambda: not work.parts,
+        copies_anew=True,
+        takes_turns=True,
+    )
+
+
+@dataclass(slots=True)
+class _Backfill:
+    """What is left to do of one backfill."""
+
+    config: PipelineConfig
+    table: TableName
+    where: str
+    parts: list[str]
+    _started: float = field(default_factory=time.monotonic)
+    _attempts: int = 0
+
+    def turn(self, session: Session) -> Iterator[BackfillEvent]:
+        """Get on until all is done, or somebody waits for the pipeline."""
+        self._refuse_unfit(session)
+        with SnapshotReader(conninfo=session.conninfo, slot=session.config.source.slot) as reader:
+            while self.parts:
+                part = self._begun(session, reader)
+                is_anew = session.is_copied_anew(self.table)
+                yield from self._copy(session, reader, part)
+                if (self.table, part) in session.copies:
+                    return  # it is another one's turn
+                if is_anew and not part:
+                    del self.parts[1:]  # the whole table was copied, whatever part was meant
+                self.parts.pop(0)
+                self._started = time.monotonic()
+            publish_copy(session.config, session.mirrors, session.state)
+
+    def _refuse_unfit(self, session: Session) -> None:
+        """Check what a copy can't cure.
+
+        Raises:
+            CdcError: The table is not there, or not published, or can't be read.
+        """
+        problem: CdcError | None = table_problems(session.catalog, [self.table]).get(self.table)
+        problem = problem or next(read_problems(session.catalog, self.table), None)
+        if problem is None and self.table not in session.checkpoints:
+            problem = session.failed.get(self.table)
+        if problem is not None:
+            raise problem
+        if self.where:
+            check_predicate(session.control, session.source_table(self.table), self.where)
+
+    def _begun(self, session: Session, reader: SnapshotReader) -> str:
+        """Begin the next part, unless it has begun, and name it as it is kept."""
+        table = self.table
+        if not self._goes_on(session):
+            if not self._is_begun_anew(session):
+                begin_anew(session, reader, table, "backfill")
+            session.failed.pop(table, None)
+            return ""
+        part = self.parts[0]
+        kept = session.copies.get((table, part))
+        if (
+            kept is None
+            or kept.predicate != self.where
+            or kept.bucket != self._bucket(session, part)
+        ):
+            begin_beside(
+                session,
+                reader,
+                table,
+                part=part,
+                bucket=self._bucket(session, part),
+                predicate=self.where,
+            )
+        return part
+
+    def _goes_on(self, session: Session) -> bool:
+        """Whether the mirror can go on while a part of the table is copied."""
+        table = self.table
+        checkpoint = session.checkpoints.get(table)
+        return (
+            checkpoint is not None
+            and checkpoint.phase == "streaming"
+            and not checkpoint.error
+            and table not in session.failed
+            and shape_error(session, table) is None
+        )
+
+    def _is_begun_anew(self, session: Session) -> bool:
+        checkpoint = session.checkpoints.get(self.table)
+        return (
+            checkpoint is not None
+            and checkpoint.phase == "copying"
+            and (self.table, "") in session.copies
+            and not checkpoint.shape.altered_to(session.source_table(self.table).shape)
+            and session.slot.confirmed_lsn <= checkpoint.lsn
+        )
+
+    def _bucket(self, session: Session, part: str) -> Bucket | None:
+        if part in ("", WHERE):
+            return None
+        buckets = planned_buckets(session, self.table)
+        return next(bucket for bucket in buckets if bucket.name == part)
+
+    def _copy(self, session: Session, reader: SnapshotReader, part: str) -> Iterator[BackfillEvent]:
+        """Get on with a part until it is in its place, or somebody waits for the pipeline."""
+        rate = session.config.table(self.table).backfill.max_rows_per_second
+        copying = Copying(session, reader, self.table, part=part, rows_per_second=rate)
+        while True:
+            for event in copying.chunks(TURN_SECONDS):
+                yield event
+                if self._is_waited_for(session):
+                    return
+            while time.monotonic() < copying.rests_until and not self._is_waited_for(session):
+                time.sleep(_LOOK_SECONDS)
+            yield from self._catch_up(session)
+            if not copying.copy.is_read:
+                if self._is_waited_for(session):
+                    return
+            elif is_settled(session, copying.copy):
+                yield self._placed(session, copying.copy)
+                return
+            elif not copying.close_gaps() and self._is_waited_for(session):
+                return
+
+    def _is_waited_for(self, session: Session) -> bool:
+        return is_waited_for(session.control, session.config.source.slot)
+
+    def _catch_up(self, session: Session) -> Iterator[BackfillEvent]:
+        """Apply the stream to this table, and to its copies.
+
+        Raises:
+            TableError: It can't go on.
+        """
+        group, target = frozenset({self.table}), current_end(session.control)
+        while group:
+            altered = find_altered(session, group)
+            if altered:
+                self._fail(session, altered[self.table])
+            drain = Drain(session, group, target)
+            yield from drain.run()
+            if self.table in session.failed:
+                self._fail(session, session.failed[self.table])
+                continue
+            if drain.held_by:
+                waits.say(f"waiting for {drain.held_by}")
+            group, target = standing_fences(session, drain.tables)
+
+    def _fail(self, session: Session, error: CdcError) -> None:
+        """Go on with the copy alone where it is of the whole table; else give up.
+
+        Raises:
+            CdcError: The error.
+        """
+        table = self.table
+        self._attempts += 1
+        session.failed.pop(table, None)
+        is_whole = (table, "") in session.copies and session.checkpoints[table].phase == "streaming"
+        if isinstance(error, SchemaChangeError) or not is_whole or self._attempts > _ATTEMPTS:
+            with session.mirrors.transaction():
+                for copy in session.copies_of(table):
+                    session.drop_copy(copy)
+            session.fail(table, error)
+            raise TableError(error.message, table=str(table), hint=recopy_hint(table)) from error
+        with session.mirrors.transaction():
+            session.put(replace(session.checkpoints[table], phase="copying", error=""))
+
+    def _placed(self, session: Session, copy: Copy) -> BucketBackfilled:
+        found: Differences = put_in_place(session, copy)
+        checkpoint = session.checkpoints[self.table]
+        shown = copy.bucket if key_may_be_shown(checkpoint.shape) else None
+        return BucketBackfilled(
+            table=self.table,
+            bucket=copy.bucket.name if copy.bucket else "",
+            low=shown.low if shown else None,
+            high=shown.high if shown else None,
+            rows_read=copy.rows,
+            rows_inserted=found.missing,
+            rows_changed=found.different,
+            rows_removed=found.extra,
+            lsn=checkpoint.lsn,
+            seconds=time.monotonic() - self._started,
+            nbytes=copy.nbytes,
+        )
