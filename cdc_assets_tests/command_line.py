@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -17,7 +18,10 @@ import yaml
 from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
 from cdc_assets_tests.interrupting import PROJECT, config_path
 
-_NAMED = re.compile(r"\bcdc-assets (check|setup|sync|status|teardown)\b(?! \[-h\]|: error| --help)")
+_NAMED = re.compile(
+    r"\bcdc-assets (check|setup|sync|status|teardown|backfill|reconcile|resync|adopt)\b"
+    r"(?! \[-h\]|: error| --help)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,15 @@ def run_command(config: PipelineConfig | Path, command: str, *options: str, **en
     What it printed is given without that option, which every command that it named must have had.
     """
     path = config if isinstance(config, Path) else config_path(config)
+    return _done(path, command, *options, stdin=subprocess.DEVNULL, **env)
+
+
+def _done(path: Path, command: str, *options: str, stdin: int, **env: str) -> Done:
     done = subprocess.run(
         [sys.executable, "-m", "cdc_assets.cli", command, "--config", str(path), *options],
         cwd=PROJECT,
         env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         text=True,
         check=False,
@@ -52,6 +60,17 @@ def run_command(config: PipelineConfig | Path, command: str, *options: str, **en
     )
     carried = f" --config {shlex.quote(str(path))}"
     return Done(done.returncode, _without(carried, done.stdout), _without(carried, done.stderr))
+
+
+def answer_command(config: PipelineConfig, command: str, *options: str, answer: str) -> Done:
+    """Run a command whose standard input is a terminal, at which a question is answered."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        return _done(config_path(config), command, *options, stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def _without(carried: str, text: str) -> str:

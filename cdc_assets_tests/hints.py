@@ -8,12 +8,12 @@ import shlex
 import yaml
 
 from cdc_assets.config import PipelineConfig, load_config
-from cdc_assets_tests.command_line import run_command
+from cdc_assets_tests.command_line import answer_command, run_command
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import config_path
 
 _SQL = re.compile(r"\b(?:ALTER|COMMIT PREPARED|CREATE|DROP|GRANT|ROLLBACK PREPARED|SELECT) .*")
-_COMMAND = re.compile(r"\bcdc-assets (?P<command>[a-z]+(?: --?[^;']+)?(?:'[^']*')?)")
+_COMMAND = re.compile(r"\bcdc-assets (?P<command>[a-z]+(?: --?[^;']+)?(?: ?'[^']*'| \w+\.\w+)?)")
 _LEAVE = re.compile(r"\bleave (?:it|'(?P<table>[^']+)') out of the config's tables")
 _NAME = re.compile(
     r"\bname '(?P<new>[^']+)' in the config's tables instead of '(?P<table>[^']+)'"
@@ -65,7 +65,10 @@ def follow(
             config = _renamed(config, name["table"] or table, name["new"] or name["meant"])
         elif step.startswith("cdc-assets "):
             command, *options = shlex.split(step)[1:]
-            done = run_command(config, command, *options)
+            if command == "resync":  # it asks
+                done = answer_command(config, command, *options, answer="yes")
+            else:
+                done = run_command(config, command, *options)
             if done.code != 0:  # it has said what to do first
                 assert done.code == 1 and "hint: " in done.err + done.out, (step, done)
                 break

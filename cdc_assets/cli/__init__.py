@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cdc_assets import waits
-from cdc_assets.cli.options import UsageError, parser
+from cdc_assets.cli.options import parser
 from cdc_assets.cli.output import (
     BAD_USAGE,
     FAILED,
     UNREAD,
     UnreadError,
+    UsageError,
     carry,
     say_error,
     say_progress,
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = options.command
         with stopped_by_signals(), waits.listening(say_progress):
             return command(options)
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         say_error(error, as_json=as_json)
         return BAD_USAGE
     except CdcError as error:

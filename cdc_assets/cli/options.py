@@ -8,13 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cdc_assets.cli import commands
-from cdc_assets.errors import CdcError
+from cdc_assets.cli import backfilling, commands
+from cdc_assets.cli.output import UsageError
 from cdc_assets.lsn import LSN
-
-
-class UsageError(CdcError):
-    """The command line is not understood."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     run = add("sync", commands.sync, "apply everything that committed before the command started")
     run.add_argument("--table", action="append", default=[], help="only this table; repeatable")
     run.add_argument("--until-lsn", type=_lsn, help="stop at the first commit at or past this LSN")
+    _add_backfill(add)
+    anew = add(
+        "resync",
+        backfilling.resync,
+        "make the slot and every table anew after something was lost; says what, and asks",
+    )
+    anew.add_argument("--yes", action="store_true", help="do not ask")
     state = add("status", commands.status, "show how far slot and tables are, and what is wrong")
     state.add_argument("--watch", action="store_true", help="show it again every 2 s until Ctrl-C")
     removal = add("teardown", commands.teardown, "remove slot, publication and checkpoints")
@@ -101,6 +104,29 @@ def parser() -> argparse.ArgumentParser:
     shop.add_argument("--directory", type=Path, default=Path("data/demo"), help="%(default)s")
     shop.add_argument("--port", type=_port, default=3000, help="of Dagster's page, %(default)s")
     return root
+
+
+def _add_backfill(add: Callable[..., Any]) -> None:
+    copied = add(
+        "backfill",
+        backfilling.backfill,
+        "make tables, or parts of them, what they are on the source, while syncs go on",
+    )
+    copied.add_argument("tables", nargs="*", metavar="TABLE")
+    copied.add_argument(
+        "--bucket",
+        action="append",
+        default=[],
+        metavar="N",
+        help="only this range of keys, 00 or another; repeatable",
+    )
+    copied.add_argument(
+        "--where",
+        default="",
+        metavar="SQL",
+        help="only rows of which this is true on the source; removes none",
+    )
+    copied.add_argument("--all-tables", action="store_true", help="one after the other")
 
 
 def _lsn(text: str) -> LSN:

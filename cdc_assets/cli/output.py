@@ -31,6 +31,10 @@ def carry(options: argparse.Namespace) -> None:
     _carried.set(" ".join(f"{key} {shlex.quote(str(value))}" for key, value in given if value))
 
 
+class UsageError(CdcError):
+    """The command line is not understood."""
+
+
 class UnreadError(Exception):
     """Whoever read the command's result is gone, as in `cdc-assets status | head`."""
 
@@ -59,7 +63,7 @@ def confirmed(question: str) -> bool:
     """
     if not sys.stdin.isatty():
         raise ConfigError(
-            "this asks before it removes anything, and there is no terminal to ask on",
+            "this asks before it does anything, and there is no terminal to ask on",
             hint="say --yes where nobody can be asked",
         )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from cdc_assets.config.strict import Strict
+from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
 
 DEFAULT_BUCKETS = 8
@@ -111,6 +113,22 @@ class TableConfig(Strict):
     def name(self) -> TableName:
         """The source table."""
         return TableName.parse(self.source)
+
+    def select_buckets(self, names: Collection[str]) -> tuple[str, ...]:
+        """Find buckets by what a user typed: `3` is `03`.
+
+        Raises:
+            ConfigError: The table has no such bucket.
+        """
+        known = self.backfill.bucket_names
+        found = [name.zfill(len(known[0])) for name in names]
+        unknown = [name for name, full in zip(names, found, strict=True) if full not in known]
+        if unknown:
+            raise ConfigError(
+                f"table {self.source!r} has no bucket {unknown[0]!r}",
+                hint=f"it has {known[0]} to {known[-1]}: tables[].backfill.buckets in the config",
+            )
+        return tuple(dict.fromkeys(found))
 
 
 def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:

@@ -32,6 +32,7 @@ from cdc_assets.config import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import attributes_model, read_attributes
+from cdc_assets.orchestration.backfill import backfill_jobs, snapshot_assets, snapshot_specs
 from cdc_assets.orchestration.checks import check_specs
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.health import health_sensor
@@ -155,7 +156,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         yield from run_pipeline(context, assets)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Build the pipeline's assets, job and schedule."""
+        """Build the pipeline's assets, checks, jobs and schedules."""
         warn_at_load()
         config = self.config.model_copy(update={"root": project_root(context.path)})
         tables = config.table_names
@@ -178,23 +179,30 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
             sources={table: spec.key for table, spec in sources.items()},
             slot=slot.key,
         )
-        synced = self._synced_assets(assets, [*mirrors.values(), slot])
+        op = self.op or OpSpec()
+        synced = self._synced_assets(assets, [*mirrors.values(), slot], op)
+        snapshots = snapshot_specs(config, mirrors)
         return dg.Definitions.merge(
             dg.Definitions(
-                assets=[*sources.values(), synced], sensors=[health_sensor(config, slot.key)]
+                assets=[
+                    *sources.values(),
+                    synced,
+                    *snapshot_assets(config, snapshots, mirrors=assets.mirrors, op=op),
+                ],
+                sensors=[health_sensor(config, slot.key)],
             ),
-            job_and_schedule(config, synced.keys),
+            job_and_schedule(config, synced.keys, beside=[spec.key for spec in snapshots.values()]),
+            backfill_jobs(config, snapshots),
         )
 
     def _synced_assets(
-        self, assets: PipelineAssets, specs: Sequence[dg.AssetSpec]
+        self, assets: PipelineAssets, specs: Sequence[dg.AssetSpec], op: OpSpec
     ) -> dg.AssetsDefinition:
         # What @multi_asset builds, with names that stay apart: see names_of.
         outputs = names_of(spec.key for spec in specs)
         upstream = dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps)
         inputs = names_of(key for key in upstream if key not in outputs.values())
         checks = {spec.get_python_identifier(): spec for spec in check_specs(assets.slot)}
-        op = self.op or OpSpec()
 
         @dg.op(
             name=op.name or f"{self.name}_cdc",

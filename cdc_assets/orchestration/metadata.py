@@ -46,7 +46,7 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         source: The asset that the table's columns come from.
     """
     return {
-        **_position(result.confirmed_lsn, start=result.start_lsn),
+        **position_metadata(result.confirmed_lsn, start=result.start_lsn),
         **count_metadata(result.counts),
         "cdc/lag_bytes": dg.MetadataValue.int(result.lag_bytes),
         **_commit_times(result.first_commit, result.last_commit),
@@ -66,7 +66,7 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
 def slot_metadata(finished: SyncFinished) -> Metadata:
     """Describe a run as a whole; a plot of it shows how far behind the pipeline is."""
     return {
-        **_position(finished.confirmed_lsn, start=finished.start_lsn),
+        **position_metadata(finished.confirmed_lsn, start=finished.start_lsn),
         **count_metadata(finished.counts),
         "cdc/lag_bytes": dg.MetadataValue.int(finished.lag_bytes),
         "cdc/target_lsn": dg.MetadataValue.text(str(finished.target_lsn)),
@@ -85,7 +85,7 @@ def window_metadata(window: WindowApplied) -> Metadata:
     up to where the run stops. Counts are of the window and named so.
     """
     return {
-        **_position(window.end_lsn, start=window.start_lsn),
+        **position_metadata(window.end_lsn, start=window.start_lsn),
         "cdc/lag_bytes": dg.MetadataValue.int(window.remaining_bytes),
         "cdc/window/changes": dg.MetadataValue.int(window.changes),
         "cdc/window/transactions": dg.MetadataValue.int(window.transactions),
@@ -105,7 +105,7 @@ def quiet_metadata(result: TableResult, since: datetime) -> Metadata:
     return {
         "cdc/quiet_since": dg.MetadataValue.timestamp(since),
         "cdc/up_to_date_at": dg.MetadataValue.timestamp(datetime.now(UTC)),
-        **_position(result.confirmed_lsn),
+        **position_metadata(result.confirmed_lsn),
     }
 
 
@@ -127,7 +127,7 @@ def source_metadata(result: TableResult) -> Metadata:
 
 def partial_metadata(counts: ChangeCounts, confirmed: LSN) -> Metadata:
     """Describe what a run that broke off had already made durable of a table."""
-    return {**_position(confirmed), **count_metadata(counts)}
+    return {**position_metadata(confirmed), **count_metadata(counts)}
 
 
 def count_metadata(counts: ChangeCounts) -> Metadata:
@@ -141,7 +141,8 @@ def count_metadata(counts: ChangeCounts) -> Metadata:
     }
 
 
-def _position(confirmed: LSN, *, start: LSN | None = None) -> Metadata:
+def position_metadata(confirmed: LSN, *, start: LSN | None = None) -> Metadata:
+    """Say how far a table is: as text to read and as a number to plot."""
     metadata: Metadata = {
         "cdc/confirmed_lsn": dg.MetadataValue.text(str(confirmed)),
         "cdc/confirmed_lsn_int": dg.MetadataValue.int(int(confirmed)),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from datetime import timedelta
 
 import dagster as dg
 
-from cdc_assets.config import PipelineConfig, ScheduleConfig, TableConfig
+from cdc_assets.config import PipelineConfig, ScheduleConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.keys import mirror_key, slot_key, source_key
 
@@ -68,12 +67,8 @@ def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
 
 def _code_version(config: PipelineConfig, table: TableName) -> str:
     # What shapes rows and nothing else: a new password or slot must not make an asset stale.
-    shape = _table_config(config.tables, table).model_dump_json()
+    shape = config.table(table).model_dump_json(exclude={"backfill"})
     return hashlib.sha256(f"{_MIRROR_VERSION} {shape}".encode()).hexdigest()[:12]
-
-
-def _table_config(tables: Sequence[TableConfig], name: TableName) -> TableConfig:
-    return next(table for table in tables if table.name == name)
 
 
 def _freshness(schedule: ScheduleConfig | None) -> dg.FreshnessPolicy | None:

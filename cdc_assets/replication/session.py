@@ -28,7 +28,7 @@ RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
 def recopy_hint(table: TableName) -> str:
     """Say how a table is brought back that can't go on from its checkpoint."""
     name = shlex.quote(str(table))
-    return f"copy it anew: cdc-assets teardown --table {name}; cdc-assets sync"
+    return f"copy it anew: cdc-assets backfill {name}"
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ def _other_identity(table: SourceTable, part: Part) -> ReplicaIdentityError:
         hint=alter
         if not table.published
         else f"{alter}; if the partition has changed since, copy the table anew: "
-        f"cdc-assets teardown --table {shlex.quote(name)}; cdc-assets sync",
+        f"cdc-assets backfill {shlex.quote(name)}",
     )
 
 

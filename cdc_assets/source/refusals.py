@@ -30,7 +30,7 @@ from cdc_assets.identifiers import quote
 
 About = Literal["", "slot", "decoding"]
 
-ALL_ANEW = "cdc-assets teardown --drop-tables --yes; cdc-assets setup; cdc-assets sync"
+ALL_ANEW = "cdc-assets resync"
 _CONNECT_SECONDS = 10.0
 _SQLSTATE_ONLY = 3  # PQERRORS_SQLSTATE
 _SQLSTATE = re.compile(rb"\b([0-9A-Z]{5})\s*$")
@@ -176,8 +176,8 @@ def source_error(state: str | None, text: str, slot: str, about: About) -> CdcEr
         case "42704" if about == "decoding":
             return PreflightError(
                 f"{reason}, or did not exist yet when a change on the slot was made",
-                hint="create the publication before the slot, and copy every table anew: "
-                f"{ALL_ANEW}",
+                hint="the slot began before the publication, make both anew: "
+                f"SELECT pg_drop_replication_slot('{slot}'); {ALL_ANEW}",
             )
         case "55000" if about:
             return invalidated(slot, reason)

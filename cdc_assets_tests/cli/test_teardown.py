@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 import sys
 
 import pytest
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets_tests.command_line import assert_readable, run_command
+from cdc_assets_tests.command_line import answer_command, assert_readable, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, config_path
@@ -36,25 +34,9 @@ def synced(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
 
 
 def at_a_terminal(config: PipelineConfig, *options: str, answer: str) -> tuple[int, str]:
-    """Run a teardown whose standard input is a terminal; give its code and what it printed."""
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, f"{answer}\n".encode())
-        command = [sys.executable, "-m", "cdc_assets.cli", "teardown"]
-        done = subprocess.run(
-            [*command, "--config", config_path(config), *options],
-            cwd=PROJECT,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    return done.returncode, done.stdout
+    """Run a teardown that is answered; give its code and what it printed."""
+    done = answer_command(config, "teardown", *options, answer=answer)
+    return done.code, done.err + done.out
 
 
 @pytest.mark.parametrize("answer", ["", "n", "yesterday"])

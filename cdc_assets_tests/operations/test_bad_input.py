@@ -134,7 +134,7 @@ def test_a_publication_that_was_gone_for_a_while(
 
     assert done.code == 1
     assert "was altered since the last sync: changes of" in done.err
-    assert "cdc-assets teardown --table" in done.err
+    assert "cdc-assets backfill " in done.err
     forget_tables(config, config.table_names)
     converge(database, config)
 

@@ -92,7 +92,7 @@ def test_what_a_table_lacks_and_what_was_altered_is_found(
     found = unwell(config)
     assert found["publication"].startswith("error: table 'public.b' is not in publication")
     assert found["schema_drift"].startswith("error: table 'public.a' was altered")
-    assert "teardown --table public.a" in checks(config)["schema_drift"].hint
+    assert "backfill public.a" in checks(config)["schema_drift"].hint
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_slot_in_danger_that_waits_for_a_table_is_saved_by_that_table(
     found = judge(config, replace(evidence, slot=endangered))
     (check,) = [check for check in found if check.name == "wal_safe"]
     assert check.severity == "error"
-    assert "waits for public.a: copy it anew: cdc-assets teardown --table public.a" in check.hint
+    assert "waits for public.a: copy it anew: cdc-assets backfill public.a" in check.hint
 
 
 def test_the_oldest_open_transaction_is_named(

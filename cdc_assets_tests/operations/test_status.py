@@ -160,9 +160,9 @@ def test_a_table_that_was_left_behind_has_its_hint(
     assert done.code == 1
     assert "pipeline   shop: 1 table failed" in done.out
     assert "error: public.a: " in done.out
-    assert done.out.count("hint: copy it anew: cdc-assets teardown --table public.a") == 1
+    assert done.out.count("hint: copy it anew: cdc-assets backfill public.a") == 1
     (table, other) = read_status(config).tables
-    assert "teardown --table public.a" in table.hint
+    assert "backfill public.a" in table.hint
     assert (other.error, other.lag_bytes) == ("", 0)
 
 

@@ -14,7 +14,7 @@ from cdc_assets.orchestration.keys import key_part, mirror_key, names_of, source
 from cdc_assets_tests.dagster_pipelines import attributes, definitions, specs
 
 
-def test_a_pipeline_has_sources_mirrors_and_a_slot() -> None:
+def test_a_pipeline_has_sources_mirrors_their_snapshots_and_a_slot() -> None:
     assets = specs(definitions(attributes("public.customers", "sales.orders")))
 
     assert set(assets) == {
@@ -22,6 +22,8 @@ def test_a_pipeline_has_sources_mirrors_and_a_slot() -> None:
         "shop/source/sales/orders",
         "shop/public/customers",
         "shop/sales/orders",
+        "shop/public/customers__snapshot",
+        "shop/sales/orders__snapshot",
         "shop/slot",
     }
     groups = {key: spec.group_name for key, spec in assets.items()}
@@ -29,7 +31,11 @@ def test_a_pipeline_has_sources_mirrors_and_a_slot() -> None:
         "shop/source/public/customers",
         "shop/source/sales/orders",
     }
-    assert set(groups.values()) == {"shop", "shop_source"}
+    assert {key for key, group in groups.items() if group == "shop_backfill"} == {
+        "shop/public/customers__snapshot",
+        "shop/sales/orders__snapshot",
+    }
+    assert set(groups.values()) == {"shop", "shop_source", "shop_backfill"}
 
 
 def test_a_mirror_depends_on_its_table_alone() -> None:
@@ -140,7 +146,7 @@ def test_tables_with_odd_names_have_assets_of_their_own() -> None:
     defs = definitions(attributes(*tables))
 
     dg.Definitions.validate_loadable(defs)
-    assert len(specs(defs)) == 2 * len(tables) + 1
+    assert len(specs(defs)) == 3 * len(tables) + 1
 
 
 def test_names_that_dagster_would_take_for_one_stay_apart() -> None:
@@ -156,7 +162,7 @@ def test_names_that_dagster_would_take_for_one_stay_apart() -> None:
 def test_schemas_that_are_called_like_our_own_keys_do_not_clash() -> None:
     tables = ["source.orders", "slot.orders", "source.slot"]
 
-    assert len(specs(definitions(attributes(*tables)))) == 2 * len(tables) + 1
+    assert len(specs(definitions(attributes(*tables)))) == 3 * len(tables) + 1
 
 
 def test_names_stay_as_they_are_when_they_are_unique() -> None:
@@ -186,10 +192,11 @@ def test_source_and_slot_are_shaped_and_what_depends_on_them_follows() -> None:
     }
     assets = specs(definitions(attributes("public.orders", **shaped)))
 
-    assert set(assets) == {"crm/orders", "shop/public/orders", "control/shop"}
+    mirror, snapshot = "shop/public/orders", "shop/public/orders__snapshot"
+    assert set(assets) == {"crm/orders", mirror, snapshot, "control/shop"}
     assert assets["crm/orders"].group_name == "crm"
     assert assets["control/shop"].owners == ["team:shop"]
-    for key in ("shop/public/orders", "control/shop"):
+    for key in (mirror, snapshot, "control/shop"):
         assert [dep.asset_key.to_user_string() for dep in assets[key].deps] == ["crm/orders"]
 
 

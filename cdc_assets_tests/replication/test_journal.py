@@ -184,7 +184,7 @@ def test_a_table_that_was_left_behind_is_in_it_with_its_way_out(
     error = journal.tables["public.a"].error
     assert error is not None
     assert error.kind == "SchemaChangeError"
-    assert "teardown --table public.a" in error.hint
+    assert "backfill public.a" in error.hint
     assert journal.slot is not None
     assert journal.slot.stalled_since == journal.run.started_at
     assert journal.slot.held_by == ("public.a",)

@@ -56,7 +56,7 @@ def expect_different(config: PipelineConfig) -> None:
     assert set(errors) == {"public.t"}
     assert isinstance(errors["public.t"], TableError)
     assert "differs from the source" in str(errors["public.t"])
-    assert "teardown --table public.t" in str(errors["public.t"].hint)
+    assert "backfill public.t" in str(errors["public.t"].hint)
 
 
 @pytest.mark.parametrize(

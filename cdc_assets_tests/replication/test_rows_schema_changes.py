@@ -41,7 +41,7 @@ def test_an_altered_table_stops_alone(
         assert isinstance(error, SchemaChangeError | ReplicaIdentityError)
         assert said in str(error)
         assert error.lsn
-        assert "teardown --table" in error.hint
+        assert "cdc-assets backfill " in error.hint
         assert "public.t" in error.hint
         assert len(mirror_rows(config, "public.other")) == number - 1
         database.execute(f"INSERT INTO other VALUES ({number})")

@@ -263,15 +263,14 @@ def test_a_lost_slot_says_so_until_everything_is_copied_anew(
     finally:
         configure(fragile, "max_slot_wal_keep_size", None)
 
-    way_out = "cdc-assets teardown --drop-tables --yes"
+    way_out = "cdc-assets resync"
     for command in ("sync", "check", "setup"):
         assert_readable(run_command(orders, command), says="was invalidated", hint=way_out)
     status = run_command(orders, "status")
     assert status.code == 1
     assert way_out in status.out
     assert mirror_rows(orders, "public.orders") == []
-    assert run_command(orders, "teardown", "--drop-tables", "--yes").code == 0
-    assert run_command(orders, "setup").code == 0
+    assert run_command(orders, "resync", "--yes").code == 0
     converge(fragile, orders)
 
 
@@ -287,7 +286,7 @@ def test_a_warehouse_of_another_server_is_refused(
         with duckdb.connect(str(orders.warehouse_path)) as warehouse:
             kept = warehouse.execute("SELECT identity, lsn FROM _cdc.checkpoints").fetchall()[0]
             warehouse.execute(f"UPDATE _cdc.checkpoints SET {change}")
-        assert_readable(run_command(orders, "sync"), says=says, hint="--drop-tables")
+        assert_readable(run_command(orders, "sync"), says=says, hint="cdc-assets resync")
         with duckdb.connect(str(orders.warehouse_path)) as warehouse:
             warehouse.execute("UPDATE _cdc.checkpoints SET identity = ?, lsn = ?", kept)
     converge(fragile, orders)

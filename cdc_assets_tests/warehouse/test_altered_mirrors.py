@@ -85,7 +85,7 @@ def test_an_altered_mirror_stops_its_table_alone_and_comes_back(
     assert error[0] == "public.t"
     assert says in error[1].message
     assert "the mirror of 'public.t'" in error[1].message
-    assert "teardown --table public.t" in error[1].hint
+    assert "backfill public.t" in error[1].hint
     assert mirror_rows(config, "public.other", "id") == [(1,)]
     assert run_command(config, "status").code == 1
 
