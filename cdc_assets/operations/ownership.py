@@ -14,6 +14,7 @@ from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import current_end, read_identity, wait_until_free
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.copies import Copies
 
 
 def read_owner(config: PipelineConfig) -> Ownership | None:
@@ -84,6 +85,7 @@ def _take_over(config: PipelineConfig) -> list[str]:
             with mirrors.transaction():
                 state.prepare()
                 for table in ended:
+                    Copies(mirrors, config.name).drop(table)
                     state.forget(table)
                     mirrors.drop(table)
             own = state.warehouse_id()

@@ -14,6 +14,7 @@ from cdc_assets.replication.opening import wait_for_mirrors
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.copies import Copies
 from cdc_assets.warehouse.duckdb import DuckDBMirrors
 
 _NAMED = 5  # tables by their names, before the rest is a number
@@ -132,10 +133,11 @@ def _forget(
     only: Collection[TableName] | None,
     drop: bool,
 ) -> list[str]:
-    state, done = Checkpoints(mirrors, config.name), []
+    state, copies, done = Checkpoints(mirrors, config.name), Copies(mirrors, config.name), []
     with mirrors.transaction():
         for table in state.read():
             if only is None or table in only:
+                copies.drop(table)
                 state.forget(table)
                 if drop:
                     mirrors.drop(table)

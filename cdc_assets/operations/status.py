@@ -33,7 +33,8 @@ class TableStatus:
     """How far one table is.
 
     Attributes:
-        phase: `missing`, `copying` or `streaming`; `unknown` where nobody can say now.
+        phase: `missing`, `waiting` for a backfill, `copying` or `streaming`; `unknown` where nobody
+            can say now.
         lag_seconds: The mirror has everything that was committed longer ago than that; None where
             that is not known, as in a copy.
         rows: Of the mirror, now or when the last run ended.
@@ -119,12 +120,17 @@ def read_status(config: PipelineConfig) -> PipelineStatus:
         evidence=evidence,
         warehouse_note=known.note,
         tables=tuple(
-            known.tables.get(table, TableStatus(table, known.absent))
+            known.tables.get(table, TableStatus(table, _absent(config, table, known)))
             for table in config.table_names
         ),
         checks=judge(config, evidence),
         problem=known.problem,
     )
+
+
+def _absent(config: PipelineConfig, table: TableName, known: _Known) -> str:
+    waits = known.absent == "missing" and config.table(table).backfill.first == "wait"
+    return "waiting" if waits else known.absent
 
 
 def _known(config: PipelineConfig, evidence: Evidence) -> _Known:
@@ -170,7 +176,8 @@ def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
         problem = ownership_problem(config, evidence.served, state.warehouse_id())
         checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
-        altered = altered_mirrors(mirrors, checkpoints)
+        going_on = {table: at for table, at in checkpoints.items() if at.phase == "streaming"}
+        altered = altered_mirrors(mirrors, going_on)
         note = copy_note(config, state)
     finally:
         mirrors.close()
@@ -217,7 +224,7 @@ def _of_checkpoint(
 def _compared(status: TableStatus, identity: WalIdentity, evidence: Evidence) -> TableStatus:
     """Hold a checkpoint against the source."""
     lsn, slot = status.confirmed_lsn, evidence.slot
-    if slot is None or lsn is None:
+    if slot is None or lsn is None or status.phase == "copying":
         return status
     if evidence.identity is not None and identity != evidence.identity:
         return replace(

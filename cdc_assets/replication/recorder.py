@@ -166,7 +166,7 @@ class Recorder:
         self._keep_tables()
         for result in event.tables:
             record = self._tables.get(str(result.table))
-            if record is not None:
+            if record is not None and result.phase == "streaming":
                 self._tables[str(result.table)] = record.model_copy(
                     update={"rows": result.row_count, **self._completed(result.confirmed_lsn)}
                 )

@@ -28,7 +28,6 @@ from cdc_assets.source.slot import current_end, read_identity, read_slot, wait_u
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.copies import Copies
-from cdc_assets.warehouse.stages import Stages
 from cdc_assets.wording import counted
 
 
@@ -131,20 +130,13 @@ def begin_resync(config: PipelineConfig) -> None:
         now = _look(control, slot)
         mirrors = open_mirrors(config)
         try:
-            state, copies, stages = (
-                Checkpoints(mirrors, config.name),
-                Copies(mirrors, config.name),
-                Stages(mirrors),
-            )
+            state, copies = Checkpoints(mirrors, config.name), Copies(mirrors, config.name)
             state.refuse_other_owners(config.table_names)
             points = state.read()
             with mirrors.transaction():
                 state.prepare()
                 for table in _lost(config, before, points):
-                    for copy in copies.read():
-                        if copy.table == table:
-                            copies.forget(copy)
-                            stages.drop(copy.stage)
+                    copies.drop(table)
                     state.drop_fences(table)
                     state.write(_anew(points[table], now))
             if served_warehouse(control, slot) is None:

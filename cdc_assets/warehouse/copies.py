@@ -71,6 +71,13 @@ class Copies:
         for table in ("chunks", "gaps"):
             self._execute(f"DELETE FROM {self._schema}.{table} WHERE {_OF_COPY}", copy)
 
+    def drop(self, table: TableName) -> None:
+        """Give up all copies of a table, and their stages."""
+        for copy in self.read():
+            if copy.table == table:
+                self.forget(copy)
+                self._mirrors.drop(copy.stage)
+
     def _forget_row(self, copy: Copy) -> None:
         self._execute(f"DELETE FROM {self._schema}.copies WHERE {_OF_COPY}", copy)
 
