@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.fence import ChunkFence, Snapshot
@@ -27,9 +26,11 @@ from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionErro
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pages import page
-from cdc_assets.pgoutput.values import UnfitValueError, decode_text
+from cdc_assets.pgoutput.native import decode_read
+from cdc_assets.pgoutput.values import UnfitValueError
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.session import Session, recopy_hint, refusals_of
+from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.buckets import in_bucket
 from cdc_assets.source.catalog import SourceTable, read_catalog
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
@@ -38,9 +39,10 @@ from cdc_assets.source.standby import require_standbys
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Checkpoint, Copy, Differences, MadeBy
 
-CHUNK_ROWS = 250_000
-# A chunk is one warehouse transaction, and what a crash repeats
-CHUNK_BYTES = 256 * 1024 * 1024
+# A chunk is one warehouse transaction, and what a crash repeats. DuckDB writes what fills a row
+# group at once, and what is left again when its log is written: few and large chunks cost less.
+CHUNK_ROWS = 1_000_000
+CHUNK_BYTES = 512 * 1024 * 1024
 CHUNK_SECONDS = 5.0
 # How long chunks are read until the stream is applied again
 TURN_SECONDS = 10.0
@@ -291,8 +293,10 @@ class Copying:
 
     def _put(self, copy: Copy, shape: TableShape, chunk: Chunk) -> None:
         session = self._session
-        for rows in decoded(chunk, shape, copy.table):
-            session.stages.put(copy.stage, shape, rows)
+        parts = decoded(chunk, shape, copy.table)
+        with closing(read_ahead(parts, give_up=self._reader.cancel)) as ahead:
+            for rows in ahead:
+                session.stages.put(copy.stage, shape, rows)
         wait_until_flushed(session.control, chunk.lsn)
         require_standbys(session.control, session.config.source.slot, copy.table, chunk.lsn)
         fence = ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
@@ -382,7 +386,7 @@ def _altered_while_copied(table: TableName, altered: str) -> SchemaChangeError:
 
 
 def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Table]:
-    """Decode a chunk's text to rows of the mirror, batch by batch.
+    """Decode a chunk to rows of the mirror, batch by batch.
 
     Raises:
         SchemaChangeError: The table is not the one of the shape any more.
@@ -396,9 +400,9 @@ def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Ta
 
 def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
     columns = []
-    for text, column in zip(batch.columns, shape.columns, strict=True):
+    for values, column in zip(batch.columns, shape.columns, strict=True):
         try:
-            columns.append(decode_text(pc.cast(text, pa.binary()), column.type.arrow))
+            columns.append(decode_read(values, column.type.arrow))
         except UnfitValueError as error:
             raise unfit_value(table, column.name, error.wanted, lsn) from error
     added = [

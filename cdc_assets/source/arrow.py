@@ -120,14 +120,20 @@ class ArrowSession:
         with closing(self.batches(sql)) as batches:
             return tuple(column[0].as_py() for column in next(batches).columns)
 
-    def batches(self, sql: str) -> Generator[pa.RecordBatch]:
+    def batches(self, sql: str, *, larger: int = 1) -> Generator[pa.RecordBatch]:
         """Run a query and give its rows in batches of about `BATCH_BYTES`, while they come.
 
         Read it to its end or close it before the session's next statement.
+
+        Args:
+            sql: The query.
+            larger: How many times as large the batches are.
         """
         statement = AdbcStatement(self._connection)
         try:
-            statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
+            statement.set_options(
+                **{"adbc.postgresql.batch_size_hint_bytes": str(larger * BATCH_BYTES)}
+            )
             statement.set_sql_query(sql)
             handle, _ = self._awaited(statement.execute_query)
             reader = AdbcRecordBatchReader._import_from_c(handle.address)

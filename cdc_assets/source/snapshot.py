@@ -1,4 +1,4 @@
-"""Reads parts of a table as they are now, in the stream's own text form.
+"""Reads parts of a table as they are now.
 
 A part is read in one REPEATABLE READ transaction that first gives its snapshot S and then an LSN L:
 whatever S does not see commits past the stream's transactions that S sees, and nothing that S sees
@@ -28,12 +28,14 @@ from cdc_assets.lsn import LSN
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import LOCK_TIMEOUT_SECONDS, table_errors, translated
+from cdc_assets.source.native import select
 from cdc_assets.source.ordering import compare, compared_as, key_columns
 from cdc_assets.source.published import below
 from cdc_assets.source.texts import text_of
 
 _LOCK_NOT_AVAILABLE = "55P03"
 PLACES = 2048  # a block of 32 kB, the largest, holds 1,200 rows at the most
+_LARGER_BATCHES = 4  # than the stream's: the warehouse takes them as they are
 _SOURCE = "source"  # the table's alias
 
 
@@ -45,9 +47,9 @@ class Chunk:
         snapshot: What the read sees, as `pg_current_snapshot()` prints it.
         lsn: Taken after it.
         files: Those that hold the table's rows now.
-        batches: One text column per column of the shape, null is NULL; read once.
+        batches: A column per column of the shape, for `pgoutput.native.decode_read`; read once.
         rows: Rows given out so far.
-        nbytes: Size of their text.
+        nbytes: Their size as read.
         keys: Keys of all rows given out, where the read was for keys.
         is_altered: Whether the table is not the one of the shape any more, or its row filter left.
     """
@@ -75,6 +77,10 @@ class SnapshotReader:
 
     def __exit__(self, *_: object) -> None:
         self._session.__exit__()
+
+    def cancel(self) -> None:
+        """End what is being read, from another thread; the reader is of no use after that."""
+        self._session.cancel()
 
     def survey(self, table: SourceTable) -> tuple[Snapshot, str, int]:
         """Give what is seen now, the files that hold the table's rows, and how many places.
@@ -156,7 +162,12 @@ class SnapshotReader:
         *,
         keep_keys: bool,
     ) -> Iterator[Chunk]:
-        columns = ", ".join(text_of(column, quote(column.name)) for column in shape.columns)
+        columns = ", ".join(
+            text_of(column, quote(column.name))
+            if keep_keys and column.name in shape.key
+            else select(column)
+            for column in shape.columns
+        )
         relation = relation_of(table)
         with translated(self._slot), table_errors(table.name):
             try:
@@ -176,7 +187,8 @@ class SnapshotReader:
                 )
                 where = " AND ".join(f"({part})" for part in (*conditions, row_filter) if part)
                 rows = self._session.batches(
-                    f"SELECT {columns} FROM {relation} AS {_SOURCE} WHERE {where}"
+                    f"SELECT {columns} FROM {relation} AS {_SOURCE} WHERE {where}",
+                    larger=_LARGER_BATCHES,
                 )
                 with closing(rows):  # a statement that is not read to its end blocks the session
                     chunk.batches = _counted(chunk, shape, rows, keep_keys)
