@@ -182,6 +182,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         op = self.op or OpSpec()
         synced = self._synced_assets(assets, [*mirrors.values(), slot], op)
         snapshots = snapshot_specs(config, mirrors)
+        backfills = backfill_jobs(config, snapshots)
         return dg.Definitions.merge(
             dg.Definitions(
                 assets=[
@@ -191,8 +192,13 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
                 ],
                 sensors=[health_sensor(config, slot.key)],
             ),
-            job_and_schedule(config, synced.keys, beside=[spec.key for spec in snapshots.values()]),
-            backfill_jobs(config, snapshots),
+            job_and_schedule(
+                config,
+                synced.keys,
+                beside=[spec.key for spec in snapshots.values()],
+                jobs_beside=[job.name for job in backfills.jobs or ()],
+            ),
+            backfills,
         )
 
     def _synced_assets(

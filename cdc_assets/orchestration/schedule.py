@@ -13,7 +13,11 @@ from cdc_assets.orchestration.under_way import Job, look
 
 
 def job_and_schedule(
-    config: PipelineConfig, keys: Iterable[dg.AssetKey], *, beside: Collection[dg.AssetKey] = ()
+    config: PipelineConfig,
+    keys: Iterable[dg.AssetKey],
+    *,
+    beside: Collection[dg.AssetKey] = (),
+    jobs_beside: Collection[str] = (),
 ) -> dg.Definitions:
     """Define the job that syncs every table, and its schedule.
 
@@ -25,6 +29,7 @@ def job_and_schedule(
         config: The pipeline.
         keys: What a sync brings on.
         beside: The pipeline's other assets: a tick ends runs of them that are gone.
+        jobs_beside: The names of its other jobs, likewise.
     """
     keys = frozenset(keys)
     job = dg.define_asset_job(
@@ -36,7 +41,7 @@ def job_and_schedule(
     )
     if config.schedule is None:
         return dg.Definitions(jobs=[job])
-    watched = Job(config, job.name, keys.union(beside))
+    watched = Job(config, job.name, keys.union(beside), jobs_beside)
     return dg.Definitions(jobs=[job], schedules=[scheduled(job, config.schedule, watched)])
 
 

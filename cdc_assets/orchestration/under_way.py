@@ -48,11 +48,17 @@ _MOST_LOOKED_AT = 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A pipeline's job, as far as its runs can be recognised."""
+    """A pipeline's job, as far as its runs can be recognised.
+
+    Attributes:
+        keys: The pipeline's assets: runs of a selection of them are ended when they are gone.
+        beside: The names of other jobs, likewise.
+    """
 
     config: PipelineConfig
     name: str
     keys: Collection[dg.AssetKey]
+    beside: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,8 @@ class UnderWay:
 def look(instance: dg.DagsterInstance, job: Job) -> UnderWay:
     """Find what runs, and mark as failed what only seems to.
 
-    A run of selected assets counts when all of them are the pipeline's: it may hold the pool.
+    A run of selected assets or checks counts when all of them are the pipeline's: it may hold a
+    pool.
     """
     reason, ended = "", []
     for record in _records(instance, job):
@@ -91,16 +98,27 @@ def look(instance: dg.DagsterInstance, job: Job) -> UnderWay:
 
 
 def _records(instance: dg.DagsterInstance, job: Job) -> list[RunRecord]:
-    own = dg.RunsFilter(job_name=job.name, statuses=_UNDER_WAY)
+    names = [job.name, *job.beside]
+    own = [dg.RunsFilter(job_name=name, statuses=_UNDER_WAY) for name in names]
     selections = dg.RunsFilter(job_name=_ASSET_JOB, statuses=_UNDER_WAY)
     return [
-        *instance.get_run_records(own, limit=_MOST_LOOKED_AT),
+        *(
+            record
+            for runs in own
+            for record in instance.get_run_records(runs, limit=_MOST_LOOKED_AT)
+        ),
         *(
             record
             for record in instance.get_run_records(selections, limit=_MOST_LOOKED_AT)
-            if (record.dagster_run.asset_selection or {_NO_ASSET}) <= set(job.keys)
+            if _selected(record.dagster_run) <= set(job.keys)
         ),
     ]
+
+
+def _selected(run: dg.DagsterRun) -> set[dg.AssetKey]:
+    """Give the assets that a run was asked for, or for checks of."""
+    checked = (key.asset_key for key in run.asset_check_selection or ())
+    return {*(run.asset_selection or ()), *checked} or {_NO_ASSET}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from cdc_assets import waits
 from cdc_assets.changes.buckets import Bucket, key_may_be_shown
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import CdcError, ConfigError, SchemaChangeError, TableError
-from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.errors import CdcError, SchemaChangeError, TableError
+from cdc_assets.identifiers import TableName
 from cdc_assets.progress import BackfillEvent, BucketBackfilled
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
@@ -75,16 +75,9 @@ def backfill(
         ConfigError: A bucket that the table does not have, or a predicate that does not parse.
         CdcError: The table can't be copied, or the source or the warehouse refuses.
     """
-    names = config.table(table).backfill.bucket_names
-    for bucket in buckets or ():
-        if bucket not in names:
-            meant = nearest(bucket, names)
-            raise ConfigError(
-                f"table {str(table)!r} has no bucket {bucket!r}",
-                hint=f"did you mean {meant!r}?" if meant else f"it has {names[0]} to {names[-1]}",
-            )
+    chosen = config.table(table).select_buckets(buckets or ())
     return_freed_memory()
-    parts = [WHERE] if where else sorted(buckets or [""])
+    parts = [WHERE] if where else sorted(chosen or [""])
     work = _Backfill(config, table, where, parts)
     yield from in_sessions(
         config,

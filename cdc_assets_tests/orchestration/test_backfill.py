@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 from dagster._core.definitions.selector import (
     PartitionRangeSelector,
     PartitionsByAssetSelector,
@@ -200,6 +201,31 @@ def test_a_mirror_that_can_not_go_on_is_copied_whole_whatever_bucket_was_asked_f
     assert_equal_to_source(database, config)
 
 
+def test_a_mirror_may_wait_for_its_backfill_and_says_so(
+    database: ScratchDatabase, config: PipelineConfig, instance: dg.DagsterInstance
+) -> None:
+    waits = {"buckets": 3, "first": "wait"}
+    orders = TableConfig.model_validate({"source": "public.orders", "backfill": waits})
+    defs = definitions(config.model_copy(update={"tables": [orders, *config.tables[1:]]}))
+
+    first = run_sync(defs, instance)
+    found = _backfilled(defs, instance, "00")
+    second = run_sync(defs, instance)
+
+    assert first.success
+    assert ORDERS not in materialized(first)
+    assert "shop/public/customers" in materialized(first)
+    assert [
+        event.asset_observation_data.asset_observation.description
+        for event in first.all_events
+        if event.event_type_value == "ASSET_OBSERVATION"
+        and event.asset_key == dg.AssetKey(ORDERS.split("/"))
+    ] == ["waits for its backfill"]
+    assert found["cdc/rows_read"] == 90
+    assert ORDERS in materialized(second)
+    assert_equal_to_source(database, config)
+
+
 def test_a_table_that_can_not_be_backfilled_fails_the_run_with_the_way_out(
     database: ScratchDatabase, config: PipelineConfig, instance: dg.DagsterInstance
 ) -> None:
@@ -310,6 +336,8 @@ def _daemon(config: PipelineConfig, directory: Path) -> Iterator[_Backfills]:
     with (
         dg.instance_for_test(overrides=overrides) as instance,
         create_test_daemon_workspace_context(target, instance) as workspace,
+        # Runs in this process say of it that it loads definitions for a run
+        DefinitionsLoadContext.scoped(DefinitionsLoadContext.get()),
     ):
         yield _Backfills(workspace)
 

@@ -180,10 +180,18 @@ def test_where_nobody_can_be_asked_a_run_must_be_quiet_for_long(
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_selection_of_the_pipelines_assets_that_is_gone_does_not_keep_the_pool(
-    config: PipelineConfig, instance: dg.DagsterInstance
+@pytest.mark.parametrize(
+    ("job", "asset"),
+    [
+        ("__ASSET_JOB", ["shop", "slot"]),
+        ("__ASSET_JOB", ["shop", "public", "orders__snapshot"]),
+        ("shop_backfill", None),
+    ],
+)
+def test_a_run_of_the_pipelines_assets_that_is_gone_does_not_keep_the_pool(
+    config: PipelineConfig, instance: dg.DagsterInstance, job: str, asset: list[str] | None
 ) -> None:
-    run = _started(instance, job="__ASSET_JOB", selection={dg.AssetKey(["shop", "slot"])})
+    run = _started(instance, job=job, selection={dg.AssetKey(asset)} if asset else None)
     instance.event_log_storage.set_concurrency_slots("cdc_shop", 1)
     instance.event_log_storage.claim_concurrency_slot("cdc_shop", run.run_id, "shop_cdc")
 
