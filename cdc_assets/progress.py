@@ -191,7 +191,8 @@ class TableCompared:
         at_lsn: From each bucket's own LSN up to this one, both ends had the same changes.
         columns: Names of columns that differ somewhere.
         keys: Of up to 20 rows that differ, only where no column of the key is text.
-        repaired: Whether the buckets that differed were backfilled.
+        repaired: Whether what differed was made right.
+        not_compared: Why it could not be compared, or empty.
     """
 
     table: TableName
@@ -200,12 +201,13 @@ class TableCompared:
     columns: tuple[str, ...] = ()
     keys: tuple[tuple[str, ...], ...] = ()
     repaired: bool = False
+    not_compared: str = ""
     seconds: float = 0.0
 
     @property
     def equal(self) -> bool:
-        """Whether no bucket differs."""
-        return all(bucket.equal for bucket in self.buckets)
+        """Whether it was compared, and no bucket differs."""
+        return not self.not_compared and all(bucket.equal for bucket in self.buckets)
 
 
 BackfillEvent = ChunkCopied | WindowApplied | TableFailed | BucketBackfilled

@@ -78,7 +78,7 @@ def backfill(
     chosen = config.table(table).select_buckets(buckets or ())
     return_freed_memory()
     parts = [WHERE] if where else sorted(chosen or [""])
-    work = _Backfill(config, table, where, parts)
+    work = Beside(config, table, where, parts)
     yield from in_sessions(
         config,
         work.turn,
@@ -89,8 +89,8 @@ def backfill(
 
 
 @dataclass(slots=True)
-class _Backfill:
-    """What is left to do of one backfill."""
+class Beside:
+    """Parts of one table that are copied beside syncs, and what is left of them to do."""
 
     config: PipelineConfig
     table: TableName
@@ -199,7 +199,7 @@ class _Backfill:
                 if self._is_waited_for(session):
                     return
             elif is_settled(session, copying.copy):
-                yield self._placed(session, copying.copy)
+                yield from self._ended(session, copying.copy)
                 return
             elif not copying.close_gaps() and self._is_waited_for(session):
                 return
@@ -246,11 +246,12 @@ class _Backfill:
         with session.mirrors.transaction():
             session.put(replace(session.checkpoints[table], phase="copying", error=""))
 
-    def _placed(self, session: Session, copy: Copy) -> BucketBackfilled:
+    def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:
+        """End a part whose copy is as of the mirror's LSN."""
         found: Differences = put_in_place(session, copy)
         checkpoint = session.checkpoints[self.table]
         shown = copy.bucket if key_may_be_shown(checkpoint.shape) else None
-        return BucketBackfilled(
+        yield BucketBackfilled(
             table=self.table,
             bucket=copy.bucket.name if copy.bucket else "",
             low=shown.low if shown else None,

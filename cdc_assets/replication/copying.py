@@ -12,7 +12,7 @@ keeps out what its snapshot saw (`applying`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
@@ -141,7 +141,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     checkpoint = session.checkpoints[copy.table]
     with session.mirrors.transaction(), refusals_of(copy.table):
         if _fits(session, copy, checkpoint):
-            found = session.stages.settle(copy, checkpoint.shape)
+            found = session.stages.compare(copy, checkpoint.shape, write=True)
         else:
             found = session.stages.replace(copy)
         placed = replace(checkpoint, phase="streaming", error="")
@@ -167,11 +167,23 @@ def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
     return session.stages.newest_lsn(copy.table) <= checkpoint.lsn
 
 
-def compare(session: Session, copy: Copy) -> Differences:
-    """End a copy that is as of its table's checkpoint, and only say how the mirror differs."""
-    with session.mirrors.transaction():
-        found = session.stages.compare(copy, session.checkpoints[copy.table].shape)
+def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool) -> Differences:
+    """End a copy that is as of its table's checkpoint, as the mirror is, and say how that differed.
+
+    Args:
+        session: The run's.
+        copy: The copy.
+        plan: The table's buckets.
+        write: Whether what differs is made right.
+    """
+    with session.mirrors.transaction(), refusals_of(copy.table):
+        shape = session.checkpoints[copy.table].shape
+        found = session.stages.compare(copy, shape, plan=plan, write=write)
         session.drop_copy(copy)
+        if write:
+            session.state.renew_stamp()
+        reached("copy_staged")
+    reached("copy_placed")
     return found
 
 

@@ -118,6 +118,7 @@ class Differences:
         extra: Rows that only the mirror has.
         columns: Names of columns that differ somewhere.
         keys: Of some rows that differ, as text.
+        parts: The same numbers per bucket of a plan, where one was given.
     """
 
     rows: int
@@ -127,6 +128,7 @@ class Differences:
     extra: int
     columns: tuple[str, ...] = ()
     keys: tuple[KeyText, ...] = ()
+    parts: tuple[Differences, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
+from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN, Lookup
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.base import Copy, Differences, Write
-from cdc_assets.warehouse.buckets import in_bucket
+from cdc_assets.warehouse.buckets import in_bucket, numbered
 from cdc_assets.warehouse.duckdb import DuckDBMirrors, key_matches, key_names
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
@@ -88,15 +90,22 @@ class Stages:
         lacking[found] = False
         return lacking
 
-    def compare(self, copy: Copy, shape: TableShape) -> Differences:
-        """Compare a mirror's part with its copy, both as of one LSN."""
-        return _Comparison(self._mirrors, copy, shape).differences()
+    def compare(
+        self, copy: Copy, shape: TableShape, *, plan: Sequence[Bucket] = (), write: bool
+    ) -> Differences:
+        """Compare a mirror's part with its copy, both as of one LSN.
 
-    def settle(self, copy: Copy, shape: TableShape) -> Differences:
-        """Make the mirror's part what its copy is, and write only what differs."""
+        Args:
+            copy: The copy.
+            shape: Of both.
+            plan: The table's buckets, where numbers are wanted for each.
+            write: Whether the mirror is made what the copy is; only what differs is written.
+        """
         comparison = _Comparison(self._mirrors, copy, shape)
-        found = comparison.differences()
-        comparison.write()
+        found = replace(comparison.differences(), parts=comparison.parts(plan))
+        if write:
+            comparison.write()
+        comparison.end()
         return found
 
     def replace(self, copy: Copy) -> Differences:
@@ -162,7 +171,39 @@ class _Comparison:
             f"INSERT INTO {self._mirror} SELECT stage.* FROM {self._stage} AS stage"
             f" JOIN (SELECT DISTINCT {named} FROM _cdc_differing) AS found ON {same}"
         )
+
+    def end(self) -> None:
+        """Forget the keys that were found."""
         self._execute("DROP TABLE _cdc_differing")
+
+    def parts(self, plan: Sequence[Bucket]) -> tuple[Differences, ...]:
+        """Count per bucket what `differences` has found."""
+        if not plan:
+            return ()
+        number = numbered(self._shape, plan)
+        rows, mirror_rows = (
+            self._per_bucket(f"SELECT {number}, count(*) FROM {relation} GROUP BY 1")
+            for relation in (self._stage, self._mirror)
+        )
+        missing, extra, different = (
+            self._per_bucket(
+                f"SELECT {number}, count(*) FROM _cdc_differing WHERE {kind} GROUP BY 1"
+            )
+            for kind in ("is_missing", "is_extra", "NOT is_missing AND NOT is_extra")
+        )
+        return tuple(
+            Differences(
+                rows=rows.get(at, 0),
+                mirror_rows=mirror_rows.get(at, 0),
+                missing=missing.get(at, 0),
+                different=different.get(at, 0),
+                extra=extra.get(at, 0),
+            )
+            for at in range(len(plan))
+        )
+
+    def _per_bucket(self, sql: str) -> dict[int, int]:
+        return dict(self._connection.execute(sql).fetchall())
 
     def _find(self) -> None:
         key = ", ".join(f"coalesce(mirror.{key}, stage.{key}) AS {key}" for key in self._keys)

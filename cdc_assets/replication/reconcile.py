@@ -1,0 +1,151 @@
+"""Whether mirrors equal their source, proven at one LSN while both go on.
+
+A table is copied beside its mirror, as a backfill does it; when both are as of one LSN they are
+compared row by row. Whatever was written meanwhile is in both, so what differs then was not brought
+by the stream: there is nothing that could be a false alarm.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass, field
+
+from cdc_assets.changes.buckets import key_may_be_shown
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError, TableError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.progress import BackfillEvent, BucketCompared, ReconcileEvent, TableCompared
+from cdc_assets.replication.allocator import return_freed_memory
+from cdc_assets.replication.backfill import Beside
+from cdc_assets.replication.copying import begin_beside, compare
+from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.planning import planned_buckets
+from cdc_assets.replication.session import Session
+from cdc_assets.source.snapshot import SnapshotReader
+from cdc_assets.warehouse.base import Copy, Differences
+
+_WHOLE = ""
+
+
+def reconcile(
+    config: PipelineConfig,
+    *,
+    tables: Collection[TableName] | None = None,
+    sample: float = 1.0,
+    repair: bool = False,
+) -> Generator[ReconcileEvent]:
+    """Compare mirrors with the source, one after the other.
+
+    Args:
+        config: The pipeline.
+        tables: Its tables to compare; all by default.
+        sample: Which share of the tables' buckets is compared, drawn anew each time.
+        repair: Whether rows that differ are made right.
+
+    Yields:
+        An event per chunk and window, and `TableCompared` per table.
+
+    Raises:
+        CdcError: The source or the warehouse refuses.
+    """
+    return_freed_memory()
+    for table in config.table_names:
+        if tables is None or table in tables:
+            yield from _reconcile(config, table, sample=sample, repair=repair)
+
+
+def _reconcile(
+    config: PipelineConfig, table: TableName, *, sample: float, repair: bool
+) -> Iterator[ReconcileEvent]:
+    names = config.table(table).backfill.bucket_names
+    count = max(1, round(sample * len(names)))
+    parts = [_WHOLE] if count == len(names) else sorted(random.sample(names, count))
+    started, work = time.monotonic(), _Comparison(config, table, "", parts, repair=repair)
+    why = ""
+    try:
+        yield from in_sessions(  # type: ignore[misc]  # a backfill's events but for its result
+            config,
+            work.turn,
+            is_done=lambda: not work.parts,
+            copies_anew=True,
+            takes_turns=True,
+        )
+    except TableError as error:
+        why = error.message
+    yield TableCompared(
+        table=table,
+        at_lsn=max((bucket.at_lsn for bucket in work.compared), default=LSN(0)),
+        buckets=tuple(work.compared),
+        columns=tuple(sorted(work.columns)),
+        keys=tuple(work.keys[:_SHOWN]),
+        repaired=repair and any(not bucket.equal for bucket in work.compared),
+        not_compared=why,
+        seconds=time.monotonic() - started,
+    )
+
+
+_SHOWN = 20
+
+
+@dataclass(slots=True)
+class _Comparison(Beside):
+    """What is left to compare of one table, and what was found."""
+
+    repair: bool = False
+    compared: list[BucketCompared] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
+    keys: list[tuple[str, ...]] = field(default_factory=list)
+
+    def _begun(self, session: Session, reader: SnapshotReader) -> str:
+        """Begin the next part, unless it has begun.
+
+        Raises:
+            TableError: The mirror is not one that could equal its source now.
+        """
+        self._refuse_standing(session)
+        part = self.parts[0]
+        if (self.table, part) not in session.copies:
+            begin_beside(session, reader, self.table, part=part, bucket=self._bucket(session, part))
+        return part
+
+    def _refuse_standing(self, session: Session) -> None:
+        checkpoint = session.checkpoints.get(self.table)
+        if checkpoint is None:
+            raise _standing(self.table, "it was not copied yet")
+        if checkpoint.phase == "copying":
+            raise _standing(self.table, "it is being copied")
+        error: CdcError | None = session.failed.get(self.table)
+        if error is not None or checkpoint.error or not self._goes_on(session):
+            why = error.message if error is not None else checkpoint.error
+            raise _standing(self.table, why or "it was altered on the source")
+
+    def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:
+        plan = planned_buckets(session, self.table) if copy.part == _WHOLE else ()
+        found = compare(session, copy, plan, write=self.repair)
+        checkpoint = session.checkpoints[self.table]
+        names = [bucket.name for bucket in plan] or [copy.part]
+        for name, part in zip(names, found.parts or [found], strict=True):
+            self.compared.append(_compared(name, checkpoint.lsn, part))
+        self.columns.update(found.columns)
+        if key_may_be_shown(checkpoint.shape):
+            self.keys.extend(found.keys)
+        yield from ()  # the table's result is told when all of its parts are compared
+
+
+def _compared(bucket: str, lsn: LSN, found: Differences) -> BucketCompared:
+    return BucketCompared(
+        bucket=bucket,
+        at_lsn=lsn,
+        source_rows=found.rows,
+        warehouse_rows=found.mirror_rows,
+        missing=found.missing,
+        extra=found.extra,
+        different=found.different,
+    )
+
+
+def _standing(table: TableName, why: str) -> TableError:
+    return TableError(f"table {str(table)!r} can't be compared: {why}", table=str(table))

@@ -1,0 +1,190 @@
+"""A reconcile finds every difference with its bucket, and under any load none that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import duckdb
+import pytest
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.identifiers import TableName
+from cdc_assets.progress import TableCompared
+from cdc_assets.replication import backfill as backfilling
+from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.reconcile import reconcile
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.equality import assert_equal_to_source
+from cdc_assets_tests.interrupting import make_small
+from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
+from cdc_assets_tests.syncs import converge, sync_once
+
+T = TableName("public", "t")
+
+
+@pytest.fixture
+def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, n int)")
+    database.execute("INSERT INTO t SELECT i, 'a' || i, i % 7 FROM generate_series(1, 400) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    return config
+
+
+def compared(
+    config: PipelineConfig,
+    tables: Collection[TableName] | None = None,
+    *,
+    sample: float = 1.0,
+    repair: bool = False,
+) -> list[TableCompared]:
+    events = reconcile(config, tables=tables, sample=sample, repair=repair)
+    return [event for event in events if isinstance(event, TableCompared)]
+
+
+def write(config: PipelineConfig, sql: str) -> None:
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute(f"SET search_path = 'public'; {sql}")
+
+
+def test_equal_tables_are_equal_bucket_by_bucket(config: PipelineConfig) -> None:
+    (table,) = compared(config)
+    assert table.equal
+    assert [bucket.bucket for bucket in table.buckets] == [f"{at:02}" for at in range(8)]
+    assert sum(bucket.source_rows for bucket in table.buckets) == 400
+    assert sum(bucket.warehouse_rows for bucket in table.buckets) == 400
+    assert len({bucket.at_lsn for bucket in table.buckets}) == 1
+    assert (table.columns, table.keys, table.not_compared) == ((), (), "")
+
+
+@pytest.mark.parametrize(
+    ("sql", "found", "columns"),
+    [
+        ("UPDATE t SET a = 'wrong', n = NULL WHERE id = 399", (0, 0, 1), ("a", "n")),
+        ("DELETE FROM t WHERE id = 399", (1, 0, 0), ()),
+        ("INSERT INTO t SELECT 500, a, n, _cdc_lsn, NULL FROM t LIMIT 1", (0, 1, 0), ()),
+        ("INSERT INTO t SELECT * FROM t WHERE id = 399", (0, 1, 0), ()),
+    ],
+    ids=["changed", "removed", "added", "doubled"],
+)
+def test_one_row_that_differs_is_found_in_its_bucket(
+    database: ScratchDatabase,
+    config: PipelineConfig,
+    sql: str,
+    found: tuple[int, int, int],
+    columns: tuple[str, ...],
+) -> None:
+    write(config, sql)
+    for repair in (False, True):
+        (table,) = compared(config, repair=repair)
+        assert not table.equal
+        assert table.repaired is repair
+        (bucket,) = [bucket for bucket in table.buckets if not bucket.equal]
+        assert bucket.bucket == "07"
+        assert (bucket.missing, bucket.extra, bucket.different) == found
+        assert table.columns == columns
+        assert table.keys in ((("399",),), (("500",),))
+    assert_equal_to_source(database, config)
+    assert compared(config)[0].equal
+
+
+def test_a_sample_is_of_buckets(config: PipelineConfig) -> None:
+    (table,) = compared(config, sample=0.25)
+    assert len(table.buckets) == 2
+    assert table.equal
+
+
+def test_a_key_that_is_text_is_not_shown(database: ScratchDatabase, pipeline: MakePipeline) -> None:
+    database.execute("CREATE TABLE s (id text PRIMARY KEY); INSERT INTO s VALUES ('canary')")
+    config = pipeline("public.s")
+    converge(database, config)
+    write(config, "DELETE FROM s")
+    (table,) = compared(config)
+    assert (table.equal, table.keys) == (False, ())
+
+
+def test_a_table_that_stands_still_is_not_called_different(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    database.execute("ALTER TABLE t ADD COLUMN more int; INSERT INTO t VALUES (900)")
+    sync_once(config)
+    (table,) = compared(config)
+    assert "can't be compared" in table.not_compared
+    assert not table.buckets
+    for _ in backfill(config, T):
+        pass
+    assert compared(config)[0].equal
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        "ALTER TABLE t ALTER a TYPE text USING upper(a)",
+        "ALTER TYPE mood RENAME VALUE 'good' TO 'well'",
+        "TRUNCATE p1",
+        "ALTER TABLE p DETACH PARTITION p1",
+        "ALTER TABLE t SET SCHEMA elsewhere; DELETE FROM elsewhere.t WHERE id = 3;"
+        "ALTER TABLE elsewhere.t SET SCHEMA public",
+    ],
+)
+def test_what_leaves_no_trace_on_the_slot_is_found(
+    database: ScratchDatabase, pipeline: MakePipeline, silent: str
+) -> None:
+    database.execute("CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE SCHEMA elsewhere")
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, m mood)")
+    database.execute("INSERT INTO t SELECT i, 'a', 'good' FROM generate_series(1, 9) i")
+    database.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    for at in (0, 1):
+        database.execute(
+            f"CREATE TABLE p{at} PARTITION OF p FOR VALUES FROM ({at * 10}) TO ({at * 10 + 10})"
+        )
+    database.execute("INSERT INTO p SELECT generate_series(0, 19)")
+    config = pipeline("public.t", "public.p")
+    name = config.source.publication
+    database.execute(f"ALTER PUBLICATION {name} SET TABLES IN SCHEMA public")
+    database.execute(f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)")
+    converge(database, config)
+    for statement in silent.split(";"):
+        database.execute(statement)
+    sync_once(config)
+    found = compared(config)
+    assert not all(table.equal for table in found)
+    for table in found:
+        if not table.equal:
+            for _ in backfill(config, table.table):
+                pass
+    converge(database, config)
+    assert all(table.equal for table in compared(config))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_under_load_nothing_is_called_different_that_is_not(
+    database: ScratchDatabase,
+    pipeline: MakePipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    make_small(monkeypatch.setattr)
+    if seed % 2:
+        monkeypatch.setattr(backfilling, "TURN_SECONDS", 0)
+    create_ledger(database)
+    config = pipeline(*TABLES)
+    sync_once(config)
+    with database.connect() as long, Writer(database, seed).running():
+        long.autocommit = False
+        long.execute("SAVEPOINT s; UPDATE accounts SET owner = 'long' WHERE id = 1")
+        for round_ in range(2):
+            assert [table.equal for table in compared(config)] == [True] * 3
+            sync_once(config)
+            if round_ == 0:
+                long.execute("ROLLBACK TO s; UPDATE lines SET amount = 1 WHERE account < 3")
+                long.commit()
+    converge(database, config)
+    write(
+        config,
+        'UPDATE "Notes" SET "Body" = NULL WHERE "Key" = (SELECT min("Key") FROM "Notes"'
+        ' WHERE "Body" IS NOT NULL)',
+    )
+    (notes,) = [one for one in compared(config) if not one.equal]
+    assert (str(notes.table), notes.columns) == ("public.Notes", ("Body",))
