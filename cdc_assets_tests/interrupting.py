@@ -1,7 +1,8 @@
 """Interrupts a sync at its steps: by whatever a test wants to do there, or by a signal.
 
 Run as a program it is the sync that sends itself one:
-`python -m cdc_assets_tests.interrupting <config> <step> <number> <signal>`.
+`python -m cdc_assets_tests.interrupting <config> <step> <number> <signal> <work>`, where the work
+is empty for a sync, `resync`, or `backfill <table> [<bucket> …]`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.identifiers import TableName
 from cdc_assets.replication import applying, copying
+from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.resync import resync
 from cdc_assets.replication.sync import sync
 from cdc_assets.source import arrow, reader, window
 from cdc_assets.steps import Step, observers
@@ -60,13 +64,13 @@ def config_path(config: PipelineConfig) -> Path:
     return config.root / "defs.yaml"
 
 
-def kill_at(config: PipelineConfig, step: Step, number: int) -> bool:
+def kill_at(config: PipelineConfig, step: Step, number: int, *, work: str = "") -> bool:
     """Sync in a process that kills itself when it comes to a step for the `number`-th time.
 
     Returns:
         Whether it came that far; else it has ended well.
     """
-    with start_sync(config, step, number) as process:
+    with start_sync(config, step, number, work=work) as process:
         _, said = process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), said
     return process.returncode == -signal.SIGKILL
@@ -77,9 +81,11 @@ def start_sync(
     step: Step | None = None,
     number: int = 0,
     sends: signal.Signals = signal.SIGKILL,
+    *,
+    work: str = "",
 ) -> subprocess.Popen[str]:
-    """Start a sync in a process of its own."""
-    arguments = [str(config_path(config)), step or "", str(number), str(int(sends))]
+    """Start a sync, or other work, in a process of its own."""
+    arguments = [str(config_path(config)), step or "", str(number), str(int(sends)), work]
     return subprocess.Popen(
         [sys.executable, "-m", "cdc_assets_tests.interrupting", *arguments],
         cwd=PROJECT,
@@ -102,7 +108,7 @@ def held_at(config: PipelineConfig, step: Step, number: int) -> Iterator[subproc
             process.kill()
 
 
-def _main(path: str, step: str, number: str, sends: str) -> None:
+def _main(path: str, step: str, number: str, sends: str, work: str) -> None:
     make_small()
     left = int(number)
 
@@ -113,8 +119,17 @@ def _main(path: str, step: str, number: str, sends: str) -> None:
             os.kill(os.getpid(), int(sends))
 
     observers.append(observe)
-    for _ in sync(load_config(Path(path))):
+    for _ in _events(load_config(Path(path)), *work.split()):
         continue
+
+
+def _events(config: PipelineConfig, what: str = "", *more: str) -> Iterable[object]:
+    if what == "resync":
+        return resync(config)
+    if what == "backfill":
+        table, *buckets = more
+        return backfill(config, TableName("public", table), buckets=buckets or None)
+    return sync(config)
 
 
 if __name__ == "__main__":
