@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cdc_assets.cli import backfilling, commands
+from cdc_assets.cli import backfilling, commands, reconciling
 from cdc_assets.cli.output import UsageError
 from cdc_assets.lsn import LSN
 
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--table", action="append", default=[], help="only this table; repeatable")
     run.add_argument("--until-lsn", type=_lsn, help="stop at the first commit at or past this LSN")
     _add_backfill(add)
+    _add_reconcile(add)
     anew = add(
         "resync",
         backfilling.resync,
@@ -127,6 +128,33 @@ def _add_backfill(add: Callable[..., Any]) -> None:
         help="only rows of which this is true on the source; removes none",
     )
     copied.add_argument("--all-tables", action="store_true", help="one after the other")
+
+
+def _add_reconcile(add: Callable[..., Any]) -> None:
+    compared = add(
+        "reconcile",
+        reconciling.reconcile,
+        "say whether mirrors have the rows of their source tables, while both are written",
+    )
+    compared.add_argument("tables", nargs="*", metavar="TABLE", help="default: all")
+    compared.add_argument(
+        "--sample",
+        type=_share,
+        default=1.0,
+        metavar="SHARE",
+        help="only this share of each table's buckets, 0.1 for a tenth; drawn anew each time",
+    )
+    compared.add_argument("--repair", action="store_true", help="backfill the buckets that differ")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0, up to 1, got {text!r}")
+    return share
 
 
 def _lsn(text: str) -> LSN:

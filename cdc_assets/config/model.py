@@ -237,7 +237,7 @@ class ReconcileConfig(Strict):
         Field(
             gt=0,
             le=1,
-            description="Which share of the rows is compared each time, another one every time.",
+            description="Which share of each table's buckets is compared each time, drawn anew.",
             examples=[0.1],
         ),
     ] = 1.0

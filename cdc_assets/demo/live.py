@@ -33,6 +33,7 @@ Dagster is on {address}
   {address}/asset-groups                the source tables and the warehouse tables made of them
   {address}/assets/{name}/public/orders   one table: each sync's changes and LSNs, its columns
   {address}/assets/{name}/public/orders__snapshot     that table anew, in buckets: press Materialize
+  {address}/assets/{name}/public/orders?view=checks   whether it equals its source: press Execute
   {address}/automation                  {name}_sync_schedule: a sync starts at each full minute
   {address}/runs                        the syncs, each with its windows in the log; {first}
 

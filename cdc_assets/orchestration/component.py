@@ -32,14 +32,15 @@ from cdc_assets.config import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import attributes_model, read_attributes
-from cdc_assets.orchestration.backfill import backfill_jobs, snapshot_assets, snapshot_specs
 from cdc_assets.orchestration.checks import check_specs
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.health import health_sensor
 from cdc_assets.orchestration.instance import warn_at_load
 from cdc_assets.orchestration.keys import names_of, source_key
+from cdc_assets.orchestration.reconcile import equality_checks, reconcile_job_and_schedule
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
+from cdc_assets.orchestration.snapshots import backfill_jobs, snapshot_assets, snapshot_specs
 from cdc_assets.orchestration.specs import mirror_spec, slot_spec, source_spec
 
 # These were checked before Dagster resolves anything, and no template is rendered in them: the
@@ -183,6 +184,8 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         synced = self._synced_assets(assets, [*mirrors.values(), slot], op)
         snapshots = snapshot_specs(config, mirrors)
         backfills = backfill_jobs(config, snapshots)
+        checks = equality_checks(config, assets.mirrors, op=op)
+        reconciles = reconcile_job_and_schedule(config, checks)
         return dg.Definitions.merge(
             dg.Definitions(
                 assets=[
@@ -190,15 +193,19 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
                     synced,
                     *snapshot_assets(config, snapshots, mirrors=assets.mirrors, op=op),
                 ],
+                asset_checks=[checks],
                 sensors=[health_sensor(config, slot.key)],
             ),
             job_and_schedule(
                 config,
                 synced.keys,
                 beside=[spec.key for spec in snapshots.values()],
-                jobs_beside=[job.name for job in backfills.jobs or ()],
+                jobs_beside=[
+                    job.name for defs in (backfills, reconciles) for job in defs.jobs or ()
+                ],
             ),
             backfills,
+            reconciles,
         )
 
     def _synced_assets(
