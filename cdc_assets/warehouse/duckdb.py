@@ -413,6 +413,20 @@ class DuckDBMirrors:
         )
         self.connection.execute("DROP TABLE _cdc_filled")
 
+    def add_missing_columns(self, table: TableName, lsn: LSN) -> None:
+        """Give a table that somebody else made the columns that a mirror has besides its own."""
+        stored = read_stored(self.connection).get(table.folded)
+        known = dict(stored.columns) if stored is not None else {}
+        for added in ADDED_COLUMNS:
+            if added.name in known:
+                continue
+            name = quote(added.name)
+            self.connection.execute(
+                f"ALTER TABLE {self.name(table)} ADD COLUMN {name} {column_type(added.type)}"
+            )
+            if added.name == LSN_COLUMN:
+                self.connection.execute(f"UPDATE {self.name(table)} SET {name} = {int(lsn)}")
+
     def rename(self, table: TableName, to: TableName) -> None:
         """Give a table of the same schema another name."""
         self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
