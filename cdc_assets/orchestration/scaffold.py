@@ -44,6 +44,9 @@ attributes:
   tables:
 {tables}
 
+  # When mirrors are compared with the source, and how much of them; never without it.
+  # reconcile: {{schedule: "0 3 * * *", sample: 0.1}}
+
   # How much WAL one window reads at the most: more is faster, and costs memory and disk.
   # window: {{max_wal_bytes: 268435456}}
 
@@ -67,7 +70,8 @@ attributes:
 _PLACEHOLDER = """\
     - source: public.my_table
     # - source: public.my_other_table
-    #   keep: [mirror]"""
+    #   keep: [mirror]
+    #   backfill: {buckets: 8, max_rows_per_second: 20000, first: wait}"""
 _COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')  # none between double quotes
 _PLAIN = re.compile(r"\w+\.\w+")
 
