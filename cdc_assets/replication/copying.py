@@ -48,6 +48,9 @@ CHUNK_SECONDS = 5.0
 TURN_SECONDS = 10.0
 _FIRST_PLACES = 16 * PLACES
 _GROWTH = 16
+# A chunk has no more places per row that is wanted: behind an empty stretch may lie a full one,
+# where every seventh place has a row
+_SPARSE = 7 * 8
 _GAP_ROWS = 10_000
 _RESTARTS = 3
 WHERE = "where"
@@ -264,7 +267,8 @@ class Copying:
             CHUNK_BYTES / max(1, chunk.nbytes),
             CHUNK_SECONDS / max(seconds, 0.001),
         )
-        self._places = max(1, int(self._places * factor))
+        most_places = most_rows * _SPARSE
+        self._places = max(1, min(most_places, int(self._places * factor)))
         if self._rate:
             self.rests_until = time.monotonic() + max(0.0, chunk.rows / self._rate - seconds)
 
