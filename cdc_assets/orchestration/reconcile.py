@@ -9,8 +9,10 @@ Annotations are evaluated in this module: Dagster reads the one of an op's conte
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from typing import Any, Self
 
 import dagster as dg
+from dagster._utils.warnings import disable_dagster_warnings
 from dagster.components.resolved.core_models import OpSpec
 
 from cdc_assets.config import PipelineConfig
@@ -37,6 +39,19 @@ EQUALS_SOURCE = "equals_source"
 _MOST_BUCKETS = 200
 # Nothing differs, as far as anybody knows
 _WARN = dg.AssetCheckSeverity.WARN
+
+
+class _Checks(dg.AssetChecksDefinition):
+    """Checks that stay checks when Dagster adds to them where a component's file is.
+
+    Its own copy is one of an asset, made into a check again for each key, with a warning to users
+    that a parameter of that is in beta.
+    """
+
+    @classmethod
+    def dagster_internal_init(cls, **attributes: Any) -> Self:
+        with disable_dagster_warnings():
+            return cls(**attributes)
 
 
 def equality_checks(
@@ -68,13 +83,13 @@ def equality_checks(
     def compare_mirrors(context: dg.OpExecutionContext) -> Iterator[dg.AssetCheckResult]:
         yield from run_reconcile(context, config, mirrors)
 
-    checks: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
+    return _Checks.dagster_internal_init(
         keys_by_input_name=inputs,
+        keys_by_output_name={},
         node_def=compare_mirrors,
         check_specs_by_output_name=outputs,
         can_subset=True,
     )
-    return checks
 
 
 def _check_spec(config: PipelineConfig, table: TableName, mirror: dg.AssetKey) -> dg.AssetCheckSpec:
