@@ -69,6 +69,15 @@ def parser() -> argparse.ArgumentParser:
         "make the slot and every table anew after something was lost; says what, and asks",
     )
     anew.add_argument("--yes", action="store_true", help="do not ask")
+    taken = add(
+        "adopt",
+        reconciling.adopt,
+        "take a table that something else copied as complete at an LSN, and prove it",
+    )
+    taken.add_argument("table", metavar="TABLE")
+    taken.add_argument(
+        "--at-lsn", type=_lsn, required=True, help="everything committed up to it is in the table"
+    )
     state = add("status", commands.status, "show how far slot and tables are, and what is wrong")
     state.add_argument("--watch", action="store_true", help="show it again every 2 s until Ctrl-C")
     removal = add("teardown", commands.teardown, "remove slot, publication and checkpoints")

@@ -1,4 +1,4 @@
-"""The command that proves that a mirror equals its source."""
+"""The commands that prove that a mirror equals its source."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def reconcile(options: argparse.Namespace) -> int:
 
     events = reconcile(config, tables=tables or None, sample=options.sample, repair=options.repair)
     with closing(events):
+        return _say_compared(events, as_json=options.json)
+
+
+def adopt(options: argparse.Namespace) -> int:
+    """Take a table that something else copied as complete, and prove it."""
+    config = selected(options)
+    (table,) = config.select([options.table])
+    from cdc_assets.replication.adopting import adopt
+
+    with closing(adopt(config, table, options.at_lsn)) as events:
         return _say_compared(events, as_json=options.json)
 
 

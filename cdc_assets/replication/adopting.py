@@ -13,6 +13,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
+from cdc_assets.pages import page
 from cdc_assets.progress import ReconcileEvent, TableCompared
 from cdc_assets.replication.opening import open_session
 from cdc_assets.replication.reconcile import reconcile
@@ -72,7 +73,7 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
             raise TableError(
                 f"table {str(table)!r} can't be adopted: it {altered[table]}",
                 table=str(table),
-                hint="copy it with the columns that a mirror has: docs/types.md lists the types",
+                hint=f"copy it with the columns that a mirror has: {page('types')} lists the types",
             )
         session.put(
             Checkpoint(

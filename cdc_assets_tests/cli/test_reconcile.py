@@ -1,4 +1,4 @@
-"""`reconcile` as it is typed: what it prints, and the code it ends with."""
+"""`reconcile` and `adopt` as they are typed: what they print, and the code they end with."""
 
 from __future__ import annotations
 
@@ -86,6 +86,27 @@ def test_a_sample_of_one_table(config: PipelineConfig) -> None:
     assert 0 < orders["source_rows"] <= 80
 
 
+def test_a_table_that_something_else_copied_is_adopted_or_refused(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1), (2)")
+    config = pipeline("public.things")
+    create = "CREATE SCHEMA public; CREATE TABLE public.things AS SELECT unnest([1, 2])::INT AS id"
+    _write(config, create)
+    _write(config, "DELETE FROM public.things WHERE id = 1")
+
+    refused = run_command(config, "adopt", "public.things", "--at-lsn", _present(database))
+    _write(config, "INSERT INTO public.things (id) VALUES (1)")
+    present = _present(database)
+    adopted = run_command(config, "adopt", "public.things", "--at-lsn", present, "--json")
+
+    assert refused.code == 1
+    assert "was not adopted: it differs from the source" in refused.err
+    assert adopted.code == 0, adopted.err
+    assert [table["equal"] for table in adopted.json["tables"]] == [True]
+    assert run_command(config, "sync").code == 0
+
+
 @pytest.mark.parametrize("share", ["0", "1.5", "nan", "half"])
 def test_a_share_that_is_none_is_refused(config: PipelineConfig, share: str) -> None:
     done = run_command(config, "reconcile", "--sample", share)
@@ -97,6 +118,11 @@ def test_an_unknown_table_is_refused(config: PipelineConfig) -> None:
     done = run_command(config, "reconcile", "public.order")
 
     assert_readable(done, says="not in pipeline", hint="'public.orders'", code=2)
+
+
+def _present(database: ScratchDatabase) -> str:
+    ((lsn,),) = database.execute("SELECT pg_current_wal_insert_lsn()::text")
+    return str(lsn)
 
 
 def _write(config: PipelineConfig, sql: str) -> None:
