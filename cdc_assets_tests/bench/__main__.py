@@ -27,9 +27,11 @@ import yaml
 
 from cdc_assets.config import COMPONENT_TYPE
 from cdc_assets.demo.postgres import EmbeddedPostgres
+from cdc_assets_tests.bench.copies import COPY_HEADER, measure_copies
 from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workload
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
+_COPIES = "f"
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
 
@@ -90,10 +92,21 @@ class Bench:
         }
         return {"type": COMPONENT_TYPE, "attributes": attributes}
 
-    def _cdc_assets(self, command: str) -> int:
+    def copies(self, *, repeats: int) -> list[str]:
+        """Measure copies of a whole table; gives rows of a table."""
+        with psycopg.connect(self._server.dsn(self._name), autocommit=True) as connection:
+            return measure_copies(
+                connection,
+                self._warehouse,
+                self._server.dsn(self._name),
+                self._cdc_assets,
+                repeats=repeats,
+            )
+
+    def _cdc_assets(self, command: str, *more: str) -> int:
         """Run one command as a process of its own, and give its peak of memory in bytes."""
         program = str(Path(sys.executable).with_name("cdc-assets"))
-        arguments = [program, command, "--config", str(self._config)]
+        arguments = [program, command, *more, "--config", str(self._config)]
         process = subprocess.Popen(
             arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -183,22 +196,28 @@ pg_recvlogical | sync / decoding | changes per second | peak memory |
 def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; default: all")
+    known = ", ".join([*WORKLOADS, _COPIES])
+    parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all")
     parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
     options = parser.parse_args()
-    rows, version = [], 0
-    for name in options.workloads or WORKLOADS:
-        workload = WORKLOADS[name]
+    rows, copies, version = list[str](), list[str](), 0
+    for name in options.workloads or [*WORKLOADS, _COPIES]:
         with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
             directory = Path(folder)
             with EmbeddedPostgres(directory / "postgres", settings=_SERVER) as server:
                 bench = Bench(server, name, directory)
-                measured = bench.run(workload, repeats=options.repeats or workload.repeats)
                 version = bench.version
+                if name == _COPIES:
+                    copies = bench.copies(repeats=options.repeats or 3)
+                    continue
+                workload = WORKLOADS[name]
+                measured = bench.run(workload, repeats=options.repeats or workload.repeats)
         rows.append(_row(workload, measured))
         sys.stderr.write(rows[-1] + "\n")
     head = f"{os.cpu_count()} cores, PostgreSQL {version // 10000}.{version % 10000}, medians"
-    sys.stdout.write("\n".join([head, "", _HEADER, *rows, ""]))
+    tables = [["", _HEADER, *rows]] if rows else []
+    tables += [["", COPY_HEADER, *copies]] if copies else []
+    sys.stdout.write("\n".join([head, *(line for table in tables for line in table), ""]))
 
 
 if __name__ == "__main__":
