@@ -99,7 +99,9 @@ def refuse_passed(session: Session) -> None:
     """
     gone = _gone_changes(session)
     if gone and len(gone) == len(session.checkpoints):
-        raise next(iter(gone.values()))
+        first = next(iter(gone.values()))
+        hint = "if this is the right warehouse, changes in between are gone: " + RECOPY_ALL_HINT
+        raise SlotAheadOfCheckpointError(first.message, hint=hint)
 
 
 def _unreadable(session: Session) -> dict[TableName, CdcError]:

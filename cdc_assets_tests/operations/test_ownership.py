@@ -180,7 +180,7 @@ def test_a_warehouse_that_the_slot_has_passed_claims_no_slot_without_a_mark(
     old = at(config, tmp_path / "old.duckdb")
 
     for command in ("check", "sync"):
-        assert_readable(run_command(old, command), says="past the checkpoint", hint="teardown")
+        assert_readable(run_command(old, command), says="past the checkpoint", hint="resync")
 
     assert owner(database, config) is None
     converge(database, config)
