@@ -108,7 +108,7 @@ def held_at(config: PipelineConfig, step: Step, number: int) -> Iterator[subproc
             process.kill()
 
 
-def _main(path: str, step: str, number: str, sends: str, work: str) -> None:
+def _main(path: str, step: str, number: str, sends: str, work: str = "") -> None:
     make_small()
     left = int(number)
 

@@ -102,11 +102,11 @@ def test_a_mirror_that_somebody_dropped(database: ScratchDatabase, config: Pipel
 
     for command in ("sync", "check"):
         done = run_command(config, command)
-        assert_readable(done, says="not in the warehouse any more", hint="--table public.orders")
+        assert_readable(done, says="not in the warehouse any more", hint="backfill public.orders")
     status = run_command(config, "status")
     assert (status.code, "not in the warehouse any more" in status.out) == (1, True)
 
-    assert run_command(config, "teardown", "--table", "public.orders").code == 0
+    assert run_command(config, "backfill", "public.orders").code == 0
     converge(database, config)
 
 
