@@ -36,6 +36,7 @@ from cdc_assets_tests.dagster_pipelines import (
     specs,
     values,
 )
+from cdc_assets_tests.dagster_project import PROJECT
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 
@@ -332,7 +333,7 @@ def _daemon(config: PipelineConfig, directory: Path) -> Iterator[_Backfills]:
     )
     launcher = {"module": "dagster._core.launcher.sync_in_memory_run_launcher"}
     overrides = {"run_launcher": {**launcher, "class": "SyncInMemoryRunLauncher"}}
-    target = PythonFileTarget(str(file), "merged", str(directory), "shop")
+    target = PythonFileTarget(str(file), "merged", str(PROJECT), "shop")
     with (
         dg.instance_for_test(overrides=overrides) as instance,
         create_test_daemon_workspace_context(target, instance) as workspace,
