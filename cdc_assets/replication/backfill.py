@@ -14,7 +14,6 @@ import time
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
-from cdc_assets import waits
 from cdc_assets.changes.buckets import Bucket, key_may_be_shown
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, SchemaChangeError, TableError
@@ -28,11 +27,10 @@ from cdc_assets.replication.copying import (
     Copying,
     begin_anew,
     begin_beside,
-    is_settled,
-    put_in_place,
 )
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
@@ -44,6 +42,8 @@ from cdc_assets.source.tables import read_problems, table_problems
 from cdc_assets.warehouse.base import Copy, Differences
 
 _ATTEMPTS = 3
+_ROUNDS = 3
+_MOST_ROUNDS = 20
 _LOOK_SECONDS = 0.2
 
 
@@ -98,6 +98,7 @@ class Beside:
     parts: list[str]
     _started: float = field(default_factory=time.monotonic)
     _attempts: int = 0
+    _held_by: str = ""
 
     def turn(self, session: Session) -> Iterator[BackfillEvent]:
         """Get on until all is done, or somebody waits for the pipeline."""
@@ -187,6 +188,7 @@ class Beside:
         """Get on with a part until it is in its place, or somebody waits for the pipeline."""
         rate = session.config.table(self.table).backfill.max_rows_per_second
         copying = Copying(session, reader, self.table, part=part, rows_per_second=rate)
+        rounds = 0
         while True:
             for event in copying.chunks(TURN_SECONDS):
                 yield event
@@ -198,11 +200,34 @@ class Beside:
             if not copying.copy.is_read:
                 if self._is_waited_for(session):
                     return
-            elif is_settled(session, copying.copy):
+            elif is_settled(session, copying.copy, with_gaps=self._may_end(session, rounds)):
                 yield from self._ended(session, copying.copy)
                 return
-            elif not copying.close_gaps() and self._is_waited_for(session):
-                return
+            else:
+                rounds += 1
+                if rounds > _MOST_ROUNDS:
+                    raise self._never_settles(session)
+                if not copying.close_gaps() and self._is_waited_for(session):
+                    return
+
+    def _may_end(self, session: Session, rounds: int) -> bool:
+        """Whether rows that still lack values may be read into the mirror itself."""
+        return session.is_copied_anew(self.table) and rounds > 0
+
+    def _never_settles(self, session: Session) -> TableError:
+        """Give up the parts of a table whose changes go on lacking values, and say so."""
+        with session.mirrors.transaction():
+            for copy in session.copies_of(self.table):
+                session.drop_copy(copy)
+        why = "rows go on entering the publication without their stored-apart values"
+        hint = "try again while fewer rows begin to match the publication's row filter"
+        if self._held_by:
+            why, hint = f"waited for {self._held_by}", "let that end, and try again"
+        return TableError(
+            f"table {str(self.table)!r} does not come to one moment with its copy: {why}",
+            table=str(self.table),
+            hint=hint,
+        )
 
     def _is_waited_for(self, session: Session) -> bool:
         return is_waited_for(session.control, session.config.source.slot)
@@ -214,7 +239,9 @@ class Beside:
             TableError: It can't go on.
         """
         group, target = frozenset({self.table}), current_end(session.control)
-        while group:
+        for _ in range(_ROUNDS):
+            if not group:
+                return
             altered = find_altered(session, group)
             if altered:
                 self._fail(session, altered[self.table])
@@ -223,8 +250,7 @@ class Beside:
             if self.table in session.failed:
                 self._fail(session, session.failed[self.table])
                 continue
-            if drain.held_by:
-                waits.say(f"waiting for {drain.held_by}")
+            self._held_by = drain.held_by
             group, target = standing_fences(session, drain.tables)
 
     def _fail(self, session: Session, error: CdcError) -> None:

@@ -12,7 +12,7 @@ keeps out what its snapshot saw (`applying`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from cdc_assets.pages import page
 from cdc_assets.pgoutput.native import decode_read
 from cdc_assets.pgoutput.values import UnfitValueError
 from cdc_assets.progress import ChunkCopied
-from cdc_assets.replication.session import Session, recopy_hint, refusals_of
+from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.buckets import in_bucket
 from cdc_assets.source.catalog import SourceTable, read_catalog
@@ -37,7 +37,7 @@ from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flus
 from cdc_assets.source.snapshot import PLACES, Chunk, SnapshotReader
 from cdc_assets.source.standby import require_standbys
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import Checkpoint, Copy, Differences, MadeBy
+from cdc_assets.warehouse.base import Checkpoint, Copy, MadeBy
 
 # A chunk is one warehouse transaction, and what a crash repeats. DuckDB writes what fills a row
 # group at once, and what is left again when its log is written: few and large chunks cost less.
@@ -130,76 +130,6 @@ def _put_up(session: Session, copy: Copy, shape: TableShape) -> None:
     session.stages.create(copy.stage, shape)
     session.copies[copy.table, copy.part] = copy
     session.chunk_fences[copy.table, copy.part] = []
-
-
-def put_in_place(session: Session, copy: Copy) -> Differences:
-    """End a copy that is as of its table's checkpoint: the mirror's part becomes what it is.
-
-    Only rows that differ are written, where the mirror can take them; else the copy takes its place
-    as a whole.
-
-    Returns:
-        How the mirror differed.
-    """
-    checkpoint = session.checkpoints[copy.table]
-    with session.mirrors.transaction(), refusals_of(copy.table):
-        if _fits(session, copy, checkpoint):
-            found = session.stages.compare(copy, checkpoint.shape, write=True)
-        else:
-            found = session.stages.replace(copy)
-        placed = replace(checkpoint, phase="streaming", error="")
-        if checkpoint.phase == "copying":
-            session.state.write(placed)
-        session.drop_copy(copy)
-        session.state.renew_stamp()
-        reached("copy_staged")
-    session.checkpoints[copy.table] = placed
-    reached("copy_placed")
-    return found
-
-
-def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
-    """Whether the mirror is one into which single rows of the copy can be written."""
-    if checkpoint.phase == "streaming":
-        return True
-    if not session.mirrors.exists(copy.table):
-        return False
-    if session.mirrors.altered({copy.table: checkpoint.shape}):
-        return False
-    # of another server, or of a later state of this one: a truncation would pass them over
-    return session.stages.newest_lsn(copy.table) <= checkpoint.lsn
-
-
-def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool) -> Differences:
-    """End a copy that is as of its table's checkpoint, as the mirror is, and say how that differed.
-
-    Args:
-        session: The run's.
-        copy: The copy.
-        plan: The table's buckets.
-        write: Whether what differs is made right.
-    """
-    with session.mirrors.transaction(), refusals_of(copy.table):
-        shape = session.checkpoints[copy.table].shape
-        found = session.stages.compare(copy, shape, plan=plan, write=write)
-        session.drop_copy(copy)
-        if write:
-            session.state.renew_stamp()
-        reached("copy_staged")
-    reached("copy_placed")
-    return found
-
-
-def is_settled(session: Session, copy: Copy) -> bool:
-    """Whether a copy is as of its table's checkpoint, as the mirror is."""
-    lsn = session.checkpoints[copy.table].lsn
-    of_chunks = [fence.lsn for fence in session.chunk_fences[copy.table, copy.part]]
-    of_rows = [fence.lsn for fence in session.fences.get(copy.table, [])]
-    return (
-        copy.is_read
-        and max([*of_chunks, *of_rows], default=lsn) <= lsn
-        and not session.copy_state.gaps(copy, 1)
-    )
 
 
 class Copying:

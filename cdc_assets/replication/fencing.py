@@ -73,7 +73,7 @@ def keep_out(
             return new, old
         before_read(table)
         keys = {tuple(key[int(row)].as_py() for key in new_keys) for row in cut}
-        _read_anew(session, table, sorted(keys))
+        read_anew(session, table, sorted(keys))
 
 
 def _fenced(session: Session, table: TableName, keys: list[pa.Array], xids: Ints) -> Mask:
@@ -105,8 +105,11 @@ def _typed(shape: TableShape, keys: list[pa.Array]) -> list[pa.Array]:
     return typed
 
 
-def _read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
-    """Read rows by themselves; what is found may be spelled otherwise, and is fenced as well."""
+def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
+    """Read rows by themselves into the mirror, inside a transaction, and fence them.
+
+    What is found may be spelled otherwise than what was asked for, and is fenced as well.
+    """
     shape, slot = session.checkpoints[table].shape, session.config.source.slot
     with (
         SnapshotReader(conninfo=session.conninfo, slot=slot) as reader,

@@ -20,8 +20,9 @@ from cdc_assets.lsn import LSN
 from cdc_assets.progress import BackfillEvent, BucketCompared, ReconcileEvent, TableCompared
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.backfill import Beside
-from cdc_assets.replication.copying import begin_beside, compare
+from cdc_assets.replication.copying import begin_beside
 from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.placing import compare
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.session import Session
 from cdc_assets.source.snapshot import SnapshotReader

@@ -44,11 +44,10 @@ from cdc_assets.replication.copying import (
     TURN_SECONDS,
     Copying,
     begin_anew,
-    is_settled,
-    put_in_place,
 )
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.session import Session
@@ -213,9 +212,10 @@ class _Run:
             copies: dict[TableName, Copying] = {}
             for table in tables:
                 yield from self._read(reader, table, copies)
-            for _ in range(_ROUNDS):
+            for last in range(_ROUNDS):
                 yield from self._catch_up()
-                yield from self._place(copies)
+                # a source where such rows go on coming would keep a copy from its place for ever
+                yield from self._place(copies, with_gaps=last == _ROUNDS - 1)
                 if not copies:
                     return
                 for table, copying in list(copies.items()):
@@ -252,12 +252,12 @@ class _Run:
             copies.pop(table, None)
             yield self._fail(table, error)
 
-    def _place(self, copies: dict[TableName, Copying]) -> Iterator[SyncEvent]:
+    def _place(self, copies: dict[TableName, Copying], *, with_gaps: bool) -> Iterator[SyncEvent]:
         """Put in place what is as of its table's checkpoint."""
         for table, copying in list(copies.items()):
             if table in self._session.failed:
                 del copies[table]
-            elif is_settled(self._session, copying.copy):
+            elif is_settled(self._session, copying.copy, with_gaps=with_gaps):
                 place = partial(put_in_place, self._session, copying.copy)
                 yield from self._guarded(table, copies, place)
                 copies.pop(table, None)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psycopg
 import pytest
 
 from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import TableError
+from cdc_assets.identifiers import TableName
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets.replication import copying, fencing
+from cdc_assets.replication.backfill import backfill
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.replication.test_rows_publications import publish
-from cdc_assets_tests.syncs import converge, mirror_rows, sync_all
+from cdc_assets_tests.syncs import converge, has_mirror, mirror_rows, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_for
 
 ROWS = 200
@@ -104,7 +108,7 @@ def test_rows_that_are_newer_than_their_run_are_said(
 ) -> None:
     """One row enters while the run reads the first anew, and one while it reads the second."""
     entering = iter(range(2, 9))
-    read_anew = fencing._read_anew
+    read_anew = fencing.read_anew
 
     def enter_and_read(*arguments: Any) -> None:
         database.execute(f"UPDATE t SET open = true WHERE id = {next(entering)}")
@@ -112,7 +116,7 @@ def test_rows_that_are_newer_than_their_run_are_said(
 
     database.execute("UPDATE t SET open = true WHERE id = 1")
     with monkeypatch.context() as patch:
-        patch.setattr(fencing, "_read_anew", enter_and_read)
+        patch.setattr(fencing, "read_anew", enter_and_read)
         finished = sync_all(config)
     assert next(entering) == 4
     assert any("'public.t' that were read anew are newer" in note for note in finished.notes)
@@ -144,3 +148,40 @@ def test_a_first_copy_does_not_follow_rows_that_move_all_the_time(
         assert not ended.is_set(), "the run went on for as long as somebody wrote"
         assert finished.confirmed_lsn >= finished.target_lsn
     converge(database, config)
+
+
+@pytest.mark.parametrize("anew", ["first copy", "altered"])
+def test_a_copy_comes_to_its_place_while_rows_go_on_entering(
+    database: ScratchDatabase, config: PipelineConfig, anew: str
+) -> None:
+    if anew == "first copy":
+        forget_tables(config, [TableName.parse("public.t")])
+    else:
+        database.execute("ALTER TABLE t ADD COLUMN more int")
+    with written(database, open_and_close) as ended:
+        if anew == "first copy":
+            sync_once(config)
+        else:
+            for _ in backfill(config, TableName.parse("public.t")):
+                continue
+        assert not ended.is_set()
+        assert has_mirror(config, "public.t")
+    sync_all(config)
+    assert mirror_rows(config, "public.t", "id, open, body") == open_rows(database)
+
+
+def test_a_healthy_table_whose_rows_go_on_entering_ends_its_backfill(
+    database: ScratchDatabase, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_assets.replication.backfill._MOST_ROUNDS", 3)
+    with written(database, open_and_close) as ended:
+        with suppress(TableError):  # it comes to one moment, or says that it does not
+            for _ in backfill(config, TableName.parse("public.t")):
+                continue
+        assert not ended.is_set()
+    sync_all(config)
+    assert mirror_rows(config, "public.t", "id, open, body") == open_rows(database)
+    for _ in backfill(config, TableName.parse("public.t")):
+        continue
+    sync_all(config)
+    assert mirror_rows(config, "public.t", "id, open, body") == open_rows(database)

@@ -1,0 +1,93 @@
+"""How a copy ends: put in the mirror's place, or compared with it, when both are as of one LSN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cdc_assets.changes.buckets import Bucket
+from cdc_assets.replication.fencing import read_anew
+from cdc_assets.replication.session import Session, refusals_of
+from cdc_assets.steps import reached
+from cdc_assets.warehouse.base import Checkpoint, Copy, Differences
+
+_MANY = 1_000_000
+
+
+def put_in_place(session: Session, copy: Copy) -> Differences:
+    """End a copy that is as of its table's checkpoint: the mirror's part becomes what it is.
+
+    Only rows that differ are written, where the mirror can take them; else the copy takes its place
+    as a whole. Rows that the copy still lacks are read anew into the mirror, as the stream's are.
+
+    Returns:
+        How the mirror differed.
+    """
+    checkpoint = session.checkpoints[copy.table]
+    with session.mirrors.transaction(), refusals_of(copy.table):
+        gaps = session.copy_state.gaps(copy, _MANY)
+        if _fits(session, copy, checkpoint):
+            found = session.stages.compare(copy, checkpoint.shape, write=True)
+        else:
+            found = session.stages.replace(copy)
+        if gaps:
+            read_anew(session, copy.table, gaps)
+        placed = replace(checkpoint, phase="streaming", error="")
+        if checkpoint.phase == "copying":
+            session.state.write(placed)
+        session.drop_copy(copy)
+        session.state.renew_stamp()
+        reached("copy_staged")
+    session.checkpoints[copy.table] = placed
+    reached("copy_placed")
+    return found
+
+
+def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
+    """Whether the mirror is one into which single rows of the copy can be written."""
+    if checkpoint.phase == "streaming":
+        return True
+    if not session.mirrors.exists(copy.table):
+        return False
+    if session.mirrors.altered({copy.table: checkpoint.shape}):
+        return False
+    # of another server, or of a later state of this one: a truncation would pass them over
+    return session.stages.newest_lsn(copy.table) <= checkpoint.lsn
+
+
+def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool) -> Differences:
+    """End a copy that is as of its table's checkpoint, as the mirror is, and say how that differed.
+
+    Args:
+        session: The run's.
+        copy: The copy.
+        plan: The table's buckets.
+        write: Whether what differs is made right.
+    """
+    with session.mirrors.transaction(), refusals_of(copy.table):
+        shape = session.checkpoints[copy.table].shape
+        found = session.stages.compare(copy, shape, plan=plan, write=write)
+        session.drop_copy(copy)
+        if write:
+            session.state.renew_stamp()
+        reached("copy_staged")
+    reached("copy_placed")
+    return found
+
+
+def is_settled(session: Session, copy: Copy, *, with_gaps: bool = False) -> bool:
+    """Whether a copy is as of its table's checkpoint, as the mirror is.
+
+    Args:
+        session: The run's.
+        copy: The copy.
+        with_gaps: Whether it may lack rows of which a change did not carry all values.
+    """
+    lsn = session.checkpoints[copy.table].lsn
+    of_chunks = [fence.lsn for fence in session.chunk_fences[copy.table, copy.part]]
+    of_rows = [fence.lsn for fence in session.fences.get(copy.table, [])]
+    return (
+        copy.is_read
+        and max([*of_chunks, *of_rows], default=lsn) <= lsn
+        and (with_gaps or not session.copy_state.gaps(copy, 1))
+    )
