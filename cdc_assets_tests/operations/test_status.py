@@ -163,7 +163,8 @@ def test_a_table_that_was_left_behind_has_its_hint(
     assert done.out.count("hint: copy it anew: cdc-assets backfill public.a") == 1
     (table, other) = read_status(config).tables
     assert "backfill public.a" in table.hint
-    assert (other.error, other.lag_bytes) == ("", 0)
+    assert other.error == ""
+    assert (other.lag_bytes or 0) < (table.lag_bytes or 0)  # the server writes WAL of its own
 
 
 def test_lag_in_seconds_grows_until_a_sync(
