@@ -83,6 +83,7 @@ class TableShape:
             was changed in between may not have had one row per key.
         files: Those that hold its rows: others after a rewrite, a truncation or a vacuum in full.
         versions: Of the columns in the catalog: others after an ALTER of one of them.
+        shaping: What the config makes of its rows, by `Shaping.declaration`.
     """
 
     oid: int
@@ -92,6 +93,7 @@ class TableShape:
     key_origin: int = 0
     files: str = ""
     versions: str = ""
+    shaping: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,6 +149,8 @@ class TableShape:
         elif later.key_origin != self.key_origin:
             reasons.append("its key was made anew")
         reasons.append(self.publication.altered_to(later.publication))
+        if later.shaping != self.shaping:
+            reasons.append("the config shapes it otherwise")
         return ", ".join(filter(None, reasons))
 
     def rewritten_to(self, later: TableShape) -> bool:
@@ -182,6 +186,7 @@ class TableShape:
             plain.get("key_origin", 0),
             plain.get("files", ""),
             plain.get("versions", ""),
+            plain.get("shaping", ""),
         )
 
 

@@ -327,6 +327,18 @@ class PipelineConfig(Strict):
         ),
         AfterValidator(checked_tables),
     ]
+    mask_key: Annotated[
+        Annotated[
+            Annotated[SecretStr, Tag("Literal")] | Annotated[EnvironmentVariable, Tag("Variable")],
+            Discriminator(_dsn_kind),
+        ]
+        | None,
+        Field(
+            description="The secret of `mask: hmac`. It belongs in an environment variable, which a"
+            " run needs.",
+            examples=[{"env": "SHOP_MASK_KEY"}],
+        ),
+    ] = None
     window: Annotated[
         WindowConfig,
         Field(
@@ -389,6 +401,12 @@ class PipelineConfig(Strict):
     ] = None
     root: Annotated[Path, Field(exclude=True)] = Path()
 
+    @model_validator(mode="after")
+    def _has_mask_key(self) -> PipelineConfig:
+        if self.mask_key is None and any("hmac" in table.mask.values() for table in self.tables):
+            raise ValueError("mask_key: missing, and a column is masked by hmac")
+        return self
+
     @property
     def table_names(self) -> tuple[TableName, ...]:
         """The source tables, in the config's order."""
@@ -404,6 +422,24 @@ class PipelineConfig(Strict):
         """Where copies for readers are put, if any."""
         publish = self.warehouse.duckdb.publish
         return None if publish is None else self.root / Path(publish).expanduser()
+
+    def mask_secret(self) -> bytes:
+        """Give the key of `mask: hmac`; empty where no table has one.
+
+        Raises:
+            ConfigError: The environment variable is not set.
+        """
+        if self.mask_key is None:
+            return b""
+        if isinstance(self.mask_key, SecretStr):
+            return self.mask_key.get_secret_value().encode()
+        value = os.environ.get(self.mask_key.env)
+        if not value:
+            raise ConfigError(
+                f"environment variable {self.mask_key.env!r} for mask_key is not set",
+                hint=f"export {self.mask_key.env}=... with the secret of before, if there was one",
+            )
+        return value.encode()
 
     def table(self, name: TableName) -> TableConfig:
         """Give the config of one of the tables."""

@@ -16,6 +16,7 @@ from cdc_assets.config.model import (
     WarehouseConfig,
     WindowConfig,
 )
+from cdc_assets.config.shaping import ColumnsConfig
 from cdc_assets.config.tables import LATER_KEYS, TableConfig
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.errors import ConfigError
@@ -78,6 +79,8 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "health": HealthConfig,
     "schedule": ScheduleConfig,
     "dsn": EnvironmentVariable,
+    "mask_key": EnvironmentVariable,
+    "columns": ColumnsConfig,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cdc_assets.config.shaping import ColumnsConfig, MaskKind, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
@@ -14,7 +15,7 @@ from cdc_assets.identifiers import TableName
 DEFAULT_BUCKETS = 8
 
 # Keys that the design fixes and that a later version understands.
-LATER_KEYS = frozenset({"mask", "columns", "where", "enrich", "transform"})
+LATER_KEYS = frozenset({"where", "enrich", "transform"})
 LATER_KEEPS = frozenset({"changes", "history"})
 
 
@@ -101,6 +102,21 @@ class TableConfig(Strict):
         ),
     ] = Field(default_factory=lambda: ["mirror"])
 
+    columns: Annotated[
+        ColumnsConfig,
+        Field(
+            description="Which columns are kept, and under which names.",
+            examples=[{"exclude": ["internal_note"], "rename": {"placed_at": "ordered_at"}}],
+        ),
+    ] = ColumnsConfig()
+    mask: Annotated[
+        dict[str, MaskKind],
+        Field(
+            description="Columns, by their names on the source, whose values are not shown as they"
+            " are.",
+            examples=[{"email": "sha256", "phone": "last4"}],
+        ),
+    ] = Field(default_factory=dict)
     backfill: Annotated[
         BackfillConfig,
         Field(
@@ -108,6 +124,11 @@ class TableConfig(Strict):
             examples=[{"buckets": 8, "first": "wait"}],
         ),
     ] = BackfillConfig()
+
+    @model_validator(mode="after")
+    def _masks_what_is_kept(self) -> TableConfig:
+        masked_columns_kept(self.columns, self.mask)
+        return self
 
     @property
     def name(self) -> TableName:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 PLACES = frozenset(
     {
         "source.dsn",
+        "mask_key",
         "source.slot",
         "source.publication",
         "warehouse.duckdb.path",

@@ -10,14 +10,21 @@ the tests, on a source that stands still.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import duckdb
 import psycopg
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.demo.normal import Value, from_source, from_warehouse, warehouse_expression
+from cdc_assets.config.tables import TableConfig
+from cdc_assets.demo.normal import (
+    Value,
+    from_source,
+    from_warehouse,
+    masked,
+    warehouse_expression,
+)
 from cdc_assets.identifiers import TableName, quote
 
 Row = tuple[Value, ...]
@@ -81,23 +88,37 @@ def compare(config: PipelineConfig, *, dsn: str = "") -> list[Comparison]:
         source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         source.execute(_SESSION)
         warehouse.execute("SET TimeZone = 'UTC'")
-        return [_compare_table(source, warehouse, table) for table in config.table_names]
+        return [
+            _compare_table(source, warehouse, table, config.mask_secret())
+            for table in config.tables
+        ]
 
 
 def _compare_table(
-    source: psycopg.Connection, warehouse: duckdb.DuckDBPyConnection, table: TableName
+    source: psycopg.Connection,
+    warehouse: duckdb.DuckDBPyConnection,
+    config: TableConfig,
+    secret: bytes,
 ) -> Comparison:
+    table, here = config.name, config.columns.rename
     types = dict(warehouse.execute(_MIRROR_COLUMNS, [table.schema, table.name]).fetchall())
     types = {name: kind for name, kind in types.items() if not name.startswith("_cdc_")}
     found = source.execute(_COLUMNS, [table.sql, list(types)]).fetchall()
-    columns: dict[str, bool] = dict(found)
-    if set(types) != set(columns):
-        odd = sorted(set(types) ^ set(columns))
+    columns: dict[str, bool] = {
+        name: is_key for name, is_key in found if is_key or config.columns.keeps(name)
+    }
+    named = [here.get(name, name) for name in columns]
+    if set(types) != set(named):
+        odd = sorted(set(types) ^ set(named))
         problem = f"only one side has the columns {odd}" if types else "there is no mirror"
         return Comparison(table, _count(source, table), 0, problem=problem)
-    kinds = [types[name] for name in columns]
-    ours = _source_rows(source, table, list(columns), kinds)
-    theirs = _warehouse_rows(warehouse, table, list(columns), kinds)
+    kinds = [types[name] for name in named]
+    readers = [
+        masked(config.mask[name], secret) if name in config.mask else from_source(kind)
+        for name, kind in zip(columns, kinds, strict=True)
+    ]
+    ours = _source_rows(source, table, list(columns), readers)
+    theirs = _warehouse_rows(warehouse, table, named, kinds)
     key = [place for place, name in enumerate(columns) if columns[name]]
     odd_rows = (ours - theirs) + (theirs - ours)
     keys = {tuple(row[place] for place in key or range(len(row))) for row in odd_rows}
@@ -113,13 +134,15 @@ def _own_rows(source: psycopg.Connection, table: TableName) -> str:
 
 
 def _source_rows(
-    source: psycopg.Connection, table: TableName, columns: Sequence[str], kinds: Sequence[str]
+    source: psycopg.Connection,
+    table: TableName,
+    columns: Sequence[str],
+    readers: Sequence[Callable[[str], Value]],
 ) -> Counter[Row]:
     names = ", ".join(quote(name) for name in columns)
     cursor = source.execute(f"SELECT {names} FROM {_own_rows(source, table)}")
     result = cursor.pgresult
     assert result is not None
-    readers = [from_source(kind) for kind in kinds]
     rows: Counter[Row] = Counter()
     for number in range(result.ntuples):
         # The raw bytes, not a cast to text: that would strip the padding of char(n), for one

@@ -7,12 +7,16 @@ not 0, and everything else by its text.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import re
 import struct
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, assert_never
+
+from cdc_assets.config.shaping import MaskKind
 
 Value = str | int | bytes | Decimal | tuple[Any, ...] | None
 
@@ -46,6 +50,23 @@ def from_source(kind: str) -> Callable[[str], Value]:
             return lambda text: text.removeprefix("\\x")
         case _:
             return _number_or_text(kind)
+
+
+def masked(kind: MaskKind, secret: bytes) -> Callable[[str], Value]:
+    """Give what a mask makes of Postgres' text, of a type whose text the warehouse shows alike."""
+    match kind:
+        case "sha256":
+            return lambda text: hashlib.sha256(text.encode()).hexdigest()
+        case "hmac":
+            return lambda text: hmac.digest(secret, text.encode(), "sha256").hex()
+        case "redact":
+            return lambda _text: "***"
+        case "last4":
+            return lambda text: "***" + (text[-4:] if len(text) >= 8 else "")
+        case "null":
+            return lambda _text: None
+        case _:
+            assert_never(kind)
 
 
 def from_warehouse(kind: str) -> Callable[[Any], Value]:

@@ -27,6 +27,7 @@ from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.opening import look_at_both_ends, open_mirrors
 from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
+from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.source.catalog import read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.preflight import (
@@ -102,6 +103,8 @@ def _source_problems(
         point = (known or {}).get(name)
         gone = point and gone_problem(control, catalog, name, point.shape.oid)
         yield from [gone] if gone else all_table_problems(catalog, name, names)
+        if (source := catalog.tables.get(name)) is not None:
+            yield from shaping_problems(config.table(name), source)
         if known is not None and (point is None or point.phase == "copying"):
             yield from read_problems(catalog, name)
         for line in notes_of(catalog, name):

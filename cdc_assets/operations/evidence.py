@@ -17,6 +17,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
 from cdc_assets.replication.journal import Journal, digest, is_alive_here, now, read_journal
 from cdc_assets.replication.ownership import ownership_problem
+from cdc_assets.replication.shaping import shapings
 from cdc_assets.source.catalog import Catalog, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.health import SlotHealth, read_health
@@ -85,7 +86,11 @@ def read_evidence(config: PipelineConfig) -> Evidence:
                 *publication_problems(catalog, names),
                 *{**table_problems(catalog, names), **gone}.values(),
             )
-            shapes = {name: digest(table.shape) for name, table in catalog.tables.items()}
+            shaping = shapings(config)
+            shapes = {
+                name: digest(shaping[name].source(table.shape))
+                for name, table in catalog.tables.items()
+            }
     except ConfigError:
         raise
     except CdcError as raised:

@@ -24,6 +24,7 @@ from cdc_assets.replication.opening import open_mirrors
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.publishing import copy_note
 from cdc_assets.replication.session import RECOPY_ALL_HINT, recopy_hint
+from cdc_assets.replication.shaping import shapings
 from cdc_assets.warehouse.base import Checkpoint
 from cdc_assets.warehouse.checkpoints import Checkpoints
 
@@ -177,7 +178,7 @@ def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
         checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
         going_on = {table: at for table, at in checkpoints.items() if at.phase == "streaming"}
-        altered = altered_mirrors(mirrors, going_on)
+        altered = altered_mirrors(mirrors, going_on, shapings(config))
         note = copy_note(config, state)
     finally:
         mirrors.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,16 @@ class RawChanges:
             old_rows=np.searchsorted(rows, self.old_rows[with_old]),
             old_is_full=self.old_is_full[with_old],
             nbytes=self.nbytes * len(rows) // len(mask),
+        )
+
+    def of_columns(self, keep: Sequence[bool]) -> RawChanges:
+        """Leave out columns, as if the publication did; `keep` has one entry for each."""
+        columns = tuple(compress(self.relation.columns, keep))
+        return replace(
+            self,
+            relation=replace(self.relation, columns=columns),
+            new=list(compress(self.new, keep)),
+            old=list(compress(self.old, keep)),
         )
 
 

@@ -65,10 +65,10 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
     if problem is not None:
         raise problem
     _refuse(session, table, at_lsn)
-    shape = session.source_table(table).shape
+    shape = session.source_shape(table)
     with session.mirrors.transaction():
         session.mirrors.add_missing_columns(table, at_lsn)
-        altered = session.mirrors.altered({table: shape})
+        altered = session.mirrors.altered({table: session.shaping(table).kept(shape)})
         if altered:
             raise TableError(
                 f"table {str(table)!r} can't be adopted: it {altered[table]}",

@@ -183,6 +183,8 @@ class WindowApplier:
         raw = raw.keep(self._is_news(raw, transactions, checkpoint))
         if not len(raw.ops):
             return
+        shaping = self.session.shaping(table)
+        raw = shaping.changes(raw, checkpoint.shape.key)
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
         _check_shape(raw, checkpoint.shape, first_lsn)
         try:
@@ -202,7 +204,7 @@ class WindowApplier:
         if any(key.null_count for key in batch.old_key):
             raise _identity_error(table, first_lsn, "an old row came without the mirror's key")
         self.applied.setdefault(table, AppliedTable()).add(batch)
-        self._pending.setdefault(table, []).append(batch)
+        self._pending.setdefault(table, []).append(shaping.batch(batch, checkpoint.shape))
         self._pending_bytes += batch.nbytes
 
     def _is_news(self, raw: RawChanges, transactions: Transactions, checkpoint: Checkpoint) -> Mask:
@@ -229,7 +231,7 @@ class WindowApplier:
         reached("table_applied")
 
     def _write_mirror(self, table: TableName, batch: ChangeBatch) -> None:
-        shape = self.session.checkpoints[table].shape
+        shape = self.session.kept_shape(table)
         batch, truncated = behind_last_truncate(batch)
         events = events_of(batch, shape)
         write, _ = _write_of(batch, events, truncated, shape)
@@ -245,7 +247,7 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
     What a chunk has seen is kept out of the rows that it brought. A change to a row that is not
     there yet writes it; if it lacks a value, the row is read by itself before the copy ends.
     """
-    shape = session.checkpoints[copy.table].shape
+    shape = session.kept_shape(copy.table)
     batch = batch.keep(~copy.baseline.shows(batch.xids))
     batch, truncated = behind_last_truncate(batch)
     fences = session.chunk_fences[copy.table, copy.part]
@@ -286,7 +288,7 @@ def _without_brought(
     if not shown or not len(asked := np.flatnonzero(np.logical_or.reduce(list(shown.values())))):
         return events
     keys = [key.take(pa.array(asked)) for key in events.keys]
-    shape = session.checkpoints[copy.table].shape
+    shape = session.kept_shape(copy.table)
     places, of = session.stages.brought(copy.stage, shape, keys, lsns)
     out = np.zeros(len(events), dtype=bool)
     for lsn, seen in shown.items():

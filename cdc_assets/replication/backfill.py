@@ -174,7 +174,7 @@ class Beside:
             checkpoint is not None
             and checkpoint.phase == "copying"
             and (self.table, "") in session.copies
-            and not checkpoint.shape.altered_to(session.source_table(self.table).shape)
+            and not checkpoint.shape.altered_to(session.source_shape(self.table))
             and session.slot.confirmed_lsn <= checkpoint.lsn
         )
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from cdc_assets.changes.shaping import Shaping
 from cdc_assets.errors import CdcError, SlotAheadOfCheckpointError, SourceChangedError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
-from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, shape_error
+from cdc_assets.replication.session import (
+    RECOPY_ALL_HINT,
+    Session,
+    recopy_hint,
+    reshaped_error,
+    shape_error,
+)
+from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import gone_problem, read_problems, table_problems
 from cdc_assets.warehouse.base import Checkpoint
@@ -30,11 +38,12 @@ def compare(session: Session) -> None:
         **_unreadable(session),
         **_left_over_mirrors(session),
         **table_problems(session.catalog, session.config.table_names),
+        **_unshapable(session),
         **_gone_tables(session),
         **_keys_made_anew(session),
         **_not_brought(session),
         **_gone_changes(session),
-        **altered_mirrors(session.mirrors, _streaming(session)),
+        **altered_mirrors(session.mirrors, _streaming(session), session.shapings),
     }
 
 
@@ -115,6 +124,17 @@ def _unreadable(session: Session) -> dict[TableName, CdcError]:
     return {table: problem for table, problem in found.items() if problem is not None}
 
 
+def _unshapable(session: Session) -> dict[TableName, CdcError]:
+    """Find tables that can't be shaped as the config says."""
+    config, sources = session.config, session.catalog.tables
+    found = {
+        name: next(shaping_problems(config.table(name), sources[name]), None)
+        for name in config.table_names
+        if name in sources
+    }
+    return {table: problem for table, problem in found.items() if problem is not None}
+
+
 def _gone_tables(session: Session) -> dict[TableName, CdcError]:
     """Find tables that have been dropped or got another name since they were copied."""
     found = {
@@ -152,11 +172,19 @@ def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
 
 
 def altered_mirrors(
-    mirrors: DuckDBMirrors, checkpoints: Mapping[TableName, Checkpoint]
+    mirrors: DuckDBMirrors,
+    checkpoints: Mapping[TableName, Checkpoint],
+    shapings: Mapping[TableName, Shaping],
 ) -> dict[TableName, CdcError]:
-    """Find mirrors that somebody else has altered, replaced or dropped."""
-    shapes = {table: point.shape for table, point in checkpoints.items()}
-    return {
+    """Find mirrors that are not as they were made, and those that the config shapes otherwise."""
+    shapes = {
+        table: shapings[table].kept(point.shape)
+        for table, point in checkpoints.items()
+        if table in shapings and point.shape.shaping == shapings[table].declaration
+    }
+    reshaped = (table for table in checkpoints if table in shapings and table not in shapes)
+    found: dict[TableName, CdcError] = {table: reshaped_error(table) for table in reshaped}
+    return found | {
         table: TableError(
             f"the mirror of {str(table)!r} {what}",
             table=str(table),

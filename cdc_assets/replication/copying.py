@@ -68,13 +68,13 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
         TableError: The table can't be copied.
     """
     _require_published_changes(session, table)
-    source = session.source_table(table)
+    shape = session.source_shape(table)
     copy = _surveyed(session, reader, table, made_by)
     checkpoint = Checkpoint(
         table=table,
         lsn=session.slot.confirmed_lsn,
         phase="copying",
-        shape=source.shape,
+        shape=shape,
         identity=session.identity,
     )
     with session.mirrors.transaction():
@@ -82,7 +82,7 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
             session.drop_copy(earlier)
         session.state.drop_fences(table)
         session.put(checkpoint)
-        _put_up(session, copy, source.shape)
+        _put_up(session, copy)
     session.fences.pop(table, None)
 
 
@@ -105,7 +105,7 @@ def begin_beside(
         copy, part=part, stage=stage_name(table, part), bucket=bucket, predicate=predicate
     )
     with session.mirrors.transaction():
-        _put_up(session, copy, session.checkpoints[table].shape)
+        _put_up(session, copy)
 
 
 def _surveyed(session: Session, reader: SnapshotReader, table: TableName, made_by: MadeBy) -> Copy:
@@ -124,10 +124,10 @@ def _surveyed(session: Session, reader: SnapshotReader, table: TableName, made_b
     )
 
 
-def _put_up(session: Session, copy: Copy, shape: TableShape) -> None:
+def _put_up(session: Session, copy: Copy) -> None:
     session.copy_state.forget(copy)
     session.copy_state.write(copy)
-    session.stages.create(copy.stage, shape)
+    session.stages.create(copy.stage, session.kept_shape(copy.table))
     session.copies[copy.table, copy.part] = copy
     session.chunk_fences[copy.table, copy.part] = []
 
@@ -210,7 +210,7 @@ class Copying:
         with session.mirrors.transaction(), self._read(places) as chunk:
             reached("chunk_read")
             if chunk.files == copy.files:
-                self._put(copy, shape, chunk)
+                self._put(copy, chunk)
                 copy = replace(
                     copy,
                     next_place=places.stop,
@@ -237,12 +237,13 @@ class Copying:
             session.source_table(copy.table), shape, places, condition=_chosen(copy, shape)
         )
 
-    def _put(self, copy: Copy, shape: TableShape, chunk: Chunk) -> None:
+    def _put(self, copy: Copy, chunk: Chunk) -> None:
         session = self._session
-        parts = decoded(chunk, shape, copy.table)
+        kept = session.kept_shape(copy.table)
+        parts = shaped(session, chunk, copy.table)
         with closing(read_ahead(parts, give_up=self._reader.cancel)) as ahead:
             for rows in ahead:
-                session.stages.put(copy.stage, shape, rows)
+                session.stages.put(copy.stage, kept, rows)
         wait_until_flushed(session.control, chunk.lsn)
         require_standbys(session.control, session.config.source.slot, copy.table, chunk.lsn)
         fence = ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
@@ -273,7 +274,8 @@ class Copying:
         found = read_catalog(self._session.control, publication, [self._table]).tables
         if self._table not in found:
             raise _altered_while_copied(self._table, "it is not there any more")
-        if altered := shape.altered_to(found[self._table].shape):
+        now = self._session.shaping(self._table).source(found[self._table].shape)
+        if altered := shape.altered_to(now):
             raise _altered_while_copied(self._table, altered)
 
     def close_gaps(self) -> int:
@@ -291,7 +293,7 @@ class Copying:
             session.mirrors.transaction(),
             self._reader.read_keys(source, shape, keys, condition=condition) as chunk,
         ):
-            self._put(copy, shape, chunk)
+            self._put(copy, chunk)
             session.copy_state.close_gaps(copy, keys)
         session.chunk_fences[copy.table, copy.part].append(
             ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
@@ -331,7 +333,7 @@ def _altered_while_copied(table: TableName, altered: str) -> SchemaChangeError:
     )
 
 
-def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Table]:
+def shaped(session: Session, chunk: Chunk, table: TableName) -> Iterator[pa.Table]:
     """Decode a chunk to rows of the mirror, batch by batch.
 
     Raises:
@@ -340,8 +342,9 @@ def decoded(chunk: Chunk, shape: TableShape, table: TableName) -> Iterator[pa.Ta
     """
     if chunk.is_altered:
         raise _altered_while_copied(table, "its columns or its row filter are others")
+    shape, shaping = session.checkpoints[table].shape, session.shaping(table)
     for batch in chunk.batches:
-        yield _rows(batch, shape, table, chunk.lsn)
+        yield shaping.rows(_rows(batch, shape, table, chunk.lsn), shape)
 
 
 def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:

@@ -22,7 +22,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
-from cdc_assets.replication.copying import decoded
+from cdc_assets.replication.copying import shaped
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader
@@ -116,12 +116,11 @@ def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
         reader.read_keys(session.source_table(table), shape, keys) as chunk,
         refusals_of(table),
     ):
+        kept, shaping = session.kept_shape(table), session.shaping(table)
         asked = [pa.array(texts, pa.string()) for texts in zip(*keys, strict=True)]
-        session.mirrors.delete(table, shape, _typed(shape, asked))
-        for rows in decoded(chunk, shape, table):
-            session.mirrors.delete(
-                table, shape, [rows[name].combine_chunks() for name in shape.key]
-            )
+        session.mirrors.delete(table, kept, shaping.keys(_typed(shape, asked), shape))
+        for rows in shaped(session, chunk, table):
+            session.mirrors.delete(table, kept, [rows[name].combine_chunks() for name in kept.key])
             session.mirrors.insert(table, rows)
         wait_until_flushed(session.control, chunk.lsn)
         require_standbys(session.control, slot, table, chunk.lsn)

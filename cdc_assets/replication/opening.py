@@ -14,6 +14,7 @@ from cdc_assets.errors import ReplicationError, WarehouseBusyError, WarehouseMem
 from cdc_assets.replication.comparing import compare, refuse_passed
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.session import Session
+from cdc_assets.replication.shaping import shapings
 from cdc_assets.source.catalog import Catalog, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
@@ -243,6 +244,7 @@ def _compared(
         identity=read_identity(control, slot),
         slot=read_slot(control, slot),
         catalog=catalog,
+        shapings=shapings(config),
         checkpoints={name: known[name] for name in config.table_names if name in known},
     )
     compare(session)

@@ -27,7 +27,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     with session.mirrors.transaction(), refusals_of(copy.table):
         gaps = session.copy_state.gaps(copy, _MANY)
         if _fits(session, copy, checkpoint):
-            found = session.stages.compare(copy, checkpoint.shape, write=True)
+            found = session.stages.compare(copy, session.kept_shape(copy.table), write=True)
         else:
             found = session.stages.replace(copy)
         if gaps:
@@ -49,7 +49,7 @@ def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
         return True
     if not session.mirrors.exists(copy.table):
         return False
-    if session.mirrors.altered({copy.table: checkpoint.shape}):
+    if session.mirrors.altered({copy.table: session.kept_shape(copy.table)}):
         return False
     # of another server, or of a later state of this one: a truncation would pass them over
     return session.stages.newest_lsn(copy.table) <= checkpoint.lsn
@@ -65,7 +65,7 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
         write: Whether what differs is made right.
     """
     with session.mirrors.transaction(), refusals_of(copy.table):
-        shape = session.checkpoints[copy.table].shape
+        shape = session.kept_shape(copy.table)
         found = session.stages.compare(copy, shape, plan=plan, write=write)
         session.drop_copy(copy)
         if write:

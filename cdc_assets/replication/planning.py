@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from cdc_assets.changes.buckets import Bucket, BucketPlan, key_declaration
+from cdc_assets.changes.buckets import Bucket, BucketPlan, cut, key_declaration
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.session import Session
 from cdc_assets.source.buckets import plan_buckets
@@ -19,6 +19,8 @@ def planned_buckets(session: Session, table: TableName) -> tuple[Bucket, ...]:
     """
     plans = BucketPlans(session.mirrors, session.config.name)
     names = session.config.table(table).backfill.bucket_names
+    if session.shaping(table).masks_key(session.checkpoints[table].shape):
+        return cut(names, [])  # no bound of the source's is one in the warehouse
     shape, now = session.checkpoints[table].shape, datetime.now(UTC)
     plan, under_way = plans.read(table), bool(session.copies_of(table))
     if plan is None or not plan.serves(shape, names, now, under_way=under_way):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cdc_assets.changes.fence import ChunkFence, Fence
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.changes.shaping import Shaping
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, TableError
 from cdc_assets.identifiers import TableName
@@ -52,11 +54,24 @@ class Session:
     identity: WalIdentity
     slot: SlotState
     catalog: Catalog
+    shapings: Mapping[TableName, Shaping]
     checkpoints: dict[TableName, Checkpoint]
     fences: dict[TableName, list[Fence]] = field(default_factory=dict)
     copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
+
+    def shaping(self, table: TableName) -> Shaping:
+        """Give what the config makes of a table's rows."""
+        return self.shapings[table]
+
+    def kept_shape(self, table: TableName) -> TableShape:
+        """Give the columns that the warehouse has of a table, or will have."""
+        return self.shapings[table].kept(self.checkpoints[table].shape)
+
+    def source_shape(self, table: TableName) -> TableShape:
+        """Give those of the source's columns that are kept, as the catalog has them."""
+        return self.shapings[table].source(self.source_table(table).shape)
 
     def copies_of(self, table: TableName) -> list[Copy]:
         """Give the copies of a table that are under way."""
@@ -122,10 +137,23 @@ def refusals_of(table: TableName) -> Iterator[None]:
         ) from error
 
 
+def reshaped_error(table: TableName) -> TableError:
+    """Say that a table's rows in the warehouse are not shaped as the config says."""
+    return SchemaChangeError(
+        f"table {str(table)!r} is shaped otherwise by the config now (columns, mask) than when it "
+        "was copied",
+        table=str(table),
+        hint=recopy_hint(table) + "; or put the config back",
+    )
+
+
 def shape_error(session: Session, table: TableName) -> TableError | None:
     """Say whether the source's table has got another shape than its mirror, and how."""
     mirror, source = session.checkpoints[table].shape, session.source_table(table)
-    what = mirror.altered_to(source.shape)
+    now = session.source_shape(table)
+    if now.shaping != mirror.shaping:
+        return reshaped_error(table)
+    what = mirror.altered_to(now)
     if not what:
         return None
     generated = sorted(set(mirror.names) & set(source.left_out))

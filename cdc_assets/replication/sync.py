@@ -171,7 +171,7 @@ class _Run:
             if checkpoint.phase == "copying":
                 is_stale = (
                     source is None
-                    or bool(checkpoint.shape.altered_to(source.shape))
+                    or bool(checkpoint.shape.altered_to(session.source_shape(table)))
                     or session.slot.confirmed_lsn > checkpoint.lsn
                 )
             else:
@@ -371,7 +371,9 @@ class _Run:
             counts=applied.counts + ChangeCounts(copied=self._copied.get(table, 0)),
             lag_bytes=max(0, end - lsn) if checkpoint else 0,
             row_count=session.mirrors.row_count(table) if checkpoint else 0,
-            columns=_columns(checkpoint.shape, description) if checkpoint else (),
+            columns=_columns(checkpoint.shape, session.kept_shape(table), description)
+            if checkpoint
+            else (),
             warehouse_table=str(table),
             first_commit=_time(applied.first_commit_micros),
             last_commit=_time(applied.last_commit_micros),
@@ -383,17 +385,17 @@ class _Run:
         )
 
 
-def _columns(shape: TableShape, description: Description) -> tuple[Column, ...]:
+def _columns(shape: TableShape, kept: TableShape, description: Description) -> tuple[Column, ...]:
     return tuple(
         Column(
-            name=column.name,
+            name=here.name,
             source_type=column.type.name,
-            warehouse_type=column_type(column.type.arrow),
+            warehouse_type=column_type(here.type.arrow),
             nullable=column.nullable,
             is_key=column.name in shape.key,
             comment=description.column_comments.get(column.attnum, ""),
         )
-        for column in shape.columns
+        for column, here in zip(shape.columns, kept.columns, strict=True)
     )
 
 

@@ -1,0 +1,72 @@
+"""Values that are shown otherwise than they are; null stays null.
+
+What is hashed is the text of the value as the warehouse shows it, in UTF-8 and in UTC, so the same
+value gives the same text in every table, by copy and by stream.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha256
+from typing import assert_never
+
+import duckdb
+import pyarrow as pa
+
+from cdc_assets.config.shaping import MaskKind
+from cdc_assets.pgoutput.types import TEXT
+
+_BLOCK = 64  # SHA-256's, in bytes
+_TEXT = "value::VARCHAR"
+_HIDDEN = "***"
+
+
+def masked_type(kind: MaskKind, arrow_type: pa.DataType) -> pa.DataType:
+    """Give the type that a masked column has."""
+    return arrow_type if kind == "null" else TEXT
+
+
+def masked(values: pa.Array, kind: MaskKind, key: bytes = b"") -> pa.Array:
+    """Mask n values of any type.
+
+    Args:
+        values: Of any type.
+        kind: How; `hmac` is HMAC-SHA-256 (RFC 2104), in hexadecimal digits like `sha256`.
+        key: For `hmac` alone.
+    """
+    if kind == "null":
+        return pa.nulls(len(values), values.type)
+    _cdc_batch = pa.table([values], ["value"])  # DuckDB looks for it here
+    sql = f"SELECT {_expression(kind, key)} AS masked FROM _cdc_batch"
+    found: pa.Table = _engine().cursor().sql(sql).to_arrow_table()
+    return found["masked"].cast(TEXT).combine_chunks()
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"threads": 1, "memory_limit": "256MB"})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _expression(kind: MaskKind, key: bytes) -> str:
+    match kind:
+        case "sha256":
+            return f"sha256({_TEXT})"
+        case "hmac":
+            return _hmac(key)
+        case "redact":
+            return f"CASE WHEN value IS NOT NULL THEN '{_HIDDEN}' END"
+        case "last4":  # of a short value they would show most
+            last = f"CASE WHEN length({_TEXT}) < 8 THEN '' ELSE right({_TEXT}, 4) END"
+            return f"CASE WHEN value IS NOT NULL THEN '{_HIDDEN}' || {last} END"
+        case "null":
+            return "NULL"
+        case _:
+            assert_never(kind)
+
+
+def _hmac(key: bytes) -> str:
+    short = (sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
+    inner, outer = (f"unhex('{bytes(byte ^ pad for byte in short).hex()}')" for pad in (0x36, 0x5C))
+    return f"sha256({outer} || unhex(sha256({inner} || encode({_TEXT}))))"

@@ -1,0 +1,131 @@
+"""What a table's config makes of its rows, column by column: which are kept, how, and as what.
+
+A column of the warehouse is a function of one column of the source, so a change that does not carry
+a value leaves the warehouse's as it is. Keys stay keys: what masks them is one to one.
+
+Two shapes belong to a table: the *source's*, of the columns that are kept under the names that
+they have there, and the *kept* one, of the same columns as the warehouse has them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from cdc_assets.changes.batch import ChangeBatch
+from cdc_assets.changes.masks import masked, masked_type
+from cdc_assets.changes.shape import SourceColumn, TableShape
+from cdc_assets.config.shaping import ColumnsConfig, MaskKind
+from cdc_assets.pgoutput.decode import RawChanges
+from cdc_assets.pgoutput.types import SourceType
+
+_TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """One table's.
+
+    Attributes:
+        columns: Which are kept, and their names.
+        mask: Those that are masked, by their names on the source.
+        secret: The key of `hmac`.
+    """
+
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    mask: Mapping[str, MaskKind] = field(default_factory=dict)
+    secret: bytes = b""
+
+    def masks_key(self, shape: TableShape) -> bool:
+        """Whether the warehouse's keys are others than the source's."""
+        return not self.mask.keys().isdisjoint(shape.key)
+
+    @property
+    def declaration(self) -> str:
+        """Give what must stay for rows to stay what they are; empty where nothing is shaped.
+
+        Of the secret only what a hash of something else under it tells.
+        """
+        columns = self.columns.model_dump(exclude_defaults=True)
+        said: dict[str, object] = {}
+        if columns:
+            said["columns"] = columns
+        if self.mask:
+            said["mask"] = dict(self.mask)
+        if "hmac" in self.mask.values():
+            said["mask_key"] = hmac.digest(self.secret, b"cdc_assets mask_key", "sha256").hex()
+        return json.dumps(said, sort_keys=True) if said else ""
+
+    def source(self, shape: TableShape) -> TableShape:
+        """Leave out of a table's shape the columns that are not kept, and note the shaping."""
+        declaration = self.declaration
+        if not declaration:
+            return shape
+        kept = tuple(column for column in shape.columns if self._keeps(column.name, shape.key))
+        return replace(shape, columns=kept, shaping=declaration)
+
+    def changes(self, raw: RawChanges, key: Sequence[str]) -> RawChanges:
+        """Leave out of changes the columns that are not kept, before any value is decoded."""
+        keeps = [self._keeps(column.name, key) for column in raw.relation.columns]
+        return raw if all(keeps) else raw.of_columns(keeps)
+
+    def _keeps(self, name: str, key: Sequence[str]) -> bool:
+        return self.columns.keeps(name) or name in key
+
+    def kept(self, source: TableShape) -> TableShape:
+        """Give the warehouse's shape of the source's."""
+        if not self.columns.rename and not self.mask:
+            return source
+        return replace(
+            source,
+            columns=tuple(map(self._kept_column, source.columns)),
+            key=tuple(map(self.name, source.key)),
+        )
+
+    def name(self, source_name: str) -> str:
+        """Give a column's name in the warehouse."""
+        return self.columns.rename.get(source_name, source_name)
+
+    def _kept_column(self, column: SourceColumn) -> SourceColumn:
+        kind = self.mask.get(column.name)
+        if kind is None or masked_type(kind, column.type.arrow) == column.type.arrow:
+            return replace(column, name=self.name(column.name))
+        return replace(
+            column,
+            name=self.name(column.name),
+            type=_TEXT,
+            collation="",
+            operators=(),
+            order_type="",
+        )
+
+    def batch(self, batch: ChangeBatch, source: TableShape) -> ChangeBatch:
+        """Shape the changes of a table: columns and old keys."""
+        if not self.mask:
+            return batch
+        return replace(
+            batch,
+            columns=self._masked(batch.columns, source.names),
+            old_key=self._masked(batch.old_key, source.key),
+        )
+
+    def keys(self, keys: Sequence[pa.Array], source: TableShape) -> list[pa.Array]:
+        """Shape keys, one array per key column."""
+        return self._masked(keys, source.key)
+
+    def rows(self, rows: pa.Table, source: TableShape) -> pa.Table:
+        """Shape whole rows of a table; columns that we add stay as they are."""
+        count = len(source.columns)
+        arrays = [column.combine_chunks() for column in rows.columns]
+        shaped = [*self._masked(arrays[:count], source.names), *arrays[count:]]
+        return pa.table(shaped, [*map(self.name, source.names), *rows.column_names[count:]])
+
+    def _masked(self, arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
+        return [
+            masked(array, self.mask[name], self.secret) if name in self.mask else array
+            for name, array in zip(names, arrays, strict=False)
+        ]

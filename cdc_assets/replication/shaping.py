@@ -1,0 +1,97 @@
+"""How the tables of a pipeline are shaped, and what keeps one from being shaped so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from cdc_assets.changes.shaping import Shaping
+from cdc_assets.config import PipelineConfig
+from cdc_assets.config.shaping import ONE_TO_ONE, names_in
+from cdc_assets.config.tables import TableConfig
+from cdc_assets.errors import TableError
+from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.source.catalog import SourceTable
+
+_FULL = "f"
+
+
+def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
+    """Give what a config makes of each of its tables.
+
+    Raises:
+        ConfigError: The environment variable of the mask's key is not set.
+    """
+    secret = config.mask_secret()
+    return {
+        table.name: Shaping(columns=table.columns, mask=table.mask, secret=secret)
+        for table in config.tables
+    }
+
+
+def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
+    """Find what keeps a table from being shaped as its config says."""
+    shape = source.shape
+    for name in sorted(set(names_in(config.columns, config.mask)) - set(shape.names)):
+        yield _unknown(source, name)
+    for name in shape.key:
+        if name in config.columns.exclude:
+            yield _refusal(
+                source, f"its key column {name!r} is excluded", "take it out of columns.exclude"
+            )
+        if config.mask.get(name, "sha256") not in ONE_TO_ONE:
+            yield _refusal(
+                source,
+                f"its key column {name!r} is masked by {config.mask[name]!r}, which makes one of "
+                "several keys",
+                "mask it by sha256 or hmac",
+            )
+    yield from _same_names(config, source)
+    masks_key = not config.mask.keys().isdisjoint(shape.key)
+    if masks_key and source.identity != _FULL and _may_lack(config, source):
+        yield _refusal(
+            source,
+            "its key is masked, and changes may come without values that are stored apart, which "
+            "are read anew by their keys",
+            f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;",
+        )
+
+
+def _may_lack(config: TableConfig, source: SourceTable) -> bool:
+    """Whether a change of a kept column may come without its value (TOAST)."""
+    return any(
+        config.columns.keeps(column.name) and not _is_fixed(column.type.arrow)
+        for column in source.shape.columns
+    )
+
+
+def _is_fixed(arrow_type: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(arrow_type)) or arrow_type == pa.uuid()
+
+
+def _same_names(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
+    kept = [column for column in source.shape.names if config.columns.keeps(column)]
+    named = {name.casefold(): name for name in kept if name not in config.columns.rename}
+    for old, new in config.columns.rename.items():
+        if (other := named.get(new.casefold())) is not None:
+            yield _refusal(
+                source,
+                f"its column {old!r} is renamed to {new!r}, and there is a column {other!r}",
+                f"choose another name, or rename or exclude {other!r}",
+            )
+
+
+def _unknown(source: SourceTable, name: str) -> TableError:
+    meant = nearest(name, source.shape.names)
+    if name in source.left_out:
+        hint = "it is a generated column, which the publication leaves out"
+    else:
+        hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(source.shape.names)}"
+    return _refusal(source, f"the config names a column {name!r} that it does not have", hint)
+
+
+def _refusal(source: SourceTable, why: str, hint: str) -> TableError:
+    return TableError(
+        f"table {str(source.name)!r} can't be shaped: {why}", table=str(source.name), hint=hint
+    )
