@@ -38,14 +38,22 @@ class ChangeCounts:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a mirror, in the source's type and the warehouse's."""
+    """One column of a mirror, in the source's type and the warehouse's.
+
+    Attributes:
+        source_name: Of the source's column that it is made of.
+        mask: How its values are masked, or empty.
+        comment: Of the source.
+    """
 
     name: str
+    source_name: str
     source_type: str
     warehouse_type: str
     nullable: bool
     is_key: bool
-    comment: str = ""  # of the source
+    mask: str = ""
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

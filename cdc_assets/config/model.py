@@ -42,7 +42,7 @@ def _pipeline_name(text: str) -> str:
     return text
 
 
-def _dsn_kind(value: object) -> str:
+def _secret_kind(value: object) -> str:
     return "Variable" if isinstance(value, (dict, EnvironmentVariable)) else "Literal"
 
 
@@ -51,7 +51,7 @@ class SourceConfig(Strict):
 
     dsn: Annotated[
         Annotated[SecretStr, Tag("Literal")] | Annotated[EnvironmentVariable, Tag("Variable")],
-        Discriminator(_dsn_kind),
+        Discriminator(_secret_kind),
         Field(
             description="Where the source is: a libpq URI or keyword string. It holds a password,"
             " so it belongs in an environment variable, which a run needs, and the health sensor.",
@@ -286,6 +286,15 @@ class HealthConfig(Strict):
     ] = 3600
 
 
+MaskKey = (
+    Annotated[
+        Annotated[SecretStr, Tag("Literal")] | Annotated[EnvironmentVariable, Tag("Variable")],
+        Discriminator(_secret_kind),
+    ]
+    | None
+)
+
+
 class PipelineConfig(Strict):
     """One slot, one publication, one warehouse and its tables."""
 
@@ -328,11 +337,7 @@ class PipelineConfig(Strict):
         AfterValidator(checked_tables),
     ]
     mask_key: Annotated[
-        Annotated[
-            Annotated[SecretStr, Tag("Literal")] | Annotated[EnvironmentVariable, Tag("Variable")],
-            Discriminator(_dsn_kind),
-        ]
-        | None,
+        MaskKey,
         Field(
             description="The secret of `mask: hmac`. It belongs in an environment variable, which a"
             " run needs.",

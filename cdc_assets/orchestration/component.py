@@ -19,6 +19,7 @@ from cdc_assets.config import (
     DEFAULT_SCHEDULE,
     Document,
     HealthConfig,
+    MaskKey,
     PipelineConfig,
     ReconcileConfig,
     Schedule,
@@ -58,6 +59,7 @@ _Window = TypeAliasType("_Window", WindowConfig)
 _Reconcile = TypeAliasType("_Reconcile", ReconcileConfig | None)
 _Health = TypeAliasType("_Health", HealthConfig)
 _Schedule = TypeAliasType("_Schedule", Schedule)
+_MaskKey = TypeAliasType("_MaskKey", MaskKey)
 
 _Subject = TypeVar("_Subject")
 _OfTable = Annotated[
@@ -84,6 +86,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     source: Annotated[_Source, _AS_WRITTEN]
     warehouse: Annotated[_Warehouse, _AS_WRITTEN]
     tables: Annotated[_Tables, _AS_WRITTEN]
+    mask_key: Annotated[_MaskKey, _AS_WRITTEN] = None
     window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
     reconcile: Annotated[_Reconcile, _AS_WRITTEN] = None
     health: Annotated[_Health, _AS_WRITTEN] = HealthConfig()

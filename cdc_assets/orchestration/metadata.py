@@ -6,6 +6,7 @@ times leave the run here; never a value of a row, never where the source is.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -112,7 +113,10 @@ def quiet_metadata(result: TableResult, since: datetime) -> Metadata:
 def source_metadata(result: TableResult) -> Metadata:
     """Describe a table of the source as the run has seen it."""
     schema = dg.TableSchema(
-        columns=[_table_column(one, one.source_type, one.comment) for one in result.columns]
+        columns=[
+            _table_column(replace(one, name=one.source_name), one.source_type, one.comment)
+            for one in result.columns
+        ]
     )
     found: Metadata = {
         "cdc/read_to_lsn": dg.MetadataValue.text(str(result.confirmed_lsn)),
@@ -173,7 +177,9 @@ def _table_schema(columns: tuple[Column, ...]) -> dg.TableSchema:
 
 
 def _origin(column: Column) -> str:
-    origin = f"{column.source_type} in the source"
+    name = f"{column.source_name}, " if column.source_name != column.name else ""
+    mask = f", masked: {column.mask}" if column.mask else ""
+    origin = f"{name}{column.source_type} in the source{mask}"
     return f"{column.comment} ({origin})" if column.comment else origin
 
 
@@ -191,7 +197,7 @@ def _table_column(column: Column, shown_type: str, description: str) -> dg.Table
 def _lineage(columns: tuple[Column, ...], source: dg.AssetKey) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         deps_by_column={
-            column.name: [dg.TableColumnDep(asset_key=source, column_name=column.name)]
+            column.name: [dg.TableColumnDep(asset_key=source, column_name=column.source_name)]
             for column in columns
         }
     )

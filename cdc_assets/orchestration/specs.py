@@ -14,6 +14,9 @@ from cdc_assets.orchestration.keys import mirror_key, slot_key, source_key
 # Raised when the same changes would give other rows than before.
 _MIRROR_VERSION = 1
 
+# Where a config says nothing of these, versions stay what they were before there were these keys.
+_SHAPING = ("columns", "mask")
+
 _FRESHNESS_GRACE = timedelta(minutes=5)
 
 
@@ -67,7 +70,9 @@ def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
 
 def _code_version(config: PipelineConfig, table: TableName) -> str:
     # What shapes rows and nothing else: a new password or slot must not make an asset stale.
-    shape = config.table(table).model_dump_json(exclude={"backfill"})
+    one = config.table(table)
+    unsaid = {key for key in _SHAPING if key not in one.model_fields_set}
+    shape = one.model_dump_json(exclude={"backfill", *unsaid})
     return hashlib.sha256(f"{_MIRROR_VERSION} {shape}".encode()).hexdigest()[:12]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from cdc_assets.changes.shaping import Shaping
 from cdc_assets.errors import CdcError, SlotAheadOfCheckpointError, SourceChangedError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
@@ -21,6 +20,7 @@ from cdc_assets.replication.session import (
     shape_error,
 )
 from cdc_assets.replication.shaping import shaping_problems
+from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import gone_problem, read_problems, table_problems
 from cdc_assets.warehouse.base import Checkpoint

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from cdc_assets.changes.fence import ChunkFence, Fence
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.changes.shaping import Shaping
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW

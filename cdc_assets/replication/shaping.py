@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from cdc_assets.changes.shaping import Shaping
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.shaping import ONE_TO_ONE, names_in
 from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.catalog import SourceTable
 
 _FULL = "f"

@@ -51,6 +51,7 @@ from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.session import Session
+from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.descriptions import Description, read_descriptions
 from cdc_assets.source.slot import current_end
@@ -371,7 +372,7 @@ class _Run:
             counts=applied.counts + ChangeCounts(copied=self._copied.get(table, 0)),
             lag_bytes=max(0, end - lsn) if checkpoint else 0,
             row_count=session.mirrors.row_count(table) if checkpoint else 0,
-            columns=_columns(checkpoint.shape, session.kept_shape(table), description)
+            columns=_columns(checkpoint.shape, session.shaping(table), description)
             if checkpoint
             else (),
             warehouse_table=str(table),
@@ -385,17 +386,19 @@ class _Run:
         )
 
 
-def _columns(shape: TableShape, kept: TableShape, description: Description) -> tuple[Column, ...]:
+def _columns(shape: TableShape, shaping: Shaping, description: Description) -> tuple[Column, ...]:
     return tuple(
         Column(
             name=here.name,
+            source_name=column.name,
             source_type=column.type.name,
             warehouse_type=column_type(here.type.arrow),
             nullable=column.nullable,
             is_key=column.name in shape.key,
+            mask=shaping.mask.get(column.name, ""),
             comment=description.column_comments.get(column.attnum, ""),
         )
-        for column, here in zip(shape.columns, kept.columns, strict=True)
+        for column, here in zip(shape.columns, shaping.kept(shape).columns, strict=True)
     )
 
 

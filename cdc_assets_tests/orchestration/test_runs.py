@@ -13,8 +13,10 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from cdc_assets import steps
+from cdc_assets.config import load_config
 from cdc_assets.lsn import LSN
 from cdc_assets.orchestration import execution, told
+from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.dagster_pipelines import (
     definitions,
@@ -126,6 +128,28 @@ def test_columns_say_their_types_key_and_origin(
         dg.TableColumnDep(dg.AssetKey(["shop", "source", "public", "orders"]), "total")
     ]
     assert "_cdc_lsn" not in origin
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_shaped_column_says_what_it_is_made_of(
+    pipeline: MakePipeline, instance: dg.DagsterInstance
+) -> None:
+    table = {
+        "source": "public.orders",
+        "columns": {"rename": {"total": "amount"}},
+        "mask": {"total": "sha256"},
+    }
+    config = load_config(rewrite(pipeline("public.orders"), tables=[table]))
+    result = run_sync(definitions(config), instance)
+    reported = materialized(result)[ORDERS]
+    columns = {column.name: column for column in reported["dagster/column_schema"].columns}
+    assert columns["amount"].type == "VARCHAR"
+    said = "total, numeric(12,2) in the source, masked: sha256"
+    assert columns["amount"].description == said
+    source = dg.AssetKey(["shop", "source", "public", "orders"])
+    origin = reported["dagster/column_lineage"].deps_by_column
+    assert origin["amount"] == [dg.TableColumnDep(source, "total")]
+    assert "total" not in columns
 
 
 @pytest.mark.usefixtures("shop")

@@ -25,12 +25,13 @@ LAYERS = {
     **dict.fromkeys(BASICS, 0),
     "pgoutput": 1,
     "changes": 2,
-    "source": 3,
-    "warehouse": 3,
-    "replication": 4,
-    "operations": 5,
-    "orchestration": 6,
-    **dict.fromkeys(("definitions", "defs", "cli", "demo"), 7),
+    "shaping": 3,
+    "source": 4,
+    "warehouse": 4,
+    "replication": 5,
+    "operations": 6,
+    "orchestration": 7,
+    **dict.fromkeys(("definitions", "defs", "cli", "demo"), 8),
 }
 WITH_DAGSTER = {"orchestration", "definitions", "defs"}
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch
-from cdc_assets.changes.masks import masked, masked_type
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import ColumnsConfig, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.shaping.masks import masked, masked_type
 
 _TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
 

@@ -8,8 +8,8 @@ import hmac
 import pyarrow as pa
 import pytest
 
-from cdc_assets.changes.masks import masked, masked_type
 from cdc_assets.config.shaping import MaskKind
+from cdc_assets.shaping.masks import masked, masked_type
 
 TEXTS = ["", "a", "ada@example.com", "zoë \u2603", "x" * 10_000, None]
 
