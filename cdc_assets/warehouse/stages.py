@@ -133,7 +133,11 @@ class _Comparison:
         self._condition = in_bucket(shape, copy.bucket) if copy.bucket else "true"
         self._removes = not copy.predicate
         self._keys = [quote(name) for name in shape.key]
-        self._others = [quote(name) for name in shape.names if name not in shape.key]
+        self._differ = [
+            _differs(quote(column.name), column.type.arrow)
+            for column in shape.columns
+            if column.name not in shape.key
+        ]
         self._same_key = " AND ".join(f"mirror.{key} = stage.{key}" for key in self._keys)
 
     def differences(self) -> Differences:
@@ -207,10 +211,7 @@ class _Comparison:
 
     def _find(self) -> None:
         key = ", ".join(f"coalesce(mirror.{key}, stage.{key}) AS {key}" for key in self._keys)
-        differs = " OR ".join(
-            ["mirror._cdc_is IS NULL", "stage._cdc_is IS NULL"]
-            + [f"mirror.{name} IS DISTINCT FROM stage.{name}" for name in self._others]
-        )
+        differs = " OR ".join(["mirror._cdc_is IS NULL", "stage._cdc_is IS NULL", *self._differ])
         if not self._removes:
             differs = f"stage._cdc_is IS NOT NULL AND ({differs})"
         self._execute("DROP TABLE IF EXISTS temp._cdc_differing")
@@ -243,9 +244,7 @@ class _Comparison:
         return int(surplus)
 
     def _columns(self) -> tuple[str, ...]:
-        differ = ", ".join(
-            f"bool_or(mirror.{name} IS DISTINCT FROM stage.{name})" for name in self._others
-        )
+        differ = ", ".join(f"bool_or({differs})" for differs in self._differ)
         if not differ:
             return ()
         found = " AND ".join(f"found.{key} = stage.{key}" for key in self._keys)
@@ -273,3 +272,23 @@ class _Comparison:
 
     def _execute(self, sql: str) -> None:
         self._connection.execute(sql).fetchall()
+
+
+def _differs(name: str, kind: pa.DataType) -> str:
+    """Write whether a column's values differ; -0.0 and 0.0, which SQL calls equal, do."""
+    differs = f"mirror.{name} IS DISTINCT FROM stage.{name}"
+    depth, values = 0, kind
+    while pa.types.is_list(values):
+        depth, values = depth + 1, values.value_type
+    if not pa.types.is_floating(values):
+        return differs
+    mirror, stage = (_signs(f"{side}.{name}", depth) for side in ("mirror", "stage"))
+    return f"({differs} OR {mirror} IS DISTINCT FROM {stage})"
+
+
+def _signs(value: str, depth: int) -> str:
+    """Write which floats of a value, or of its lists, have a minus; a NaN's says nothing."""
+    if not depth:
+        return f"(signbit({value}) AND NOT isnan({value}))"
+    of_each = _signs(f"v{depth}", depth - 1)
+    return f"list_transform({value}, lambda v{depth}: {of_each})"

@@ -89,6 +89,37 @@ def test_one_row_that_differs_is_found_in_its_bucket(
     assert compared(config)[0].equal
 
 
+@pytest.mark.parametrize("kind", ["real", "double precision", "double precision[]"])
+def test_a_zero_without_its_sign_is_found_and_a_nan_is_not(
+    database: ScratchDatabase, pipeline: MakePipeline, kind: str
+) -> None:
+    listed = "{%s}" if kind.endswith("[]") else "%s"
+    in_mirror = "[{}]" if kind.endswith("[]") else "{}"
+    database.execute(f"CREATE TABLE f (id int PRIMARY KEY, v {kind})")
+    values = ["-0", "NaN", "0", "-1"]
+    for at, value in enumerate(values):
+        database.execute(f"INSERT INTO f VALUES ({at}, '{listed % value}')")
+    database.execute("INSERT INTO f VALUES (9, NULL)")
+    config = pipeline("public.f")
+    converge(database, config)
+    assert compared(config)[0].equal
+
+    zero, negative_nan = in_mirror.format("0"), in_mirror.format("-('NaN'::DOUBLE)")
+    for at, value in enumerate(
+        [zero, negative_nan]
+    ):  # an UPDATE may leave equal values as they are
+        row = f"SELECT id, {value}, _cdc_lsn, _cdc_commit_ts FROM f WHERE id = {at}"
+        write(
+            config,
+            f"CREATE TEMP TABLE one AS {row}; DELETE FROM f WHERE id = {at};"
+            " INSERT INTO f SELECT * FROM one",
+        )
+    for repair in (False, True):
+        (table,) = compared(config, repair=repair)
+        assert (table.keys, table.columns) == ((("0",),), ("v",))
+    assert compared(config)[0].equal
+
+
 def test_a_sample_is_of_buckets(config: PipelineConfig) -> None:
     (table,) = compared(config, sample=0.25)
     assert len(table.buckets) == 2
