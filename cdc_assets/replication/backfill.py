@@ -57,7 +57,7 @@ def backfill(
     """Make a table in the warehouse what it is on the source, while syncs go on.
 
     A table that has no mirror yet, or whose mirror can't go on, is copied as a whole, whatever part
-    was asked for.
+    was asked for. So is one whose mirror turns out to lack rows that the stream touches meanwhile.
 
     Args:
         config: The pipeline.
@@ -108,8 +108,8 @@ class Beside:
                 part = self._begun(session, reader)
                 is_anew = session.is_copied_anew(self.table)
                 yield from self._copy(session, reader, part)
-                if (self.table, part) in session.copies:
-                    return  # it is another one's turn
+                if (self.table, part) in session.copies or self.table in session.failed:
+                    return  # it is another one's turn, or the whole table has to be copied
                 if is_anew and not part:
                     del self.parts[1:]  # the whole table was copied, whatever part was meant
                 self.parts.pop(0)
@@ -197,6 +197,8 @@ class Beside:
             while time.monotonic() < copying.rests_until and not self._is_waited_for(session):
                 time.sleep(_LOOK_SECONDS)
             yield from self._catch_up(session)
+            if self.table in session.failed:
+                return
             if not copying.copy.is_read:
                 if self._is_waited_for(session):
                     return
@@ -245,29 +247,42 @@ class Beside:
             altered = find_altered(session, group)
             if altered:
                 self._fail(session, altered[self.table])
+                if self.table in session.failed:
+                    return
             drain = Drain(session, group, target)
             yield from drain.run()
             if self.table in session.failed:
                 self._fail(session, session.failed[self.table])
+                if self.table in session.failed:
+                    return
                 continue
             self._held_by = drain.held_by
             group, target = standing_fences(session, drain.tables)
 
     def _fail(self, session: Session, error: CdcError) -> None:
-        """Go on with the copy alone where it is of the whole table; else give up.
+        """Go on with the copy alone where it is of the whole table; else leave the table behind.
+
+        One of which a part was copied is then copied as a whole: what the mirror lacks may lie
+        outside of the part.
 
         Raises:
-            CdcError: The error.
+            TableError: A copy can't cure it, or did not.
         """
         table = self.table
         self._attempts += 1
         session.failed.pop(table, None)
-        is_whole = (table, "") in session.copies and session.checkpoints[table].phase == "streaming"
-        if isinstance(error, SchemaChangeError) or not is_whole or self._attempts > _ATTEMPTS:
+        is_whole = (table, "") in session.copies
+        stands_still = session.checkpoints[table].phase != "streaming"
+        gives_up = (
+            isinstance(error, SchemaChangeError) or stands_still or self._attempts > _ATTEMPTS
+        )
+        if gives_up or not is_whole:
             with session.mirrors.transaction():
                 for copy in session.copies_of(table):
                     session.drop_copy(copy)
             session.fail(table, error)
+            if not gives_up:
+                return
             raise TableError(error.message, table=str(table), hint=recopy_hint(table)) from error
         with session.mirrors.transaction():
             session.put(replace(session.checkpoints[table], phase="copying", error=""))

@@ -109,6 +109,27 @@ def test_one_bucket_alone_is_made_right(database: ScratchDatabase, config: Pipel
     assert_equal_to_source(database, config)
 
 
+@pytest.mark.parametrize(
+    ("buckets", "where"), [(["03"], ""), (BUCKETS, ""), (None, "id > 490")], ids=str
+)
+def test_a_part_of_a_mirror_that_lacks_rows_which_are_written_meanwhile_ends_with_a_right_table(
+    database: ScratchDatabase,
+    config: PipelineConfig,
+    buckets: Collection[str] | None,
+    where: str,
+) -> None:
+    written(config, "DELETE FROM t WHERE id % 2 = 0")
+
+    def touch() -> None:
+        database.execute("UPDATE t SET a = 'new' WHERE id < 300; DELETE FROM t WHERE id = 2")
+
+    with at_step("chunk_read", 1, touch):
+        (done,) = backfilled(config, buckets=buckets, where=where)
+    assert (done.bucket, done.rows_read) == ("", 499)
+    assert_equal_to_source(database, config)
+    converge(database, config)
+
+
 def test_a_predicate_chooses_rows_of_the_source(
     database: ScratchDatabase, config: PipelineConfig
 ) -> None:

@@ -12,7 +12,10 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.progress import TableCompared
 from cdc_assets.replication import backfill as backfilling
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.copying import Copying
 from cdc_assets.replication.reconcile import reconcile
+from cdc_assets.replication.session import Session
+from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
@@ -118,6 +121,32 @@ def test_a_zero_without_its_sign_is_found_and_a_nan_is_not(
         (table,) = compared(config, repair=repair)
         assert (table.keys, table.columns) == ((("0",),), ("v",))
     assert compared(config)[0].equal
+
+
+def test_a_rate_holds_for_reconciles(
+    config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = list[int | None]()
+
+    class Observed(Copying):
+        def __init__(
+            self,
+            session: Session,
+            reader: SnapshotReader,
+            table: TableName,
+            *,
+            part: str = "",
+            rows_per_second: int | None = None,
+        ) -> None:
+            super().__init__(session, reader, table, part=part, rows_per_second=rows_per_second)
+            rates.append(rows_per_second)
+
+    monkeypatch.setattr(backfilling, "Copying", Observed)
+    (table,) = config.tables
+    limited = table.backfill.model_copy(update={"max_rows_per_second": 4000})
+    slow = config.model_copy(update={"tables": [table.model_copy(update={"backfill": limited})]})
+    assert compared(slow)[0].equal
+    assert set(rates) == {4000}
 
 
 def test_a_sample_is_of_buckets(config: PipelineConfig) -> None:
