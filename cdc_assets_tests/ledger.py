@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from threading import Event, Thread
+from typing import Self
 
 import psycopg
 
@@ -89,11 +90,65 @@ class Writer:
             return  # another writer was there first: undone, and so not to be seen anywhere
 
     def _statement(self, connection: psycopg.Connection) -> None:
+        _write(connection, self._random)
+
+
+class Overlapping:
+    """Sessions whose transactions overlap; each statement comes at a moment that a test chooses.
+
+    All come from one thread: who would have to wait for another session rolls back.
+    """
+
+    def __init__(self, database: ScratchDatabase, seed: int, *, sessions: int) -> None:
+        self._database, self._random, self._count = database, random.Random(seed), sessions
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._connections = [
+                stack.enter_context(closing(self._database.connect())) for _ in range(self._count)
+            ]
+            for connection in self._connections:
+                connection.execute("SET lock_timeout = '5ms'")
+                connection.autocommit = False
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self.end()
+
+    def go_on(self, statements: int) -> None:
+        """Have sessions chosen by chance do something: write, set a savepoint, go back, commit."""
         pick = self._random
-        statement = pick.choices(list(_STATEMENTS), weights=list(_STATEMENTS.values()))[0]
-        key, other = pick.randrange(KEYS), pick.randrange(KEYS)
-        values = {"key": key, "other": other, "value": pick.randrange(10**9), "line": key % 5}
-        connection.execute(statement, values)  # type: ignore[call-overload]
+        for _ in range(statements):
+            at = pick.randrange(self._count)
+            connection = self._connections[at]
+            try:
+                act = pick.choices(("write", "save", "back", "commit"), (12, 2, 2, 6 - at))[0]
+                if act == "write":
+                    _write(connection, pick)
+                elif act == "commit":
+                    connection.commit()
+                elif act == "save":
+                    connection.execute("SAVEPOINT a")
+                else:
+                    connection.execute("SAVEPOINT b")
+                    _write(connection, pick)
+                    connection.execute("ROLLBACK TO b")
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.UniqueViolation):
+                connection.rollback()
+
+    def end(self) -> None:
+        """Commit whatever is open."""
+        for connection in self._connections:
+            connection.commit()
+
+
+def _write(connection: psycopg.Connection, pick: random.Random) -> None:
+    statement = pick.choices(list(_STATEMENTS), weights=list(_STATEMENTS.values()))[0]
+    key, other = pick.randrange(KEYS), pick.randrange(KEYS)
+    values = {"key": key, "other": other, "value": pick.randrange(10**9), "line": key % 5}
+    connection.execute(statement, values)  # type: ignore[call-overload]
 
 
 _STATEMENTS = {

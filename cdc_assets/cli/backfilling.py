@@ -38,7 +38,7 @@ def backfill(options: argparse.Namespace) -> int:
     failed: dict[TableName, CdcError] = {}
     for table, buckets in asked.items():
         try:
-            done += _backfill(config, table, buckets=buckets, where=options.where)
+            done += _backfill(config, table, buckets=buckets, where=options.where or "")
         except (TableError, PreflightError) as error:
             say_progress(f"{table} was not backfilled: {error}")
             failed[table] = error
@@ -52,6 +52,8 @@ def backfill(options: argparse.Namespace) -> int:
 def _to_backfill(config: PipelineConfig, options: argparse.Namespace) -> tuple[TableName, ...]:
     if bool(options.tables) == options.all_tables:
         raise UsageError("expected tables to backfill, or --all-tables", hint=_SAYS)
+    if options.where is not None and not options.where.strip():
+        raise UsageError("expected a predicate behind --where, got none", hint=_SAYS)
     if options.where and (options.bucket or options.all_tables or len(options.tables) > 1):
         raise UsageError("--where goes with one table, and without --bucket", hint=_SAYS)
     return config.table_names if options.all_tables else config.select(options.tables)

@@ -132,7 +132,6 @@ def _add_backfill(add: Callable[..., Any]) -> None:
     )
     copied.add_argument(
         "--where",
-        default="",
         metavar="SQL",
         help="only rows of which this is true on the source; removes none",
     )

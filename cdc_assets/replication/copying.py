@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -230,12 +230,24 @@ class Copying:
         )
         return chunk
 
-    def _read(self, places: range) -> AbstractContextManager[Chunk]:
+    @contextmanager
+    def _read(self, places: range) -> Iterator[Chunk]:
         session, copy = self._session, self.copy
         shape = session.checkpoints[copy.table].shape
-        return self._reader.read_places(
-            session.source_table(copy.table), shape, places, condition=_chosen(copy, shape)
-        )
+        source, condition = session.source_table(copy.table), _chosen(copy, shape)
+        try:
+            with self._reader.read_places(source, shape, places, condition=condition) as chunk:
+                yield chunk
+        except TableError as error:
+            state = getattr(error.__cause__, "sqlstate", None) or ""
+            if not copy.predicate or state[:2] != "22":
+                raise
+            raise TableError(
+                f"the predicate can't be computed for every row of table {str(copy.table)!r}"
+                f" ({state})",
+                table=str(copy.table),
+                hint="write one that holds for any row: it is asked of all, in any order",
+            ) from error
 
     def _put(self, copy: Copy, chunk: Chunk) -> None:
         session = self._session

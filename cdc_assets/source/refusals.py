@@ -31,6 +31,7 @@ from cdc_assets.identifiers import quote
 About = Literal["", "slot", "decoding"]
 
 ALL_ANEW = "cdc-assets resync"
+NO_SLOT = f"before the first sync: cdc-assets setup; where it was there before: {ALL_ANEW}"
 _CONNECT_SECONDS = 10.0
 _SQLSTATE_ONLY = 3  # PQERRORS_SQLSTATE
 _SQLSTATE = re.compile(rb"\b([0-9A-Z]{5})\s*$")
@@ -170,9 +171,7 @@ def source_error(state: str | None, text: str, slot: str, about: About) -> CdcEr
                 hint="let the other reader finish, or end it with pg_terminate_backend",
             )
         case "42704" if about == "slot":
-            return SlotNotFoundError(
-                f"slot {slot!r} does not exist", hint="run 'cdc-assets setup' to create it"
-            )
+            return SlotNotFoundError(f"slot {slot!r} does not exist", hint=NO_SLOT)
         case "42704" if about == "decoding":
             return PreflightError(
                 f"{reason}, or did not exist yet when a change on the slot was made",

@@ -21,7 +21,7 @@ from cdc_assets.source.connection import (
     fetch_one,
     translated,
 )
-from cdc_assets.source.refusals import invalidated
+from cdc_assets.source.refusals import NO_SLOT, invalidated
 from cdc_assets.source.standby import furthest_behind
 
 PLUGIN = "pgoutput"
@@ -66,9 +66,7 @@ def read_slot(connection: Connection, slot: str) -> SlotState:
         (slot,),
     ).fetchone()
     if row is None:
-        raise SlotNotFoundError(
-            f"slot {slot!r} does not exist", hint="run 'cdc-assets setup' to create it"
-        )
+        raise SlotNotFoundError(f"slot {slot!r} does not exist", hint=NO_SLOT)
     plugin, database, current, confirmed, restart, status, active_pid, reason, two_phase = row
     if plugin != PLUGIN or database != current:
         raise PreflightError(

@@ -185,7 +185,7 @@ class SnapshotReader:
                     str(files or ""),
                     is_altered=declared != _declaration(shape) or row_filter is None,
                 )
-                where = " AND ".join(f"({part})" for part in (*conditions, row_filter) if part)
+                where = " AND ".join(f"({part}\n)" for part in (*conditions, row_filter) if part)
                 rows = self._session.batches(
                     f"SELECT {columns} FROM {relation} AS {_SOURCE} WHERE {where}",
                     larger=_LARGER_BATCHES,

@@ -32,6 +32,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
         (("public.orders", "--all-tables"), "expected tables to backfill", "--help"),
         (("public.orders", "--where", "id = 1", "--bucket", "1"), "without --bucket", "--help"),
         (("--all-tables", "--where", "id = 1"), "--where goes with one table", "--help"),
+        (("public.orders", "--where", ""), "expected a predicate behind --where", "--help"),
         (("public.order",), "table 'public.order' is not in pipeline", "'public.orders'"),
         (("public.orders", "--bucket", "8"), "'public.orders' has no bucket '8'", "00 to 07"),
     ],
@@ -86,6 +87,19 @@ def test_a_predicate_that_does_not_parse_is_refused(config: PipelineConfig) -> N
     assert done.code in (1, 2)
     assert "Traceback" not in done.err
     assert "no_such_column" in done.err
+
+
+@pytest.mark.parametrize("where", ["1 / (id - 7) > 0", "id = 'canary'"])
+def test_a_predicate_that_can_not_be_computed_is_named_and_no_value_is(
+    config: PipelineConfig, where: str
+) -> None:
+    done = run_command(config, "backfill", "public.orders", "--where", where)
+
+    assert done.code in (1, 2)
+    assert "the predicate " in done.err
+    assert "write " in done.err
+    assert "canary" not in done.err
+    assert run_command(config, "backfill", "public.orders").code == 0
 
 
 def test_all_tables_are_backfilled_whatever_becomes_of_one(

@@ -145,9 +145,26 @@ def test_a_predicate_chooses_rows_of_the_source(
     assert_equal_to_source(database, config)
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "where", ["n = 1 AND a LIKE '%1' -- a comment", "n > 6 OR n = 1 AND id < 90"]
+)
+def test_a_predicate_is_meant_as_it_stands_behind_where(
+    database: ScratchDatabase, config: PipelineConfig, where: str
+) -> None:
+    ((expected,),) = database.execute(f"SELECT count(*) FROM t WHERE {where}\n")
+    (done,) = backfilled(config, where=where)
+    assert done.rows_read == expected
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
-    [("nothing = 1", "nothing"), ("n = ", "syntax error"), ("true); DROP TABLE t; --", "")],
+    [
+        ("nothing = 1", "nothing"),
+        ("n = ", "syntax error"),
+        ("true); DROP TABLE t; --", ""),
+        ("false) OR (n = 1", "syntax error"),
+    ],
 )
 def test_a_predicate_that_is_none(
     database: ScratchDatabase, config: PipelineConfig, where: str, said: str
