@@ -262,9 +262,9 @@ class Copying:
         session.copy_state.add_fence(copy, fence)
 
     def _start_over(self, source: SourceTable) -> None:
-        """Read all places again: a rewrite or a vacuum has moved the rows.
+        """Begin again with an empty stage: a rewrite or a vacuum has moved the rows.
 
-        What was seen before the first chunk stays what every chunk has seen.
+        What was read can't stay: a partition that left, or was truncated, says so on no stream.
         """
         self._restarts += 1
         if self._restarts > _RESTARTS:
@@ -275,11 +275,18 @@ class Copying:
                 hint="the next sync goes on; let VACUUM FULL, CLUSTER and TRUNCATE rest meanwhile",
             )
         session = self._session
-        _, files, places = self._reader.survey(source)
-        copy = replace(self.copy, files=files, next_place=0, end_place=places, rows=0)
+        baseline, files, places = self._reader.survey(source)
+        copy = replace(
+            self.copy,
+            baseline=baseline,
+            files=files,
+            next_place=0,
+            end_place=places,
+            rows=0,
+            nbytes=0,
+        )
         with session.mirrors.transaction():
-            session.copy_state.write(copy)
-        session.copies[copy.table, copy.part] = copy
+            _put_up(session, copy)
 
     def _refuse_altered(self, shape: TableShape) -> None:
         publication = self._session.config.source.publication
