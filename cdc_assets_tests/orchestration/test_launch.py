@@ -43,3 +43,16 @@ def test_the_job_syncs_into_the_projects_folder(
     config = load_config(shop_config(project))
     assert config.warehouse_path == project / "data" / "warehouse.duckdb"
     assert_equal_to_source(shop, config)
+
+
+def test_a_bucket_is_backfilled_by_its_partition(
+    shop: ScratchDatabase, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asset = 'key:"shop/public/orders__snapshot"'
+    launched = dg(
+        project, "launch", "--assets", asset, "--partition", "03", SHOP_SOURCE_DSN=shop.dsn
+    )
+
+    assert launched.returncode == 0, launched.stdout + launched.stderr
+    monkeypatch.setenv("SHOP_SOURCE_DSN", shop.dsn)
+    assert_equal_to_source(shop, load_config(shop_config(project)))

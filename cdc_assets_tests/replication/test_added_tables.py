@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.identifiers import TableName
+from cdc_assets.operations.removal import forget_tables
+from cdc_assets.progress import TableCompared
+from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.source.setup import setup
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once
+from cdc_assets_tests.syncs import converge, errors_of, has_mirror, mirror_rows, sync_once
 
 
 @pytest.fixture
@@ -66,3 +70,29 @@ def test_changes_of_a_transaction_that_began_beside_the_publication_are_not_lost
         long.commit()
 
     converge(database, joined)
+
+
+def test_a_table_joins_leaves_and_is_put_back_while_the_others_go_on(
+    database: ScratchDatabase, joined: PipelineConfig
+) -> None:
+    """The steps are those of docs/on-call.md."""
+    b, without = TableName("public", "b"), joined.model_copy(update={"tables": joined.tables[:1]})
+    setup(joined)
+    database.execute("INSERT INTO b SELECT generate_series(1, 30)")
+    converge(database, joined)
+
+    forget_tables(joined, [b])
+    database.execute("INSERT INTO a VALUES (1); DELETE FROM b WHERE id < 10")
+    converge(database, without)
+    database.execute(f"ALTER PUBLICATION {joined.source.publication} DROP TABLE b")
+    database.execute("INSERT INTO a VALUES (2); UPDATE b SET id = id + 100 WHERE id > 20")
+    converge(database, without)
+    assert not has_mirror(joined, "public.b")
+
+    setup(joined)
+    database.execute("INSERT INTO a VALUES (3); INSERT INTO b VALUES (1)")
+    converge(database, joined)
+    database.execute("DELETE FROM b WHERE id = 1; INSERT INTO b VALUES (2)")
+    converge(database, joined)
+    events = list(reconcile(joined, tables=[b]))
+    assert [event.equal for event in events if isinstance(event, TableCompared)] == [True]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 
 import duckdb
 import pytest
 
 from cdc_assets.config import PipelineConfig
+from cdc_assets.config.tables import BackfillConfig
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
+from cdc_assets.operations.removal import forget_tables
 from cdc_assets.progress import BucketBackfilled
 from cdc_assets.replication import backfill as backfilling
 from cdc_assets.replication.backfill import backfill
@@ -261,3 +264,37 @@ def test_a_wrong_mirror_under_load_is_made_right(
             backfilled(config, table)
             sync_once(config)
     converge(database, config)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_another_number_of_buckets_goes_on_beside_what_was_begun(
+    database: ScratchDatabase, config: PipelineConfig, count: int
+) -> None:
+    with closing(backfill(config, T, buckets=["01", "05"])) as events:
+        next(events)
+    written(config, "UPDATE t SET a = 'wrong' WHERE id % 50 = 0")
+    (table, *others) = config.tables
+    cut = table.model_copy(update={"backfill": BackfillConfig(buckets=count)})
+    changed = config.model_copy(update={"tables": [cut, *others]})
+    with pytest.raises(ConfigError, match=f"has no bucket '{count}'"):
+        backfilled(changed, buckets=[str(count)])
+    done = backfilled(changed, buckets=cut.backfill.bucket_names)
+    assert [one.bucket for one in done] == list(cut.backfill.bucket_names)
+    assert sum(one.rows_read for one in done) == 500
+    assert counts(done) == (0, 10, 0)
+    converge(database, changed)
+
+
+def test_a_bucket_of_a_table_that_was_never_copied_copies_it_whole(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    """Whether it waits for a backfill or for the next sync."""
+    (table, *others) = config.tables
+    waits = table.model_copy(update={"backfill": BackfillConfig(first="wait")})
+    changed = config.model_copy(update={"tables": [waits, *others]})
+    forget_tables(changed, [T])
+    assert [one.phase for one in sync_once(changed).tables if one.table == T] == ["waiting"]
+    done = backfilled(changed, buckets=["03", "05"])
+    assert [(one.bucket, one.rows_inserted) for one in done] == [("", 500)]
+    converge(database, changed)

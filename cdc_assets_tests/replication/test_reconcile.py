@@ -218,6 +218,40 @@ def test_what_leaves_no_trace_on_the_slot_is_found(
     assert all(table.equal for table in compared(config))
 
 
+def test_what_a_table_missed_while_it_was_unlogged_is_found(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    name = config.source.publication
+    database.execute(f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR ALL TABLES")
+    list(backfill(config, T))
+    converge(database, config)
+    database.execute("ALTER TABLE t SET UNLOGGED")
+    database.execute("DELETE FROM t WHERE id = 3; UPDATE t SET n = 99 WHERE id = 399")
+    database.execute("ALTER TABLE t SET LOGGED")
+    sync_once(config)
+    (table,) = compared(config)
+    assert not table.equal
+    assert [bucket.bucket for bucket in table.buckets if not bucket.equal] == ["00", "07"]
+    list(backfill(config, T))
+    converge(database, config)
+
+
+def test_a_table_that_is_being_copied_is_not_called_different(
+    database: ScratchDatabase, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch.setattr)
+    database.execute("ALTER TABLE t ADD COLUMN more int")
+    events = backfill(config, T)
+    next(events)
+    events.close()
+    (table,) = compared(config)
+    assert table.not_compared == "table 'public.t' can't be compared: it is being copied"
+    assert not table.equal
+    list(backfill(config, T))
+    converge(database, config)
+    assert compared(config)[0].equal
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_under_load_nothing_is_called_different_that_is_not(
     database: ScratchDatabase,
