@@ -7,16 +7,9 @@ at once. Keys of capabilities that do not exist yet are refused, never ignored.
 from cdc_assets.config.documents import Document, read_documents
 from cdc_assets.config.model import (
     COMPONENT_TYPE,
-    DEFAULT_SCHEDULE,
-    DuckDBConfig,
-    HealthConfig,
     MaskKey,
     PipelineConfig,
-    ReconcileConfig,
-    Schedule,
-    ScheduleConfig,
     SourceConfig,
-    WarehouseConfig,
     WindowConfig,
 )
 from cdc_assets.config.problems import config_error
@@ -28,6 +21,14 @@ from cdc_assets.config.project import (
 )
 from cdc_assets.config.reading import find_pipeline, load_config, parse_config, read_pipeline
 from cdc_assets.config.tables import BackfillConfig, TableConfig
+from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
+from cdc_assets.config.watching import (
+    DEFAULT_SCHEDULE,
+    HealthConfig,
+    ReconcileConfig,
+    Schedule,
+    ScheduleConfig,
+)
 
 __all__ = [
     "COMPONENT_TYPE",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Discriminator,
     Field,
     SecretStr,
@@ -17,17 +15,22 @@ from pydantic import (
     model_validator,
 )
 
-from cdc_assets.config.cron import EVERY_MINUTE, checked_cron, checked_timezone, longest_gap
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.tables import TableConfig, checked_tables
-from cdc_assets.config.variables import EnvironmentVariable, FromEnvironment, read_variable
+from cdc_assets.config.variables import EnvironmentVariable, FromEnvironment
+from cdc_assets.config.warehouses import WarehouseConfig
+from cdc_assets.config.watching import (
+    DEFAULT_SCHEDULE,
+    HealthConfig,
+    ReconcileConfig,
+    Schedule,
+)
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName, nearest
 
 COMPONENT_TYPE = "cdc_assets.PostgresCdcComponent"
 DEFAULT_MAX_WAL_BYTES = 268_435_456
 MIN_MAX_WAL_BYTES = 1_048_576
-MIN_MAX_MEMORY_BYTES = 134_217_728
 
 
 def _slot_name(text: str) -> str:
@@ -96,66 +99,6 @@ class SourceConfig(Strict):
         return value
 
 
-class DuckDBConfig(Strict):
-    """A DuckDB file; a relative path starts at the project's root."""
-
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="The file. A relative path starts at the project's root.",
-            examples=["data/shop.duckdb"],
-        ),
-        FromEnvironment,
-    ]
-    max_memory_bytes: Annotated[
-        Annotated[int, Field(ge=MIN_MAX_MEMORY_BYTES)] | None,
-        Field(
-            description="The most memory that DuckDB may use. By default it starts with 128 MB and"
-            " gets more when it needs it.",
-            examples=[2_147_483_648],
-        ),
-    ] = None
-    wait_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="How long a run waits for a file that another process has open.",
-            examples=[120],
-        ),
-    ] = 120
-    publish: Annotated[
-        Annotated[str, Field(min_length=1), FromEnvironment] | None,
-        Field(
-            description="Where a copy of the file is put after each run that changed something, for"
-            " readers that must not collide with syncs.",
-            examples=["data/shop_published.duckdb"],
-        ),
-    ] = None
-
-    @model_validator(mode="after")
-    def _publishes_elsewhere(self) -> DuckDBConfig:
-        if self.publish is not None and _normal(self.publish) == _normal(self.path):
-            raise ValueError("publish: expected another file than path")
-        return self
-
-
-def _normal(path: str) -> Path:
-    return Path(os.path.normpath(Path(path).expanduser()))
-
-
-class WarehouseConfig(Strict):
-    """The warehouse's end."""
-
-    duckdb: Annotated[
-        DuckDBConfig,
-        Field(
-            description="A DuckDB file. One process at a time can open it.",
-            examples=[{"path": "data/shop.duckdb"}],
-        ),
-    ]
-
-
 class WindowConfig(Strict):
     """How much one window may read."""
 
@@ -168,122 +111,6 @@ class WindowConfig(Strict):
             examples=[DEFAULT_MAX_WAL_BYTES],
         ),
     ] = DEFAULT_MAX_WAL_BYTES
-
-
-class ScheduleConfig(Strict):
-    """When syncs start; a text alone is the cron expression."""
-
-    cron: Annotated[
-        str,
-        AfterValidator(checked_cron),
-        FromEnvironment,
-        Field(
-            description="When a sync starts. A tick is skipped while a run is queued or running.",
-            examples=["*/5 * * * *", "@hourly"],
-        ),
-    ]
-    timezone: Annotated[
-        str,
-        AfterValidator(checked_timezone),
-        FromEnvironment,
-        Field(description="The time zone of `cron`.", examples=["Europe/Zurich"]),
-    ] = "UTC"
-    start: Annotated[
-        Literal["running", "stopped"],
-        FromEnvironment,
-        Field(
-            description="Whether schedule and health sensor are on when nobody has switched them.",
-            examples=["running", {"env": "SHOP_SCHEDULE"}],
-        ),
-    ] = "running"
-
-    @property
-    def longest_gap(self) -> timedelta:
-        """The longest time between two syncs that start."""
-        return longest_gap(self.cron, self.timezone)
-
-
-def _schedule(value: object) -> object:
-    value = read_variable(value)
-    return {"cron": checked_cron(value)} if isinstance(value, str) else value
-
-
-Schedule = Annotated[
-    ScheduleConfig | None,
-    BeforeValidator(
-        _schedule, json_schema_input_type=str | EnvironmentVariable | ScheduleConfig | None
-    ),
-]
-DEFAULT_SCHEDULE = ScheduleConfig(cron=EVERY_MINUTE)
-
-
-class ReconcileConfig(Strict):
-    """When mirrors are compared with the source, and how much of them."""
-
-    schedule: Annotated[
-        ScheduleConfig,
-        BeforeValidator(
-            _schedule, json_schema_input_type=str | EnvironmentVariable | ScheduleConfig
-        ),
-        Field(
-            description="When mirrors are compared with the source: a cron expression in UTC, or in"
-            " a time zone.",
-            examples=["0 3 * * *"],
-        ),
-    ]
-    sample: Annotated[
-        float,
-        FromEnvironment,
-        Field(
-            gt=0,
-            le=1,
-            description="Which share of each table's buckets is compared each time, drawn anew.",
-            examples=[0.1],
-        ),
-    ] = 1.0
-
-
-class HealthConfig(Strict):
-    """From where on the slot's health is reported: past it a warning, past twice of it an error."""
-
-    lag_bytes: Annotated[
-        int,
-        Field(
-            gt=0,
-            description="WAL between what is confirmed and the source's end.",
-            examples=[1_073_741_824],
-        ),
-    ] = 1_073_741_824
-    lag_seconds: Annotated[
-        Annotated[float, Field(gt=0)] | None,
-        Field(
-            description="How old a mirror may be. By default twice the schedule's longest gap and a"
-            " quarter of an hour.",
-            examples=[900],
-        ),
-    ] = None
-    retained_bytes: Annotated[
-        int,
-        Field(
-            gt=0, description="WAL that the source keeps for the slot.", examples=[10_737_418_240]
-        ),
-    ] = 10_737_418_240
-    safe_wal_bytes: Annotated[
-        Annotated[int, Field(gt=0)] | None,
-        Field(
-            description="WAL that shall be left before the source throws the slot's away. By"
-            " default a quarter of its max_slot_wal_keep_size.",
-            examples=[1_073_741_824],
-        ),
-    ] = None
-    transaction_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="How long a transaction may be open that holds the slot's WAL back.",
-            examples=[3600],
-        ),
-    ] = 3600
 
 
 MaskKey = (

@@ -7,18 +7,12 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from cdc_assets.config.model import (
-    DuckDBConfig,
-    HealthConfig,
-    PipelineConfig,
-    ScheduleConfig,
-    SourceConfig,
-    WarehouseConfig,
-    WindowConfig,
-)
+from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
 from cdc_assets.config.shaping import ColumnsConfig
 from cdc_assets.config.tables import LATER_KEYS, TableConfig
 from cdc_assets.config.variables import EnvironmentVariable
+from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
+from cdc_assets.config.watching import HealthConfig, ScheduleConfig
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 from cdc_assets.pages import page

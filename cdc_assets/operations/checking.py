@@ -24,7 +24,7 @@ from cdc_assets.errors import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.journal import read_journal
-from cdc_assets.replication.opening import look_at_both_ends, open_mirrors
+from cdc_assets.replication.opening import look_at_both_ends
 from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
@@ -46,8 +46,8 @@ from cdc_assets.source.tables import (
     notes_of,
     read_problems,
 )
-from cdc_assets.warehouse.base import Checkpoint
-from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.opening import open_warehouse
+from cdc_assets.warehouse.values import Checkpoint
 
 # What a check would find as well: if it is not found, it is over
 _LOOKED_AT = frozenset(
@@ -128,13 +128,13 @@ def _checkpoints(config: PipelineConfig) -> dict[TableName, Checkpoint] | None:
     if not config.warehouse_path.exists():
         return {}
     try:
-        mirrors = open_mirrors(config, read_only=True)
+        warehouse = open_warehouse(config, read_only=True)
     except WarehouseError:  # whoever looks at both ends says so
         return None
     try:
-        return Checkpoints(mirrors, config.name).read()
+        return warehouse.state.read()
     finally:
-        mirrors.close()
+        warehouse.close()
 
 
 def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> list[CdcError]:
@@ -193,9 +193,10 @@ def _unpublishable(config: PipelineConfig, session: Session) -> Iterator[Warehou
             " written",
             hint="make the folder, or correct warehouse.duckdb.publish",
         )
-    elif copy_state(config, session.state) == "foreign":
+    elif copy_state(config, session.warehouse) == "foreign":
         yield WarehouseError(
-            copy_note(config, session.state), hint="a database of somebody else is never replaced"
+            copy_note(config, session.warehouse),
+            hint="a database of somebody else is never replaced",
         )
 
 

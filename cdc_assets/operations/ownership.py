@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.lsn import LSN, WalIdentity
-from cdc_assets.replication.opening import open_mirrors
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source import setup as source_setup
 from cdc_assets.source.connection import connect, translated
@@ -12,9 +11,8 @@ from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import current_end, read_identity, wait_until_free
-from cdc_assets.warehouse.base import Checkpoint
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.copies import Copies
+from cdc_assets.warehouse.opening import open_warehouse
+from cdc_assets.warehouse.values import Checkpoint
 
 
 def read_owner(config: PipelineConfig) -> Ownership | None:
@@ -52,11 +50,11 @@ def setup(config: PipelineConfig, *, take_over: bool = False) -> list[str]:
 def _known_id(config: PipelineConfig) -> str | None:
     if not config.warehouse_path.exists():
         return None
-    mirrors = open_mirrors(config, read_only=True)
+    warehouse = open_warehouse(config, read_only=True)
     try:
-        return Checkpoints(mirrors, config.name).warehouse_id()
+        return warehouse.state.warehouse_id()
     finally:
-        mirrors.close()
+        warehouse.close()
 
 
 def _take_over(config: PipelineConfig) -> list[str]:
@@ -72,9 +70,9 @@ def _take_over(config: PipelineConfig) -> list[str]:
         confirmed = wait_until_free(control, slot).confirmed_lsn
         identity, end = read_identity(control, slot), current_end(control)
         served = served_warehouse(control, slot)
-        mirrors = open_mirrors(config)
+        warehouse = open_warehouse(config)
         try:
-            state = Checkpoints(mirrors, config.name)
+            state = warehouse.state
             state.refuse_other_owners(config.table_names)
             points = state.read()
             ended = [
@@ -82,12 +80,12 @@ def _take_over(config: PipelineConfig) -> list[str]:
                 for table in config.table_names
                 if table in points and not _goes_on(points[table], identity, confirmed, end)
             ]
-            with mirrors.transaction():
-                state.prepare()
+            warehouse.prepare()
+            with warehouse.transaction():
                 for table in ended:
-                    Copies(mirrors, config.name).drop(table)
+                    warehouse.copies.drop(table)
                     state.forget(table)
-                    mirrors.drop(table)
+                    warehouse.mirrors.drop(table)
             own = state.warehouse_id()
             if served is None or served.warehouse != own:
                 mark_served(control, slot, own)
@@ -97,7 +95,7 @@ def _take_over(config: PipelineConfig) -> list[str]:
                 f"slot {slot!r} serves {str(config.warehouse_path)!r}{taken}",
             ]
         finally:
-            mirrors.close()
+            warehouse.close()
 
 
 def _goes_on(point: Checkpoint, identity: WalIdentity, confirmed: LSN, end: LSN) -> bool:

@@ -10,12 +10,10 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
-from cdc_assets.replication.opening import wait_for_mirrors
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source import setup as source_setup
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.copies import Copies
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.base import Warehouse
+from cdc_assets.warehouse.opening import wait_for_warehouse
 
 _NAMED = 5  # tables by their names, before the rest is a number
 
@@ -36,9 +34,9 @@ def planned(config: PipelineConfig, *, drop_tables: bool = False) -> Removal:
         CdcError: One of the ends can't be asked.
     """
     slot, publication = source_setup.what_exists(config)
-    with _opened_warehouse(config) as mirrors:
-        _refuse_others_slot(config, mirrors)
-        tables = list(Checkpoints(mirrors, config.name).read()) if mirrors else []
+    with _opened_warehouse(config) as warehouse:
+        _refuse_others_slot(config, warehouse)
+        tables = list(warehouse.state.read()) if warehouse else []
     goes, stays = list[str](), list[str]()
     if slot:
         goes.append(f"slot {config.source.slot!r}, and what it has not delivered yet")
@@ -67,15 +65,15 @@ def forget_tables(
     Raises:
         WarehouseError: The warehouse can't be opened, or a table belongs to another pipeline.
     """
-    with _opened_warehouse(config) as mirrors:
-        if mirrors is None:
+    with _opened_warehouse(config) as warehouse:
+        if warehouse is None:
             return []
-        done = _forget(mirrors, config, only=tables, drop=True)
+        done = _forget(warehouse, config, only=tables, drop=True)
         if drop_unknown:
-            Checkpoints(mirrors, config.name).refuse_other_owners(tables)
+            warehouse.state.refuse_other_owners(tables)
             for table in tables:
-                if mirrors.exists(table):
-                    mirrors.drop(table)
+                if warehouse.mirrors.exists(table):
+                    warehouse.mirrors.drop(table)
                     done.append(f"dropped table {str(table)!r}, which had no checkpoint")
         return done
 
@@ -94,16 +92,16 @@ def teardown(config: PipelineConfig, *, drop_tables: bool = False) -> list[str]:
         WrongWarehouseError: The slot serves another warehouse.
         CdcError: The slot is in use, or one of the ends refuses.
     """
-    with _opened_warehouse(config) as mirrors:
-        _refuse_others_slot(config, mirrors)
+    with _opened_warehouse(config) as warehouse:
+        _refuse_others_slot(config, warehouse)
         done = source_setup.teardown(config)
-        if mirrors is not None:
-            done += _forget(mirrors, config, only=None, drop=drop_tables)
+        if warehouse is not None:
+            done += _forget(warehouse, config, only=None, drop=drop_tables)
         return done
 
 
-def _refuse_others_slot(config: PipelineConfig, mirrors: DuckDBMirrors | None) -> None:
-    known = Checkpoints(mirrors, config.name).warehouse_id() if mirrors is not None else None
+def _refuse_others_slot(config: PipelineConfig, warehouse: Warehouse | None) -> None:
+    known = warehouse.state.warehouse_id() if warehouse is not None else None
     refuse_other_warehouse(config, read_owner(config), known)
 
 
@@ -115,32 +113,32 @@ def _named(tables: Collection[TableName]) -> str:
 
 
 @contextmanager
-def _opened_warehouse(config: PipelineConfig) -> Iterator[DuckDBMirrors | None]:
+def _opened_warehouse(config: PipelineConfig) -> Iterator[Warehouse | None]:
     if not config.warehouse_path.exists():
         yield None
         return
-    mirrors = wait_for_mirrors(config, None)
+    warehouse = wait_for_warehouse(config)
     try:
-        yield mirrors
+        yield warehouse
     finally:
-        mirrors.close()
+        warehouse.close()
 
 
 def _forget(
-    mirrors: DuckDBMirrors,
+    warehouse: Warehouse,
     config: PipelineConfig,
     *,
     only: Collection[TableName] | None,
     drop: bool,
 ) -> list[str]:
-    state, copies, done = Checkpoints(mirrors, config.name), Copies(mirrors, config.name), []
-    with mirrors.transaction():
-        for table in state.read():
+    done = []
+    with warehouse.transaction():
+        for table in warehouse.state.read():
             if only is None or table in only:
-                copies.drop(table)
-                state.forget(table)
+                warehouse.copies.drop(table)
+                warehouse.state.forget(table)
                 if drop:
-                    mirrors.drop(table)
+                    warehouse.mirrors.drop(table)
                 what = "mirror and checkpoint" if drop else "checkpoint"
                 done.append(f"dropped {what} of {str(table)!r}")
     forget_journal(config, None if only is None else {str(table) for table in only})

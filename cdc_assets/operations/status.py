@@ -20,13 +20,12 @@ from cdc_assets.operations.finding import HealthCheck
 from cdc_assets.operations.health import judge
 from cdc_assets.replication.comparing import altered_mirrors
 from cdc_assets.replication.journal import TableRecord
-from cdc_assets.replication.opening import open_mirrors
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.publishing import copy_note
 from cdc_assets.replication.session import RECOPY_ALL_HINT, recopy_hint
 from cdc_assets.replication.shaping import shapings
-from cdc_assets.warehouse.base import Checkpoint
-from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.opening import open_warehouse
+from cdc_assets.warehouse.values import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +170,17 @@ def _of_journal(evidence: Evidence, why: str, problem: CdcError | None = None) -
 
 
 def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
-    mirrors = open_mirrors(config, read_only=True)
+    warehouse = open_warehouse(config, read_only=True)
     try:
-        state = Checkpoints(mirrors, config.name)
+        state, mirrors = warehouse.state, warehouse.mirrors
         problem = ownership_problem(config, evidence.served, state.warehouse_id())
         checkpoints = state.read()
         rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
         going_on = {table: at for table, at in checkpoints.items() if at.phase == "streaming"}
         altered = altered_mirrors(mirrors, going_on, shapings(config))
-        note = copy_note(config, state)
+        note = copy_note(config, warehouse)
     finally:
-        mirrors.close()
+        warehouse.close()
     records = evidence.journal.tables if evidence.journal else {}
     # What another warehouse's slot does to these tables is not their error
     compared = evidence if problem is None else replace(evidence, slot=None)

@@ -20,7 +20,7 @@ from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.session import Session
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import table_problems
-from cdc_assets.warehouse.base import Checkpoint
+from cdc_assets.warehouse.values import Checkpoint
 
 
 def adopt(config: PipelineConfig, table: TableName, at_lsn: LSN) -> Generator[ReconcileEvent]:
@@ -48,7 +48,7 @@ def adopt(config: PipelineConfig, table: TableName, at_lsn: LSN) -> Generator[Re
     if compared is None or not compared.equal:
         with (
             open_session(config, copies_anew=True, takes_turns=True) as session,
-            session.mirrors.transaction(),
+            session.warehouse.transaction(),
         ):
             session.state.forget(table)
         why = compared.not_compared if compared is not None else ""
@@ -66,7 +66,7 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
         raise problem
     _refuse(session, table, at_lsn)
     shape = session.source_shape(table)
-    with session.mirrors.transaction():
+    with session.warehouse.transaction():
         session.mirrors.add_missing_columns(table, at_lsn)
         altered = session.mirrors.altered({table: session.shaping(table).kept(shape)})
         if altered:

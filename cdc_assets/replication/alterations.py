@@ -102,6 +102,6 @@ def _take_over(session: Session, tables: Iterable[TableName]) -> None:
         != (now := session.source_table(table).shape.publication)
     ]
     if changed:
-        with session.mirrors.transaction():
+        with session.warehouse.transaction():
             for checkpoint in changed:
                 session.put(checkpoint)

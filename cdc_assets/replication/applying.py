@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from cdc_assets.replication.fencing import keep_out
 from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, refusals_of
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import Checkpoint, Copy, LastTransaction, Write
+from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Write
 
 APPLY_BYTES = 64 * 1024 * 1024
 
@@ -50,11 +51,25 @@ class AppliedTable:
             self.first_commit_micros = min(first, self.first_commit_micros or first)
             self.last_commit_micros = max(last, self.last_commit_micros or last)
 
+    @property
+    def first_commit(self) -> datetime | None:
+        """When the first transaction committed of those that changed it."""
+        return _time(self.first_commit_micros)
+
+    @property
+    def last_commit(self) -> datetime | None:
+        """When the last one did."""
+        return _time(self.last_commit_micros)
+
     def merge(self, later: AppliedTable) -> None:
         """Add what a later window did."""
         self.counts += later.counts
         self.first_commit_micros = self.first_commit_micros or later.first_commit_micros
         self.last_commit_micros = later.last_commit_micros or self.last_commit_micros
+
+
+def _time(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(micros / 1_000_000, UTC)
 
 
 @dataclass(slots=True)

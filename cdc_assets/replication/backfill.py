@@ -39,7 +39,7 @@ from cdc_assets.source.predicates import check_predicate
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.tables import read_problems, table_problems
-from cdc_assets.warehouse.base import Copy, Differences
+from cdc_assets.warehouse.values import Copy, Differences
 
 _ATTEMPTS = 3
 _ROUNDS = 3
@@ -114,7 +114,7 @@ class Beside:
                     del self.parts[1:]  # the whole table was copied, whatever part was meant
                 self.parts.pop(0)
                 self._started = time.monotonic()
-            publish_copy(session.config, session.mirrors, session.state)
+            publish_copy(session.config, session.warehouse)
 
     def _refuse_unfit(self, session: Session) -> None:
         """Check what a copy can't cure.
@@ -218,7 +218,7 @@ class Beside:
 
     def _never_settles(self, session: Session) -> TableError:
         """Give up the parts of a table whose changes go on lacking values, and say so."""
-        with session.mirrors.transaction():
+        with session.warehouse.transaction():
             for copy in session.copies_of(self.table):
                 session.drop_copy(copy)
         why = "rows go on entering the publication without their stored-apart values"
@@ -277,14 +277,14 @@ class Beside:
             isinstance(error, SchemaChangeError) or stands_still or self._attempts > _ATTEMPTS
         )
         if gives_up or not is_whole:
-            with session.mirrors.transaction():
+            with session.warehouse.transaction():
                 for copy in session.copies_of(table):
                     session.drop_copy(copy)
             session.fail(table, error)
             if not gives_up:
                 return
             raise TableError(error.message, table=str(table), hint=recopy_hint(table)) from error
-        with session.mirrors.transaction():
+        with session.warehouse.transaction():
             session.put(replace(session.checkpoints[table], phase="copying", error=""))
 
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:

@@ -23,8 +23,8 @@ from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import gone_problem, read_problems, table_problems
-from cdc_assets.warehouse.base import Checkpoint
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.base import Mirrors
+from cdc_assets.warehouse.values import Checkpoint
 
 
 def compare(session: Session) -> None:
@@ -172,7 +172,7 @@ def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
 
 
 def altered_mirrors(
-    mirrors: DuckDBMirrors,
+    mirrors: Mirrors,
     checkpoints: Mapping[TableName, Checkpoint],
     shapings: Mapping[TableName, Shaping],
 ) -> dict[TableName, CdcError]:

@@ -37,7 +37,7 @@ from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flus
 from cdc_assets.source.snapshot import PLACES, Chunk, SnapshotReader
 from cdc_assets.source.standby import require_standbys
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import Checkpoint, Copy, MadeBy
+from cdc_assets.warehouse.values import Checkpoint, Copy, MadeBy
 
 # A chunk is one warehouse transaction, and what a crash repeats. DuckDB writes what fills a row
 # group at once, and what is left again when its log is written: few and large chunks cost less.
@@ -77,7 +77,7 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
         shape=shape,
         identity=session.identity,
     )
-    with session.mirrors.transaction():
+    with session.warehouse.transaction():
         for earlier in session.copies_of(table):
             session.drop_copy(earlier)
         session.state.drop_fences(table)
@@ -104,7 +104,7 @@ def begin_beside(
     copy = replace(
         copy, part=part, stage=stage_name(table, part), bucket=bucket, predicate=predicate
     )
-    with session.mirrors.transaction():
+    with session.warehouse.transaction():
         _put_up(session, copy)
 
 
@@ -207,7 +207,7 @@ class Copying:
         session, copy = self._session, self.copy
         shape, source = session.checkpoints[copy.table].shape, session.source_table(copy.table)
         places = range(copy.next_place, min(copy.next_place + self._places, copy.end_place))
-        with session.mirrors.transaction(), self._read(places) as chunk:
+        with session.warehouse.transaction(), self._read(places) as chunk:
             reached("chunk_read")
             if chunk.files == copy.files:
                 self._put(copy, chunk)
@@ -285,7 +285,7 @@ class Copying:
             rows=0,
             nbytes=0,
         )
-        with session.mirrors.transaction():
+        with session.warehouse.transaction():
             _put_up(session, copy)
 
     def _refuse_altered(self, shape: TableShape) -> None:
@@ -309,7 +309,7 @@ class Copying:
             return 0
         condition = _chosen(copy, shape)
         with (
-            session.mirrors.transaction(),
+            session.warehouse.transaction(),
             self._reader.read_keys(source, shape, keys, condition=condition) as chunk,
         ):
             self._put(copy, chunk)

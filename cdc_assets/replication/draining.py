@@ -22,7 +22,7 @@ from cdc_assets.replication.session import Session
 from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.window import Window, WindowStream
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import LastTransaction
+from cdc_assets.warehouse.values import LastTransaction
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Drain:
             target_lsn=self.target_lsn,
             max_wal_bytes=session.config.window.max_wal_bytes,
         ) as reader:
-            spool = session.mirrors.path.parent
+            spool = session.warehouse.spool
             stream = WindowStream(reader, session.control, start, spool)
             for window in stream.windows():
                 yield self._apply(window, decoder, reread)
@@ -98,7 +98,7 @@ class Drain:
     def _apply(self, window: Window, decoder: StreamDecoder, reread: Reread) -> WindowApplied:
         started, session = time.monotonic(), self.session
         applier = WindowApplier(session, decoder, self.tables, reread)
-        with self._fences_of_commits(), session.mirrors.transaction(), _named(window):
+        with self._fences_of_commits(), session.warehouse.transaction(), _named(window):
             for piece in window.pieces:
                 applier.take(piece)
             reread.end(window.end_lsn)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cdc_assets import waits
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import ReplicationError, WarehouseBusyError, WarehouseMemoryError
+from cdc_assets.errors import ReplicationError, WarehouseMemoryError
 from cdc_assets.replication.comparing import compare, refuse_passed
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.session import Session
@@ -22,65 +22,10 @@ from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
 from cdc_assets.source.preflight import publication_problems, server_problems
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_identity, read_slot, wait_until_free
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.copies import Copies
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
-from cdc_assets.warehouse.memory import FIRST_BYTES
-from cdc_assets.warehouse.stages import Stages
+from cdc_assets.warehouse.base import Warehouse
+from cdc_assets.warehouse.opening import empty_warehouse, open_warehouse, wait_for_warehouse
 
 Event = TypeVar("Event")
-_WAREHOUSE_POLL_SECONDS = 0.1  # an attempt to open a file costs more than a question
-
-
-def open_mirrors(
-    config: PipelineConfig, *, read_only: bool = False, memory_bytes: int | None = None
-) -> DuckDBMirrors:
-    """Open the pipeline's warehouse.
-
-    Raises:
-        WarehouseError: It can't be opened.
-    """
-    return DuckDBMirrors(
-        config.warehouse_path,
-        read_only=read_only,
-        memory_bytes=memory_bytes,
-        most_memory_bytes=config.warehouse.duckdb.max_memory_bytes,
-    )
-
-
-def wait_for_mirrors(config: PipelineConfig, memory_bytes: int | None) -> DuckDBMirrors:
-    """Open the pipeline's warehouse for writing, and wait for who holds it.
-
-    The pipeline's lock is held meanwhile: no other run could do anything either, and who asks
-    finds that one is under way.
-
-    Raises:
-        WarehouseBusyError: It is held for longer than `warehouse.duckdb.wait_seconds`.
-        WarehouseError: It can't be opened.
-    """
-    opened, busy = list[DuckDBMirrors](), list[WarehouseBusyError]()
-
-    def opens() -> bool:
-        try:
-            opened.append(open_mirrors(config, memory_bytes=memory_bytes))
-        except WarehouseBusyError as error:
-            busy[:] = [error]
-        return bool(opened)
-
-    def who() -> str:
-        by = f": {busy[0].holder}" if busy[0].holder else ""
-        return f"warehouse {str(config.warehouse_path)!r}, which another process holds{by}"
-
-    seconds = config.warehouse.duckdb.wait_seconds
-    if not waits.until(opens, who, seconds=seconds, poll_seconds=_WAREHOUSE_POLL_SECONDS):
-        waited = f" (waited {seconds:g} s)" if seconds else ""
-        raise WarehouseBusyError(
-            f"{busy[0].message}{waited}",
-            holder=busy[0].holder,
-            waited_seconds=seconds,
-            hint=busy[0].hint,
-        ) from busy[0]
-    return opened[0]
 
 
 def in_sessions(
@@ -168,28 +113,23 @@ def open_session(
         if not config.warehouse_path.exists():
             refuse_other_warehouse(config, served, None)  # before one is made
         opening = time.monotonic()
-        mirrors = wait_for_mirrors(config, memory_bytes)
+        warehouse = wait_for_warehouse(config, memory_bytes)
         try:
             if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
                 catalog = read_catalog(control, config.source.publication, config.table_names)
-            session = _compared(config, conninfo, control, mirrors, served, catalog)
+            session = _compared(config, conninfo, control, warehouse, served, catalog)
             if len(session.failed) == len(config.table_names) and not copies_anew:
                 raise next(iter(session.failed.values()))
             if served is None:
                 refuse_passed(session)
-            state = session.state
-            with mirrors.transaction():
-                state.prepare()
+            warehouse.prepare()
             if served is None:
-                mark_served(control, slot, state.warehouse_id())
-            mirrors.allow_memory(state.memory_bytes())
-            _keep_memory_bytes(session)
+                mark_served(control, slot, session.state.warehouse_id())
             _read_progress(session)
             yield session
-            mirrors.write_log()
-            _keep_memory_bytes(session)
+            warehouse.settle()
         finally:
-            mirrors.close()
+            warehouse.close()
 
 
 @contextmanager
@@ -207,29 +147,29 @@ def look_at_both_ends(config: PipelineConfig) -> Iterator[Session]:
         served = served_warehouse(control, slot)
         catalog = read_catalog(control, config.source.publication, config.table_names)
         if config.warehouse_path.exists():
-            mirrors = open_mirrors(config, read_only=True)
+            warehouse = open_warehouse(config, read_only=True)
         else:
             refuse_other_warehouse(config, served, None)
-            mirrors = DuckDBMirrors(None)
+            warehouse = empty_warehouse(config)
         try:
-            session = _compared(config, conninfo, control, mirrors, served, catalog)
+            session = _compared(config, conninfo, control, warehouse, served, catalog)
             if served is None:
                 refuse_passed(session)
             yield session
         finally:
-            mirrors.close()
+            warehouse.close()
 
 
 def _compared(
     config: PipelineConfig,
     conninfo: str,
     control: Connection,
-    mirrors: DuckDBMirrors,
+    warehouse: Warehouse,
     served: Ownership | None,
     catalog: Catalog,
 ) -> Session:
     """Read what both ends say, and compare it."""
-    state, slot = Checkpoints(mirrors, config.name), config.source.slot
+    state, slot = warehouse.state, config.source.slot
     refuse_other_warehouse(config, served, state.warehouse_id())
     state.refuse_other_owners(config.table_names)
     known = state.read()
@@ -237,10 +177,7 @@ def _compared(
         config=config,
         conninfo=conninfo,
         control=control,
-        mirrors=mirrors,
-        stages=Stages(mirrors),
-        state=state,
-        copy_state=Copies(mirrors, config.name),
+        warehouse=warehouse,
         identity=read_identity(control, slot),
         slot=read_slot(control, slot),
         catalog=catalog,
@@ -264,11 +201,3 @@ def _read_progress(session: Session) -> None:
         if copy.table in session.checkpoints:
             session.copies[copy.table, copy.part] = copy
             session.chunk_fences[copy.table, copy.part] = session.copy_state.fences(copy)
-
-
-def _keep_memory_bytes(session: Session) -> None:
-    """Let the next run start with the memory that this one has needed."""
-    needed = session.mirrors.memory_bytes
-    if needed > max(session.state.memory_bytes(), FIRST_BYTES):
-        with session.mirrors.transaction():
-            session.state.keep_memory_bytes(needed)

@@ -9,7 +9,7 @@ from cdc_assets.changes.buckets import Bucket
 from cdc_assets.replication.fencing import read_anew
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.base import Checkpoint, Copy, Differences
+from cdc_assets.warehouse.values import Checkpoint, Copy, Differences
 
 _MANY = 1_000_000
 
@@ -24,7 +24,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         How the mirror differed.
     """
     checkpoint = session.checkpoints[copy.table]
-    with session.mirrors.transaction(), refusals_of(copy.table):
+    with session.warehouse.transaction(), refusals_of(copy.table):
         gaps = session.copy_state.gaps(copy, _MANY)
         if _fits(session, copy, checkpoint):
             found = session.stages.compare(copy, session.kept_shape(copy.table), write=True)
@@ -64,7 +64,7 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
         plan: The table's buckets.
         write: Whether what differs is made right.
     """
-    with session.mirrors.transaction(), refusals_of(copy.table):
+    with session.warehouse.transaction(), refusals_of(copy.table):
         shape = session.kept_shape(copy.table)
         found = session.stages.compare(copy, shape, plan=plan, write=write)
         session.drop_copy(copy)

@@ -8,7 +8,6 @@ from cdc_assets.changes.buckets import Bucket, BucketPlan, cut, key_declaration
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.session import Session
 from cdc_assets.source.buckets import plan_buckets
-from cdc_assets.warehouse.plans import BucketPlans
 
 
 def planned_buckets(session: Session, table: TableName) -> tuple[Bucket, ...]:
@@ -17,7 +16,7 @@ def planned_buckets(session: Session, table: TableName) -> tuple[Bucket, ...]:
     Raises:
         TableError: The table can't be read.
     """
-    plans = BucketPlans(session.mirrors, session.config.name)
+    plans = session.warehouse.plans
     names = session.config.table(table).backfill.bucket_names
     if session.shaping(table).masks_key(session.checkpoints[table].shape):
         return cut(names, [])  # no bound of the source's is one in the warehouse
@@ -26,6 +25,6 @@ def planned_buckets(session: Session, table: TableName) -> tuple[Bucket, ...]:
     if plan is None or not plan.serves(shape, names, now, under_way=under_way):
         buckets = plan_buckets(session.control, session.source_table(table), names)
         plan = BucketPlan(buckets, key_declaration(shape), now)
-        with session.mirrors.transaction():
+        with session.warehouse.transaction():
             plans.write(table, plan)
     return plan.buckets

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
-from cdc_assets.warehouse.publishing import State, published_state
+from cdc_assets.warehouse.base import Published, Warehouse
 
 
-def copy_state(config: PipelineConfig, state: Checkpoints) -> State:
+def copy_state(config: PipelineConfig, warehouse: Warehouse) -> Published:
     """Compare the published copy with the warehouse; `current` where none is asked for."""
     if config.publish_path is None:
         return "current"
-    return published_state(
-        config.publish_path,
-        source=config.warehouse_path,
-        warehouse=state.warehouse_id(),
-        stamp=state.content_stamp(),
-    )
+    return warehouse.published(config.publish_path)
 
 
-def copy_note(config: PipelineConfig, state: Checkpoints) -> str:
+def copy_note(config: PipelineConfig, warehouse: Warehouse) -> str:
     """Say what is wrong about the published copy between two runs, or nothing."""
     path = str(config.publish_path)
-    match copy_state(config, state):
+    match copy_state(config, warehouse):
         case "current":
             return ""
         case "absent":
@@ -34,24 +27,22 @@ def copy_note(config: PipelineConfig, state: Checkpoints) -> str:
             return _foreign(path)
 
 
-def publish_copy(
-    config: PipelineConfig, mirrors: DuckDBMirrors, state: Checkpoints
-) -> tuple[str, str]:
+def publish_copy(config: PipelineConfig, warehouse: Warehouse) -> tuple[str, str]:
     """Publish a copy if there is news; what is applied stays applied if that fails.
 
     Returns:
         Where a copy was put, or empty; and why none could be, or empty.
 
     Raises:
-        WarehouseError: What DuckDB refused.
+        WarehouseError: What the warehouse refused.
     """
-    path, found = str(config.publish_path), copy_state(config, state)
+    path, found = str(config.publish_path), copy_state(config, warehouse)
     if config.publish_path is None or found == "current":
         return "", ""
     if found == "foreign":
         return "", _foreign(path)
     try:
-        mirrors.publish(config.publish_path)
+        warehouse.publish(config.publish_path)
     except OSError as error:
         reason = error.strerror or str(error)
         return "", f"no copy could be published at {path!r}: {reason}; what was there stays"

@@ -26,7 +26,7 @@ from cdc_assets.replication.placing import compare
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.session import Session
 from cdc_assets.source.snapshot import SnapshotReader
-from cdc_assets.warehouse.base import Copy, Differences
+from cdc_assets.warehouse.values import Copy, Differences
 
 _WHOLE = ""
 

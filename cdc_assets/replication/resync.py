@@ -16,7 +16,6 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.progress import SyncEvent
 from cdc_assets.replication.journal import read_journal
-from cdc_assets.replication.opening import open_mirrors
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.sync import sync
 from cdc_assets.source import setup as source_setup
@@ -25,9 +24,8 @@ from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import mark_served, served_warehouse
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import current_end, read_identity, read_slot, wait_until_free
-from cdc_assets.warehouse.base import Checkpoint
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.copies import Copies
+from cdc_assets.warehouse.opening import open_warehouse
+from cdc_assets.warehouse.values import Checkpoint
 from cdc_assets.wording import counted
 
 
@@ -73,12 +71,11 @@ def find_losses(config: PipelineConfig) -> Losses:
         served = served_warehouse(control, slot)
         warehouse = None
         if config.warehouse_path.exists():
-            mirrors = open_mirrors(config, read_only=True)
+            opened = open_warehouse(config, read_only=True)
             try:
-                state = Checkpoints(mirrors, config.name)
-                warehouse, points = state.warehouse_id(), state.read()
+                warehouse, points = opened.state.warehouse_id(), opened.state.read()
             finally:
-                mirrors.close()
+                opened.close()
         if served is not None:
             refuse_other_warehouse(config, served, warehouse)
         source = _look(control, slot)
@@ -128,13 +125,13 @@ def begin_resync(config: PipelineConfig) -> None:
         lock_pipeline(control, slot)
         wait_until_free(control, slot)
         now = _look(control, slot)
-        mirrors = open_mirrors(config)
+        warehouse = open_warehouse(config)
         try:
-            state, copies = Checkpoints(mirrors, config.name), Copies(mirrors, config.name)
+            state, copies = warehouse.state, warehouse.copies
             state.refuse_other_owners(config.table_names)
             points = state.read()
-            with mirrors.transaction():
-                state.prepare()
+            warehouse.prepare()
+            with warehouse.transaction():
                 for table in _lost(config, before, points):
                     copies.drop(table)
                     state.drop_fences(table)
@@ -142,7 +139,7 @@ def begin_resync(config: PipelineConfig) -> None:
             if served_warehouse(control, slot) is None:
                 mark_served(control, slot, state.warehouse_id())
         finally:
-            mirrors.close()
+            warehouse.close()
 
 
 def _anew(point: Checkpoint, source: _Source) -> Checkpoint:

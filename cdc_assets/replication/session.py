@@ -18,11 +18,8 @@ from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
 from cdc_assets.source.slot import SlotState, confirm
-from cdc_assets.warehouse.base import Checkpoint, Copy
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.copies import Copies
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
-from cdc_assets.warehouse.stages import Stages
+from cdc_assets.warehouse.base import Copies, Mirrors, Stages, State, Warehouse
+from cdc_assets.warehouse.values import Checkpoint, Copy
 
 RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
 
@@ -47,10 +44,7 @@ class Session:
     config: PipelineConfig
     conninfo: str
     control: Connection
-    mirrors: DuckDBMirrors
-    stages: Stages
-    state: Checkpoints
-    copy_state: Copies
+    warehouse: Warehouse
     identity: WalIdentity
     slot: SlotState
     catalog: Catalog
@@ -60,6 +54,26 @@ class Session:
     copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
+
+    @property
+    def mirrors(self) -> Mirrors:
+        """The warehouse's tables."""
+        return self.warehouse.mirrors
+
+    @property
+    def stages(self) -> Stages:
+        """Copies of them that are under way."""
+        return self.warehouse.stages
+
+    @property
+    def state(self) -> State:
+        """How far the tables are."""
+        return self.warehouse.state
+
+    @property
+    def copy_state(self) -> Copies:
+        """How far the copies are."""
+        return self.warehouse.copies
 
     def shaping(self, table: TableName) -> Shaping:
         """Give what the config makes of a table's rows."""
@@ -98,7 +112,7 @@ class Session:
         self.failed[table] = error
         checkpoint = self.checkpoints.get(table)
         if checkpoint is not None:
-            with self.mirrors.transaction():
+            with self.warehouse.transaction():
                 self.put(replace(checkpoint, error=error.message))
 
     def put(self, checkpoint: Checkpoint) -> None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import (
     CdcError,
@@ -31,7 +31,6 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
-    Column,
     SyncEvent,
     SyncFinished,
     TableFailed,
@@ -50,14 +49,13 @@ from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
+from cdc_assets.replication.results import table_result
 from cdc_assets.replication.session import Session
-from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.catalog import row_estimate
-from cdc_assets.source.descriptions import Description, read_descriptions
+from cdc_assets.source.descriptions import read_descriptions
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
-from cdc_assets.warehouse.duckdb import column_type
 
 # A copy that nobody got on with for so long is nobody's
 _LEFT_SECONDS = 60.0
@@ -178,7 +176,7 @@ class _Run:
             else:
                 is_stale = (table, part) in abandoned
             if is_stale:
-                with session.mirrors.transaction():
+                with session.warehouse.transaction():
                     session.drop_copy(copy)
 
     def _to_copy(self) -> list[TableName]:
@@ -276,7 +274,7 @@ class _Run:
         session = self._session
         session.fail(table, error)
         if isinstance(error, SchemaChangeError) and session.is_copied_anew(table):
-            with session.mirrors.transaction():  # the next run begins it anew
+            with session.warehouse.transaction():  # the next run begins it anew
                 for copy in session.copies_of(table):
                     session.drop_copy(copy)
         return TableFailed(table, error)
@@ -330,15 +328,12 @@ class _Run:
         session = self._session
         end = current_end(session.control)
         confirmed = session.confirm()
-        oids = [point.shape.oid for point in session.checkpoints.values()]
-        said = read_descriptions(session.control, oids)
-        tables = (self._result(table, end, said) for table in session.config.table_names)
         for table in session.config.table_names:
             if table in self._tables and self._phase(table) == "waiting":
                 self._note(
                     f"table {str(table)!r} waits for its backfill: cdc-assets backfill {table}"
                 )
-        published, problem = publish_copy(session.config, session.mirrors, session.state)
+        published, problem = publish_copy(session.config, session.warehouse)
         if problem:
             self._note(problem)
         return SyncFinished(
@@ -349,58 +344,25 @@ class _Run:
             lag_bytes=max(0, end - confirmed),
             windows=self._windows,
             seconds=time.monotonic() - self._started,
-            tables=tuple(result for result in tables if result is not None),
+            tables=tuple(self._results(end)),
             notes=tuple(self._notes),
             published=published,
         )
 
-    def _result(
-        self, table: TableName, end: LSN, said: Mapping[int, Description]
-    ) -> TableResult | None:
-        if table not in self._tables:
-            return None
+    def _results(self, end: LSN) -> Iterator[TableResult]:
         session = self._session
-        checkpoint = session.checkpoints.get(table)
-        error = session.failed.get(table)
-        lsn = checkpoint.lsn if checkpoint else LSN(0)
-        applied = self._applied.get(table, AppliedTable())
-        description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
-        return TableResult(
-            table=table,
-            start_lsn=self._starts.get(table, self._slot_start),
-            confirmed_lsn=lsn,
-            counts=applied.counts + ChangeCounts(copied=self._copied.get(table, 0)),
-            lag_bytes=max(0, end - lsn) if checkpoint else 0,
-            row_count=session.mirrors.row_count(table) if checkpoint else 0,
-            columns=_columns(checkpoint.shape, session.shaping(table), description)
-            if checkpoint
-            else (),
-            warehouse_table=str(table),
-            first_commit=_time(applied.first_commit_micros),
-            last_commit=_time(applied.last_commit_micros),
-            phase=self._phase(table),
-            error=error,
-            left_out=source.left_out if (source := session.catalog.tables.get(table)) else (),
-            comment=description.comment,
-            source_rows=description.rows,
-        )
-
-
-def _columns(shape: TableShape, shaping: Shaping, description: Description) -> tuple[Column, ...]:
-    return tuple(
-        Column(
-            name=here.name,
-            source_name=column.name,
-            source_type=column.type.name,
-            warehouse_type=column_type(here.type.arrow),
-            nullable=column.nullable,
-            is_key=column.name in shape.key,
-            mask=shaping.mask.get(column.name, ""),
-            comment=description.column_comments.get(column.attnum, ""),
-        )
-        for column, here in zip(shape.columns, shaping.kept(shape).columns, strict=True)
-    )
-
-
-def _time(micros: int | None) -> datetime | None:
-    return None if micros is None else datetime.fromtimestamp(micros / 1_000_000, UTC)
+        oids = [point.shape.oid for point in session.checkpoints.values()]
+        said = read_descriptions(session.control, oids)
+        for table in session.config.table_names:
+            if table in self._tables:
+                start = self._starts.get(table, self._slot_start)
+                result = table_result(session, table, start=start, end=end, said=said)
+                applied = self._applied.get(table, AppliedTable())
+                copied = ChangeCounts(copied=self._copied.get(table, 0))
+                yield replace(
+                    result,
+                    counts=applied.counts + copied,
+                    first_commit=applied.first_commit,
+                    last_commit=applied.last_commit,
+                    phase=self._phase(table),
+                )

@@ -1,4 +1,4 @@
-"""What a warehouse keeps of a pipeline, and what it promises.
+"""What the use cases need of a warehouse, and what it promises them.
 
 The contract:
 
@@ -17,134 +17,271 @@ The contract:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
-from cdc_assets.changes.buckets import Bucket
-from cdc_assets.changes.fence import KeyText, Snapshot
-from cdc_assets.changes.rows import Lookup
+from cdc_assets.changes.buckets import Bucket, BucketPlan
+from cdc_assets.changes.fence import ChunkFence, Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
-from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.warehouse.values import Checkpoint, Copy, Differences, LastTransaction, Write
 
-MadeBy = Literal["sync", "backfill"]
-
-
-@dataclass(frozen=True, slots=True)
-class LastTransaction:
-    """The last transaction that a checkpoint covers: if it is read again, it must be the same."""
-
-    xid: int
-    commit_micros: int
-    commit_lsn: LSN
-    end_lsn: LSN
+# Of the copy for readers; foreign: what is there is no copy of this warehouse
+Published = Literal["absent", "current", "behind", "foreign"]
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """How far one table is.
+class Mirrors(Protocol):
+    """The tables of current rows; whatever writes belongs into a transaction.
 
-    Attributes:
-        lsn: Everything that committed at or before it is applied; compared as it is, never +1.
-        phase: `copying` until a copy of the table is in its place; the mirror of before, if there
-            is one, stays as it is so long.
-        shape: The mirror's columns as of `lsn`, or those of the copy.
-        last: None until a transaction was seen.
-        error: Why the table was left behind, or empty.
+    What a mirror refuses because somebody altered it is a MirrorRefusedError.
     """
 
-    table: TableName
-    lsn: LSN
-    phase: Literal["copying", "streaming"]
-    shape: TableShape
-    identity: WalIdentity
-    last: LastTransaction | None = None
-    error: str = ""
-    updated_at: datetime | None = None
+    def column_type(self, arrow_type: pa.DataType) -> str:
+        """Name the type of a column that keeps every value of an Arrow type."""
+
+    def exists(self, table: TableName) -> bool:
+        """Whether there is a table or view of this name, whatever its case."""
+
+    def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
+        """Find mirrors that are not what they were made, and say what they are instead."""
+
+    def row_count(self, table: TableName) -> int:
+        """Count a mirror's rows; none where it is gone, or a view."""
+
+    def write(self, table: TableName, shape: TableShape, write: Write) -> int:
+        """Apply one batch to a mirror.
+
+        Returns:
+            By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
+            found no old row, and keys that have a row and should not, or the reverse. Then the
+            caller must not commit.
+        """
+
+    def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
+        """Delete the rows of some keys, and say how many there were."""
+
+    def insert(self, table: TableName, rows: pa.Table) -> None:
+        """Append rows with all columns of the mirror, in its order.
+
+        Raises:
+            ValueConversionError: The warehouse would not keep a value as it is.
+        """
+
+    def add_missing_columns(self, table: TableName, lsn: LSN) -> None:
+        """Give a table that somebody else made the columns that a mirror has besides its own."""
+
+    def drop(self, table: TableName) -> None:
+        """Drop a mirror, or the view that somebody put in its place, if it is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A copy of a table, or of a part of it, under way: a stage beside the mirror.
+class Stages(Protocol):
+    """Copies of tables, kept up by the stream until they are put in place.
 
-    The stage has what was read of the source, and every change since, up to the table's checkpoint.
-
-    Attributes:
-        part: Which part of the table: empty for the whole, a bucket's name, or `WHERE`.
-        stage: The table in the warehouse.
-        made_by: Who reads it; a sync leaves a backfill's copies to that while it goes on.
-        bucket: The part's range of keys, if it is one.
-        predicate: SQL of the source that chooses the part's rows, or empty.
-        baseline: What was seen before the first chunk: every chunk has it.
-        files: Those that held the table's rows then; in others, its rows stand elsewhere.
-        next_place: Where the next chunk starts, in places for rows (`source.snapshot`).
-        end_place: Rows past it were written since, and are on the stream.
-        rows: Rows read so far.
-        nbytes: And their size.
+    All but the questions belong into a transaction.
     """
 
-    table: TableName
-    part: str
-    stage: TableName
-    made_by: MadeBy
-    bucket: Bucket | None
-    predicate: str
-    baseline: Snapshot
-    files: str
-    next_place: int
-    end_place: int
-    rows: int = 0
-    nbytes: int = 0
+    def create(self, stage: TableName, shape: TableShape) -> None:
+        """Make an empty stage, in place of one that was left."""
+
+    def drop(self, stage: TableName) -> None:
+        """Drop a stage, if it is there."""
+
+    def put(self, stage: TableName, shape: TableShape, rows: pa.Table) -> None:
+        """Put rows of a chunk in, each in place of the one with its key.
+
+        Raises:
+            ValueConversionError: The warehouse would not keep a value as it is.
+        """
+
+    def brought(
+        self, stage: TableName, shape: TableShape, keys: Sequence[pa.Array], lsns: Collection[LSN]
+    ) -> tuple[Ints, Ints]:
+        """Find which of n keys have a row that a chunk of these LSNs brought.
+
+        Returns:
+            Places among the keys, and the LSN of each.
+        """
+
+    def write(self, stage: TableName, shape: TableShape, write: Write) -> Mask:
+        """Apply one batch, whatever is there.
+
+        Returns:
+            Per row of `looked_up` whether it found no old row, and was not written.
+        """
+
+    def compare(
+        self, copy: Copy, shape: TableShape, *, plan: Sequence[Bucket] = (), write: bool
+    ) -> Differences:
+        """Compare a mirror's part with its copy, both as of one LSN.
+
+        Args:
+            copy: The copy.
+            shape: Of both.
+            plan: The table's buckets, where numbers are wanted for each.
+            write: Whether the mirror is made what the copy is; only what differs is written.
+        """
+
+    def replace(self, copy: Copy) -> Differences:
+        """Put the copy in the mirror's place, whatever that is."""
+
+    def newest_lsn(self, table: TableName) -> LSN:
+        """Give the highest LSN that a row of a mirror carries, or 0."""
+
+
+class State(Protocol):
+    """One pipeline's checkpoints and fences; writes belong into the rows' transaction."""
+
+    def warehouse_id(self) -> str | None:
+        """Give what tells this warehouse from every other; None before it is prepared."""
+
+    def renew_stamp(self) -> None:
+        """Say that rows have changed, in the transaction that changes them."""
+
+    def read(self) -> dict[TableName, Checkpoint]:
+        """Read every table's checkpoint; empty when the warehouse has no state yet."""
+
+    def refuse_other_owners(self, tables: Collection[TableName]) -> None:
+        """Check that no other pipeline keeps one of these tables here.
+
+        Raises:
+            CheckpointConflictError: One does.
+        """
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Set one table's checkpoint, its first or another phase."""
+
+    def advance(
+        self, before: Collection[Checkpoint], lsn: LSN, last: LastTransaction | None
+    ) -> None:
+        """Move tables on to the end of a window.
+
+        Raises:
+            CheckpointConflictError: A checkpoint is not where this run left it.
+        """
+
+    def forget(self, table: TableName) -> None:
+        """Remove all that is kept of a table."""
+
+    def read_fences(self, table: TableName) -> list[Fence]:
+        """Read a table's fences."""
+
+    def add_fences(
+        self, table: TableName, keys: Sequence[KeyText], snapshot: Snapshot, lsn: LSN
+    ) -> None:
+        """Put up a fence for each of some keys."""
+
+    def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
+        """Remove a table's fences, or those that the stream has passed."""
+
+
+class Copies(Protocol):
+    """One pipeline's copies under way; writes belong into the rows' transaction."""
+
+    def read(self) -> list[Copy]:
+        """Read every copy that is under way; empty when the warehouse has no state yet."""
+
+    def abandoned(self, seconds: float) -> set[tuple[TableName, str]]:
+        """Find the copies that have not got on for so long, by table and part."""
+
+    def write(self, copy: Copy) -> None:
+        """Put down how far a copy is."""
+
+    def forget(self, copy: Copy) -> None:
+        """Remove a copy, its fences and its gaps; its stage is another matter."""
+
+    def drop(self, table: TableName) -> None:
+        """Give up all copies of a table, and their stages."""
+
+    def fences(self, copy: Copy) -> list[ChunkFence]:
+        """Read the fences of a copy's chunks that the stream has not passed."""
+
+    def add_fence(self, copy: Copy, fence: ChunkFence) -> None:
+        """Put up a chunk's fence."""
+
+    def drop_fences(self, copy: Copy, passed: LSN) -> None:
+        """Remove the fences that the stream has passed."""
+
+    def gaps(self, copy: Copy, limit: int) -> list[KeyText]:
+        """Give keys, up to so many, of which a change did not carry all values."""
+
+    def add_gaps(self, copy: Copy, keys: Collection[KeyText]) -> None:
+        """Remember keys whose rows are to be read by themselves."""
+
+    def close_gaps(self, copy: Copy, keys: Collection[KeyText]) -> None:
+        """Forget keys whose rows were read."""
+
+
+class Plans(Protocol):
+    """How one pipeline's tables are cut into buckets; writes belong into a transaction."""
+
+    def read(self, table: TableName) -> BucketPlan | None:
+        """Read a table's plan, if it has one."""
+
+    def write(self, table: TableName, plan: BucketPlan) -> None:
+        """Set a table's plan."""
+
+
+class Warehouse(Protocol):
+    """One pipeline's warehouse, open until `close`."""
 
     @property
-    def is_read(self) -> bool:
-        """Whether the last chunk was read."""
-        return self.next_place >= self.end_place
+    def mirrors(self) -> Mirrors:
+        """The tables."""
 
+    @property
+    def stages(self) -> Stages:
+        """Copies of them that are under way."""
 
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """How a mirror's part differs from a copy of it at the same LSN.
+    @property
+    def state(self) -> State:
+        """How far they are."""
 
-    Attributes:
-        rows: Of the copy's part.
-        missing: Rows that the mirror lacks.
-        different: Rows that are other ones there.
-        extra: Rows that only the mirror has.
-        columns: Names of columns that differ somewhere.
-        keys: Of some rows that differ, as text.
-        parts: The same numbers per bucket of a plan, where one was given.
-    """
+    @property
+    def copies(self) -> Copies:
+        """How far the copies are."""
 
-    rows: int
-    mirror_rows: int
-    missing: int
-    different: int
-    extra: int
-    columns: tuple[str, ...] = ()
-    keys: tuple[KeyText, ...] = ()
-    parts: tuple[Differences, ...] = ()
+    @property
+    def plans(self) -> Plans:
+        """How tables are cut."""
 
+    @property
+    def spool(self) -> Path:
+        """A folder for what a window does not hold in memory."""
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """What a batch does to one mirror, in this order.
+    def transaction(self) -> AbstractContextManager[None]:
+        """Run a block in one transaction: durable when the block has ended, undone if it raised.
 
-    Attributes:
-        truncated_at: Rows of transactions up to this LSN go first; None: none do.
-        deleted: Keys that lose their row, one array per key column.
-        standing: Which of these have one; the others have none.
-        inserted: Rows that are written then, complete.
-        looked_up: Rows that are written too, once the mirror's old values are in.
-    """
+        Raises:
+            WarehouseError: What the warehouse refused.
+        """
 
-    truncated_at: LSN | None
-    deleted: Sequence[pa.Array]
-    standing: Mask
-    inserted: pa.Table
-    looked_up: Lookup | None = None
+    def prepare(self) -> None:
+        """Make what the state needs, if it is not there, and give it what earlier runs needed."""
+
+    def settle(self) -> None:
+        """Write what is only in a log to its place, at a run's end, and note what the run needed.
+
+        Raises:
+            WarehouseError: What the warehouse refused.
+        """
+
+    def published(self, target: Path) -> Published:
+        """Compare the copy for readers with what is committed here."""
+
+    def publish(self, target: Path) -> None:
+        """Put a copy of all that is committed in a target's place, whole or not at all.
+
+        Raises:
+            OSError: It can't be written; the target is as it was.
+            WarehouseError: What the warehouse refused.
+        """
+
+    def close(self) -> None:
+        """Let go of it."""

@@ -12,9 +12,9 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import CheckpointConflictError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
-from cdc_assets.warehouse.base import Checkpoint, LastTransaction
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.plans import BucketPlans
+from cdc_assets.warehouse.values import Checkpoint, LastTransaction
 
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS {schema};

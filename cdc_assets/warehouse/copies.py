@@ -8,9 +8,9 @@ from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.fence import ChunkFence, KeyText, Snapshot
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
-from cdc_assets.warehouse.base import Copy, MadeBy
 from cdc_assets.warehouse.checkpoints import dump_key, load_key
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.values import Copy, MadeBy
 
 _OF_COPY = "pipeline = ? AND source_table = ? AND part = ?"
 

@@ -1,504 +1,76 @@
-"""A DuckDB file as warehouse.
-
-Mirrors have no primary key: delete and insert from a deduplicated batch is thirty times as fast as
-an index that checks every row, and one row per key holds by construction (`warehouse.base`).
-"""
+"""A DuckDB file as warehouse."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
-import numpy as np
-import pyarrow as pa
-
-from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lookup
-from cdc_assets.changes.shape import TableShape
-from cdc_assets.errors import (
-    CheckpointConflictError,
-    MirrorRefusedError,
-    WarehouseBusyError,
-    WarehouseError,
-    WarehouseMemoryError,
-)
-from cdc_assets.identifiers import TableName, quote
-from cdc_assets.lsn import LSN
-from cdc_assets.pages import page
-from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.warehouse import memory
-from cdc_assets.warehouse.base import Write
-from cdc_assets.warehouse.faults import system_fault, way_out
-from cdc_assets.warehouse.layout import difference, read_stored
-from cdc_assets.warehouse.memory import MemoryLimit, lacks_memory
-from cdc_assets.warehouse.publishing import publish
-from cdc_assets.warehouse.zeros import refuse_lost_zeros
-
-# Below it a commit only appends to DuckDB's own log; above it the file is written, at every window.
-_CHECKPOINT_THRESHOLD = "256MB"
-
-_SCALARS: dict[pa.DataType, str] = {
-    pa.bool_(): "BOOLEAN",
-    pa.int16(): "SMALLINT",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.uint64(): "UBIGINT",
-    pa.float32(): "FLOAT",
-    pa.float64(): "DOUBLE",
-    pa.string(): "VARCHAR",
-    pa.binary(): "BLOB",
-    pa.date32(): "DATE",
-    pa.time64("us"): "TIME",
-    pa.timestamp("us"): "TIMESTAMP",
-    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
-    pa.uuid(): "UUID",
-    pa.json_(pa.string()): "JSON",
-}
+from cdc_assets.warehouse.base import Published
+from cdc_assets.warehouse.checkpoints import Checkpoints
+from cdc_assets.warehouse.copies import Copies
+from cdc_assets.warehouse.file import DuckDBFile
+from cdc_assets.warehouse.memory import FIRST_BYTES
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.plans import BucketPlans
+from cdc_assets.warehouse.publishing import published_state
+from cdc_assets.warehouse.stages import Stages
 
 
-def column_type(arrow_type: pa.DataType) -> str:
-    """Name the DuckDB type that keeps every value of an Arrow type."""
-    if pa.types.is_decimal(arrow_type):
-        return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
-    if pa.types.is_list(arrow_type):
-        return f"{column_type(arrow_type.value_type)}[]"
-    return _SCALARS[arrow_type]
+class DuckDBWarehouse:
+    """One pipeline's part of an open file; what it promises stands in `warehouse.base`."""
 
-
-# What DuckDB makes of whatever a signal's handler raises while a statement runs
-_INTERRUPTED = "Query interrupted"
-_PLACE = "_cdc_place"
-_OF_THE_MIRROR = (
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ConstraintException,
-    duckdb.ConversionException,
-)
-
-
-class DuckDBMirrors:
-    """The mirrors in one DuckDB file, open until `close`, for writing unless `read_only`.
-
-    Args:
-        path: The file; it is made if it is not there. None: an empty warehouse in memory.
-        read_only: Whether it is only read; then it must be there.
-        memory_bytes: What DuckDB may use at first; opening the file may take more.
-        most_memory_bytes: What it may use at the most; by default DuckDB's own default.
-
-    Raises:
-        WarehouseBusyError: Another process holds the file.
-        WarehouseMemoryError: It can't be opened with the most memory that is allowed.
-        WarehouseError: It can't be opened, or is no DuckDB file.
-    """
-
-    def __init__(
-        self,
-        path: Path | None,
-        *,
-        read_only: bool = False,
-        memory_bytes: int | None = None,
-        most_memory_bytes: int | None = None,
-    ) -> None:
-        self.path = path or Path(":memory:")
-        self._descriptors: list[int] = []
-        self._memory = MemoryLimit(memory_bytes or memory.FIRST_BYTES, most_memory_bytes)
-        try:
-            if path is not None and not read_only:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = self._open(read_only)
-        except OSError as error:
-            raise _open_error(self.path, str(error)) from error
-        self.catalog = quote(self.connection.execute("SELECT current_database()").fetchall()[0][0])
+    def __init__(self, file: DuckDBFile, pipeline: str) -> None:
+        self._file = file
+        self.mirrors = DuckDBMirrors(file)
+        self.stages = Stages(self.mirrors)
+        self.state = Checkpoints(self.mirrors, pipeline)
+        self.copies = Copies(self.mirrors, pipeline)
+        self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property
-    def memory_bytes(self) -> int:
-        """What DuckDB may use now."""
-        return self._memory.limit_bytes
-
-    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        while True:
-            try:
-                return duckdb.connect(
-                    str(self.path),
-                    read_only=read_only,
-                    config={
-                        "memory_limit": self._memory.sql,
-                        "checkpoint_threshold": _CHECKPOINT_THRESHOLD,
-                        "preserve_insertion_order": False,
-                    },
-                )
-            except duckdb.Error as error:
-                if not lacks_memory(error):
-                    raise _open_error(self.path, str(error)) from error
-                self._grow(error)
-
-    def _grow(self, error: duckdb.Error) -> None:
-        larger = self._memory.next_bytes()
-        if larger is None:
-            raise self._refusal(error) from error
-        self._memory.limit_bytes = larger
-
-    def allow_memory(self, memory_bytes: int) -> None:
-        """Let DuckDB use so much, if that is more than now and not more than the most."""
-        limit = MemoryLimit(memory_bytes, self._memory.most_bytes).limit_bytes
-        if limit > self._memory.limit_bytes:
-            self._memory.limit_bytes = limit
-            self.connection.execute(f"SET memory_limit = '{self._memory.sql}'")
-
-    def write_log(self) -> None:
-        """Write DuckDB's log into the file, with more memory if it takes more.
-
-        Without it `close` does so, and keeps the log without a word where the memory is too small:
-        everything in it is durable, and whoever opens the file next reads it all again.
-
-        Raises:
-            WarehouseError: What DuckDB refused.
-        """
-        while True:
-            try:
-                self.connection.execute("CHECKPOINT")
-            except duckdb.Error as error:
-                if not lacks_memory(error):
-                    raise self._refusal(error) from error
-                self._grow(error)
-                self.connection.close()  # a checkpoint that failed has shut the database
-                self.connection = self._open(read_only=False)
-            else:
-                return
-
-    def publish(self, target: Path) -> None:
-        """Put a copy of the file in a target's place, with all that is committed.
-
-        Raises:
-            OSError: It can't be written; the target is as it was.
-            WarehouseError: What DuckDB refused.
-        """
-        self.write_log()
-        # Closing any descriptor of the file would release this process's lock on it (POSIX)
-        self._descriptors.append(os.open(self.path, os.O_RDONLY))
-        publish(self._descriptors[-1], target)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self.connection.close()
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+    def spool(self) -> Path:
+        """The file's folder."""
+        return self._file.path.parent
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run a block in one transaction: durable when the block has ended, undone if it raised.
-
-        Raises:
-            WarehouseError: What DuckDB refused.
-        """
-        try:
-            self.connection.execute("BEGIN TRANSACTION")
+        """Run a block in one transaction."""
+        with self._file.transaction():
             yield
-            self.connection.execute("COMMIT")
-        except BaseException as error:
-            self._roll_back()
-            if isinstance(error, duckdb.Error):
-                raise self._refusal(error) from error
-            if type(error) is RuntimeError and str(error) == _INTERRUPTED:
-                raise KeyboardInterrupt from error
-            raise
 
-    def _roll_back(self) -> None:
-        # DuckDB ends a transaction itself at a failed commit, or gives up the whole connection
-        with suppress(duckdb.TransactionException, duckdb.FatalException):
-            self.connection.execute("ROLLBACK")
+    def prepare(self) -> None:
+        """Make the state tables, and allow the memory that this file was found to need."""
+        with self.transaction():
+            self.state.prepare()
+        self._file.allow_memory(self.state.memory_bytes())
+        self._keep_memory_bytes()
 
-    def _refusal(self, error: duckdb.Error) -> WarehouseError:
-        # DuckDB's messages may quote a value: only their kind is shown
-        fault = system_fault(str(error))
-        if fault:
-            return WarehouseError(
-                f"warehouse {str(self.path)!r} can't be written: {fault}", hint=way_out(fault)
-            )
-        if not lacks_memory(error):
-            return WarehouseError(
-                f"warehouse {str(self.path)!r} refused a statement: {type(error).__name__}",
-                hint="what was committed stays, nothing else was applied: check the disk's free "
-                "space and the file",
-            )
-        return WarehouseMemoryError(
-            f"DuckDB lacks memory for warehouse {str(self.path)!r}: its limit is "
-            f"{self.memory_bytes / 2**20:,.0f} MiB",
-            next_bytes=self._memory.next_bytes(),
-            hint="it holds 2048 values of a column at once: raise "
-            "warehouse.duckdb.max_memory_bytes or the machine's memory, or leave columns of long "
-            "values out with a column list of the publication",
+    def settle(self) -> None:
+        """Write DuckDB's log into the file."""
+        self._file.write_log()
+        self._keep_memory_bytes()
+
+    def _keep_memory_bytes(self) -> None:
+        """Let the next run start with the memory that this one has needed."""
+        needed = self._file.memory_bytes
+        if needed > max(self.state.memory_bytes(), FIRST_BYTES):
+            with self.transaction():
+                self.state.keep_memory_bytes(needed)
+
+    def published(self, target: Path) -> Published:
+        """Compare the published copy with the file."""
+        return published_state(
+            target,
+            source=self._file.path,
+            warehouse=self.state.warehouse_id(),
+            stamp=self.state.content_stamp(),
         )
 
-    def create(self, table: TableName, shape: TableShape) -> None:
-        """Make an empty mirror.
+    def publish(self, target: Path) -> None:
+        """Put a copy of the file in a target's place."""
+        self._file.publish(target)
 
-        Raises:
-            CheckpointConflictError: There is a table of this name already.
-        """
-        if self.exists(table):
-            raise CheckpointConflictError(
-                f"table {table.sql} exists in the warehouse without a checkpoint of this pipeline",
-                hint="rename or drop it, then run 'cdc-assets sync' again",
-            )
-        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in _columns(shape))
-        schema = f"{self.catalog}.{quote(table.schema)}"
-        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        self.connection.execute(f"CREATE TABLE {self.name(table)} ({listed})")
-
-    def name(self, table: TableName) -> str:
-        """Write a table's name in SQL, with the catalog.
-
-        A schema may be called like one (`temp`, or the file's name).
-        """
-        return f"{self.catalog}.{table.sql}"
-
-    def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
-        """Find mirrors that are not what they were made, and say what they are instead."""
-        stored = read_stored(self.connection)
-        found = {
-            table: difference(stored.get(table.folded), _columns(shape))
-            for table, shape in mirrors.items()
-        }
-        return {table: what for table, what in found.items() if what}
-
-    def exists(self, table: TableName) -> bool:
-        """Whether there is a table or view of this name, whatever its case."""
-        return self._kind(table) is not None
-
-    def _kind(self, table: TableName) -> str | None:
-        found = self.connection.execute(
-            "SELECT table_type FROM information_schema.tables"
-            " WHERE table_catalog = current_database()"
-            " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
-            (table.schema, table.name),
-        ).fetchall()
-        return str(found[0][0]) if found else None
-
-    def drop(self, table: TableName) -> None:
-        """Drop a mirror, or the view that somebody put in its place, if it is there."""
-        kind = "VIEW" if self._kind(table) == "VIEW" else "TABLE"
-        self.connection.execute(f"DROP {kind} IF EXISTS {self.name(table)}")
-
-    def row_count(self, table: TableName) -> int:
-        """Count a mirror's rows; none where it is gone, or a view."""
-        if self._kind(table) != "BASE TABLE":
-            return 0
-        return _only_number(self.connection.execute(f"SELECT count(*) FROM {self.name(table)}"))
-
-    @contextmanager
-    def _blamed_on(self, table: TableName) -> Iterator[None]:
-        """Blame a mirror for what DuckDB refuses because of what the mirror is.
-
-        Raises:
-            MirrorRefusedError: It lacks a column, say, or has a constraint that a row breaks.
-        """
-        try:
-            yield
-        except _OF_THE_MIRROR as error:
-            # the message may quote a value
-            raise MirrorRefusedError(
-                f"the mirror of {str(table)!r} does not take what the source has: "
-                f"{type(error).__name__}"
-            ) from error
-
-    def write(self, table: TableName, shape: TableShape, write: Write) -> int:
-        """Apply one batch to a mirror, inside a transaction.
-
-        Returns:
-            By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
-            found no old row, and keys that have a row and should not, or the reverse. Then the
-            caller must not commit.
-
-        Raises:
-            MirrorRefusedError: The mirror was altered and does not take it.
-        """
-        with self._blamed_on(table):
-            return self._write(table, shape, write)
-
-    def _write(self, table: TableName, shape: TableShape, write: Write) -> int:
-        wrong = 0
-        if write.truncated_at is not None:
-            self.truncate(table, write.truncated_at)
-        if write.looked_up is not None:
-            refuse_lost_zeros(table, write.looked_up.rows)
-            found = self.fill(table, shape, write.looked_up)
-            wrong = write.looked_up.rows.num_rows - len(found)
-        for keys, rows in _by_standing(write):
-            wrong += abs(self._delete(table, shape, keys) - rows)
-        self._insert(table, write.inserted)
-        if write.looked_up is not None:
-            self.insert_filled(table)
-        return wrong
-
-    def truncate(self, table: TableName, truncated_at: LSN) -> None:
-        """Delete the rows of transactions up to a truncation.
-
-        What a chunk brought that was read after the truncation is there already. Its LSN is at or
-        past the truncation's, and it has no commit time, unlike rows of the stream.
-        """
-        lsn, at = quote(LSN_COLUMN), int(truncated_at)
-        self.connection.execute(
-            f"DELETE FROM {self.name(table)}"
-            f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
-        )
-
-    def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
-        """Delete the rows of some keys, and say how many there were.
-
-        Raises:
-            MirrorRefusedError: The mirror was altered and does not take it.
-        """
-        with self._blamed_on(table):
-            return self._delete(table, shape, keys)
-
-    def _delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
-        if not keys or not len(keys[0]):
-            return 0
-        named = pa.table(list(keys), names=key_names(shape))
-        matches = key_matches(shape)
-        return self._execute_with(
-            f"DELETE FROM {self.name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
-        )
-
-    def insert(self, table: TableName, rows: pa.Table) -> None:
-        """Append rows with all columns of the mirror, in its order.
-
-        Raises:
-            MirrorRefusedError: The mirror was altered and does not take it.
-            ValueConversionError: DuckDB would not keep a value as it is.
-        """
-        with self._blamed_on(table):
-            self._insert(table, rows)
-
-    def _insert(self, table: TableName, rows: pa.Table) -> None:
-        refuse_lost_zeros(table, rows)
-        if rows.num_rows:
-            self._execute_with(f"INSERT INTO {self.name(table)} SELECT * FROM _cdc_batch", rows)
-
-    def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> Ints:
-        """Fill rows with what the old ones have, for `insert_filled`.
-
-        Returns:
-            Places of the rows that found an old one.
-        """
-        staged = lookup.rows.append_column(_PLACE, pa.array(np.arange(lookup.rows.num_rows)))
-        for name, key in zip(key_names(shape), lookup.keys, strict=True):
-            staged = staged.append_column(name, key)
-        for at, mask in enumerate(lookup.wanted.values()):
-            staged = staged.append_column(f"_cdc_want_{at}", mask)
-        marks = {name: f"_cdc_want_{at}" for at, name in enumerate(lookup.wanted)}
-        values = ", ".join(
-            f"CASE WHEN {marks[name]} THEN mirror.{quote(name)} ELSE _cdc_batch.{quote(name)} END"
-            f" AS {quote(name)}"
-            if name in marks
-            else f"_cdc_batch.{quote(name)}"
-            for name in lookup.rows.column_names
-        )
-        self._execute_with(
-            f"CREATE TEMP TABLE _cdc_filled AS SELECT {values}, {_PLACE} FROM _cdc_batch"
-            f" JOIN {self.name(table)} AS mirror ON {key_matches(shape)}",
-            staged,
-        )
-        found = self.connection.execute(f"SELECT DISTINCT {_PLACE} FROM _cdc_filled").fetchall()
-        return np.array(found, dtype=np.int64).reshape(-1)
-
-    def insert_filled(self, table: TableName) -> None:
-        """Write what `fill` has filled."""
-        self.connection.execute(
-            f"INSERT INTO {self.name(table)} SELECT * EXCLUDE ({_PLACE}) FROM _cdc_filled"
-        )
-        self.connection.execute("DROP TABLE _cdc_filled")
-
-    def add_missing_columns(self, table: TableName, lsn: LSN) -> None:
-        """Give a table that somebody else made the columns that a mirror has besides its own."""
-        stored = read_stored(self.connection).get(table.folded)
-        known = dict(stored.columns) if stored is not None else {}
-        for added in ADDED_COLUMNS:
-            if added.name in known:
-                continue
-            name = quote(added.name)
-            self.connection.execute(
-                f"ALTER TABLE {self.name(table)} ADD COLUMN {name} {column_type(added.type)}"
-            )
-            if added.name == LSN_COLUMN:
-                self.connection.execute(f"UPDATE {self.name(table)} SET {name} = {int(lsn)}")
-
-    def rename(self, table: TableName, to: TableName) -> None:
-        """Give a table of the same schema another name."""
-        self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
-
-    def rows_with(self, sql: str, batch: pa.Table) -> list[tuple[int, ...]]:
-        """Run a query that reads `_cdc_batch`, and give its rows."""
-        _cdc_batch = batch  # DuckDB looks for it here
-        return self.connection.execute(sql).fetchall()
-
-    def _execute_with(self, sql: str, _cdc_batch: pa.Table) -> int:
-        """Run a statement that reads `_cdc_batch`, and give the one number that it returns.
-
-        DuckDB finds the table among this frame's variables. A registered one would be a view in the
-        catalog, and the transaction keeps dropped views, with all their rows, to its end.
-        """
-        return _only_number(self.connection.execute(sql))
-
-
-def _columns(shape: TableShape) -> list[tuple[str, str]]:
-    return [
-        *zip(shape.names, map(column_type, shape.types), strict=True),
-        *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
-    ]
-
-
-def _only_number(result: duckdb.DuckDBPyConnection) -> int:
-    # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
-    return int(result.fetchall()[0][0])
-
-
-def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int]]:
-    """Give the keys that have a row and those that have none, with how many rows they have."""
-    if write.standing.all() or not write.standing.any():
-        yield write.deleted, int(write.standing.sum())
-        return
-    for mask in (write.standing, ~write.standing):
-        yield (
-            [key.filter(pa.array(mask)) for key in write.deleted],
-            int((mask & write.standing).sum()),
-        )
-
-
-def key_names(shape: TableShape) -> list[str]:
-    """Name the columns of a batch that hold keys."""
-    return [f"_cdc_key_{at}" for at in range(len(shape.key))]
-
-
-def key_matches(shape: TableShape) -> str:
-    """Write that a row of `mirror` has the key of one of `_cdc_batch`."""
-    return " AND ".join(
-        f"mirror.{quote(name)} = _cdc_batch.{key}"
-        for name, key in zip(shape.key, key_names(shape), strict=True)
-    )
-
-
-# Another process's lock, or another connection of this process
-_BUSY = ("could not set lock", "different configuration than existing", "already attached")
-_HOLDER = re.compile(r"lock is held in (.+? \(PID \d+\))")
-
-
-def _open_error(path: Path, reason: str) -> WarehouseError:
-    text = " ".join(reason.split())
-    if any(said in text.lower() for said in _BUSY):
-        found = _HOLDER.search(text)
-        return WarehouseBusyError(
-            f"warehouse {str(path)!r} is held by "
-            + (f"another process: {found[1]}" if found else f"another connection: {text}"),
-            holder=found[1] if found else "",
-            hint="close what has it open; read a copy of the file while syncs run, for example "
-            f"the one of warehouse.duckdb.publish: {page('reading')}",
-        )
-    return WarehouseError(
-        f"warehouse {str(path)!r} can't be opened: {text}",
-        hint="check warehouse.duckdb.path and its permissions",
-    )
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cdc_assets.changes.buckets import Bucket, BucketPlan
 from cdc_assets.identifiers import TableName
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
 
 
 class BucketPlans:

@@ -15,9 +15,9 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.warehouse.base import Copy, Differences, Write
 from cdc_assets.warehouse.buckets import in_bucket, numbered
-from cdc_assets.warehouse.duckdb import DuckDBMirrors, key_matches, key_names
+from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
+from cdc_assets.warehouse.values import Copy, Differences, Write
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 _SHOWN_KEYS = 20

@@ -77,6 +77,18 @@ def test_source_and_warehouse_do_not_know_each_other() -> None:
     assert crossing == []
 
 
+def test_use_cases_know_a_warehouse_by_its_contract_alone() -> None:
+    """A second kind of warehouse comes without a change outside of its package."""
+    known = {f"cdc_assets.warehouse.{module}" for module in ("base", "values", "opening")}
+    found = {
+        f"{path.relative_to(PACKAGE)} imports {target}"
+        for path, part, target in imports()
+        if part != "warehouse" and target.startswith("cdc_assets.warehouse")
+        if target not in known
+    }
+    assert found == set()
+
+
 def test_dagster_is_imported_where_it_belongs_only() -> None:
     found = {part for _, part, target in imports() if target.split(".")[0] == "dagster"}
     assert found <= WITH_DAGSTER | {"__init__"}

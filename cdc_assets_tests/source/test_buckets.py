@@ -24,7 +24,7 @@ from cdc_assets.source.catalog import SourceTable, read_catalog
 from cdc_assets.source.connection import Connection, connect
 from cdc_assets.source.texts import text_of
 from cdc_assets.warehouse import buckets as warehouse
-from cdc_assets.warehouse.duckdb import column_type
+from cdc_assets.warehouse.mirrors import column_type
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.random_values import typed_value, values
 from cdc_assets_tests.values import KINDS, TYPES_SQL

@@ -13,8 +13,8 @@ from cdc_assets.changes.buckets import Bucket, BucketPlan, cut, key_declaration
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.types import SourceType
-from cdc_assets.warehouse.checkpoints import Checkpoints
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.duckdb import DuckDBWarehouse
+from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.plans import BucketPlans
 
 TABLE = TableName("public", "t")
@@ -26,10 +26,9 @@ NAMES = ("00", "01", "02")
 
 
 @pytest.fixture
-def mirrors(tmp_path: Path) -> Iterator[DuckDBMirrors]:
-    opened = DuckDBMirrors(tmp_path / "shop.duckdb")
-    with opened.transaction():
-        Checkpoints(opened, "shop").prepare()
+def warehouse(tmp_path: Path) -> Iterator[DuckDBWarehouse]:
+    opened = DuckDBWarehouse(DuckDBFile(tmp_path / "shop.duckdb"), "shop")
+    opened.prepare()
     yield opened
     opened.close()
 
@@ -40,30 +39,30 @@ def plan(*cuts: tuple[str, ...]) -> BucketPlan:
 
 @pytest.mark.parametrize("cuts", [(), (("a'b",), ("\U0001f600",)), (("1", "x"),)])
 def test_a_plan_is_read_as_it_was_written(
-    mirrors: DuckDBMirrors, cuts: tuple[tuple[str, ...], ...]
+    warehouse: DuckDBWarehouse, cuts: tuple[tuple[str, ...], ...]
 ) -> None:
-    plans = BucketPlans(mirrors, "shop")
+    plans = warehouse.plans
     assert plans.read(TABLE) is None
     plans.write(TABLE, plan(("other",)))
     plans.write(TABLE, plan(*cuts))
 
     assert plans.read(TABLE) == plan(*cuts)
-    assert BucketPlans(mirrors, "another").read(TABLE) is None
+    assert BucketPlans(warehouse.mirrors, "another").read(TABLE) is None
 
 
-def test_a_table_that_is_forgotten_has_no_plan(mirrors: DuckDBMirrors) -> None:
-    plans = BucketPlans(mirrors, "shop")
+def test_a_table_that_is_forgotten_has_no_plan(warehouse: DuckDBWarehouse) -> None:
+    plans = warehouse.plans
     plans.write(TABLE, plan())
 
-    Checkpoints(mirrors, "shop").forget(TABLE)
+    warehouse.state.forget(TABLE)
 
     assert plans.read(TABLE) is None
 
 
-def test_a_warehouse_of_an_earlier_version_forgets_a_table(mirrors: DuckDBMirrors) -> None:
-    mirrors.connection.execute("DROP TABLE _cdc.buckets")
+def test_a_warehouse_of_an_earlier_version_forgets_a_table(warehouse: DuckDBWarehouse) -> None:
+    warehouse.mirrors.connection.execute("DROP TABLE _cdc.buckets")
 
-    Checkpoints(mirrors, "shop").forget(TABLE)
+    warehouse.state.forget(TABLE)
 
 
 def test_buckets_follow_one_another() -> None:

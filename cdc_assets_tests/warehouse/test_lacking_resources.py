@@ -13,7 +13,7 @@ import pytest
 from cdc_assets.errors import CdcError, ConnectionLostError, ReplicationError, SourceBusyError
 from cdc_assets.source.arrow import ArrowSession
 from cdc_assets.source.connection import connect
-from cdc_assets.warehouse.duckdb import DuckDBMirrors
+from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets_tests.database import ScratchDatabase
 
 _RAISE = "DO $$ BEGIN RAISE EXCEPTION 'nicht genug' USING ERRCODE = '{state}'; END $$"
@@ -49,7 +49,7 @@ def test_a_signal_within_a_statement_of_the_warehouse_is_an_interruption(tmp_pat
         raise OfDagsterError
 
     before = signal.signal(signal.SIGUSR1, stop)
-    mirrors = DuckDBMirrors(tmp_path / "w.duckdb")
+    mirrors = DuckDBFile(tmp_path / "w.duckdb")
     try:
         with pytest.raises(KeyboardInterrupt), mirrors.transaction():
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()

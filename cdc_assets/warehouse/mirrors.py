@@ -1,0 +1,330 @@
+"""Mirrors in a DuckDB file.
+
+They have no primary key: delete and insert from a deduplicated batch is thirty times as fast as an
+index that checks every row, and one row per key holds by construction (`warehouse.base`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lookup
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.errors import CheckpointConflictError, MirrorRefusedError
+from cdc_assets.identifiers import TableName, quote
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.warehouse.file import DuckDBFile
+from cdc_assets.warehouse.layout import difference, read_stored
+from cdc_assets.warehouse.values import Write
+from cdc_assets.warehouse.zeros import refuse_lost_zeros
+
+_SCALARS: dict[pa.DataType, str] = {
+    pa.bool_(): "BOOLEAN",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.date32(): "DATE",
+    pa.time64("us"): "TIME",
+    pa.timestamp("us"): "TIMESTAMP",
+    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+    pa.uuid(): "UUID",
+    pa.json_(pa.string()): "JSON",
+}
+
+
+def column_type(arrow_type: pa.DataType) -> str:
+    """Name the DuckDB type that keeps every value of an Arrow type."""
+    if pa.types.is_decimal(arrow_type):
+        return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
+    if pa.types.is_list(arrow_type):
+        return f"{column_type(arrow_type.value_type)}[]"
+    return _SCALARS[arrow_type]
+
+
+_PLACE = "_cdc_place"
+_OF_THE_MIRROR = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+)
+
+
+class DuckDBMirrors:
+    """The mirrors in an open file."""
+
+    def __init__(self, file: DuckDBFile) -> None:
+        self._file = file
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The file's; another one after its log was written with more memory."""
+        return self._file.connection
+
+    @property
+    def catalog(self) -> str:
+        """The file's name in SQL."""
+        return self._file.catalog
+
+    def column_type(self, arrow_type: pa.DataType) -> str:
+        """Name the type of a column that keeps every value of an Arrow type."""
+        return column_type(arrow_type)
+
+    def create(self, table: TableName, shape: TableShape) -> None:
+        """Make an empty mirror.
+
+        Raises:
+            CheckpointConflictError: There is a table of this name already.
+        """
+        if self.exists(table):
+            raise CheckpointConflictError(
+                f"table {table.sql} exists in the warehouse without a checkpoint of this pipeline",
+                hint="rename or drop it, then run 'cdc-assets sync' again",
+            )
+        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in _columns(shape))
+        schema = f"{self.catalog}.{quote(table.schema)}"
+        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        self.connection.execute(f"CREATE TABLE {self.name(table)} ({listed})")
+
+    def name(self, table: TableName) -> str:
+        """Write a table's name in SQL, with the catalog.
+
+        A schema may be called like one (`temp`, or the file's name).
+        """
+        return f"{self.catalog}.{table.sql}"
+
+    def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
+        """Find mirrors that are not what they were made, and say what they are instead."""
+        stored = read_stored(self.connection)
+        found = {
+            table: difference(stored.get(table.folded), _columns(shape))
+            for table, shape in mirrors.items()
+        }
+        return {table: what for table, what in found.items() if what}
+
+    def exists(self, table: TableName) -> bool:
+        """Whether there is a table or view of this name, whatever its case."""
+        return self._kind(table) is not None
+
+    def _kind(self, table: TableName) -> str | None:
+        found = self.connection.execute(
+            "SELECT table_type FROM information_schema.tables"
+            " WHERE table_catalog = current_database()"
+            " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
+            (table.schema, table.name),
+        ).fetchall()
+        return str(found[0][0]) if found else None
+
+    def drop(self, table: TableName) -> None:
+        """Drop a mirror, or the view that somebody put in its place, if it is there."""
+        kind = "VIEW" if self._kind(table) == "VIEW" else "TABLE"
+        self.connection.execute(f"DROP {kind} IF EXISTS {self.name(table)}")
+
+    def row_count(self, table: TableName) -> int:
+        """Count a mirror's rows; none where it is gone, or a view."""
+        if self._kind(table) != "BASE TABLE":
+            return 0
+        return _only_number(self.connection.execute(f"SELECT count(*) FROM {self.name(table)}"))
+
+    @contextmanager
+    def _blamed_on(self, table: TableName) -> Iterator[None]:
+        """Blame a mirror for what DuckDB refuses because of what the mirror is.
+
+        Raises:
+            MirrorRefusedError: It lacks a column, say, or has a constraint that a row breaks.
+        """
+        try:
+            yield
+        except _OF_THE_MIRROR as error:
+            # the message may quote a value
+            raise MirrorRefusedError(
+                f"the mirror of {str(table)!r} does not take what the source has: "
+                f"{type(error).__name__}"
+            ) from error
+
+    def write(self, table: TableName, shape: TableShape, write: Write) -> int:
+        """Apply one batch to a mirror, inside a transaction.
+
+        Returns:
+            By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
+            found no old row, and keys that have a row and should not, or the reverse. Then the
+            caller must not commit.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
+        """
+        with self._blamed_on(table):
+            return self._write(table, shape, write)
+
+    def _write(self, table: TableName, shape: TableShape, write: Write) -> int:
+        wrong = 0
+        if write.truncated_at is not None:
+            self.truncate(table, write.truncated_at)
+        if write.looked_up is not None:
+            refuse_lost_zeros(table, write.looked_up.rows)
+            found = self.fill(table, shape, write.looked_up)
+            wrong = write.looked_up.rows.num_rows - len(found)
+        for keys, rows in _by_standing(write):
+            wrong += abs(self._delete(table, shape, keys) - rows)
+        self._insert(table, write.inserted)
+        if write.looked_up is not None:
+            self.insert_filled(table)
+        return wrong
+
+    def truncate(self, table: TableName, truncated_at: LSN) -> None:
+        """Delete the rows of transactions up to a truncation.
+
+        What a chunk brought that was read after the truncation is there already. Its LSN is at or
+        past the truncation's, and it has no commit time, unlike rows of the stream.
+        """
+        lsn, at = quote(LSN_COLUMN), int(truncated_at)
+        self.connection.execute(
+            f"DELETE FROM {self.name(table)}"
+            f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
+        )
+
+    def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
+        """Delete the rows of some keys, and say how many there were.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
+        """
+        with self._blamed_on(table):
+            return self._delete(table, shape, keys)
+
+    def _delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
+        if not keys or not len(keys[0]):
+            return 0
+        named = pa.table(list(keys), names=key_names(shape))
+        matches = key_matches(shape)
+        return self._execute_with(
+            f"DELETE FROM {self.name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
+        )
+
+    def insert(self, table: TableName, rows: pa.Table) -> None:
+        """Append rows with all columns of the mirror, in its order.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
+            ValueConversionError: DuckDB would not keep a value as it is.
+        """
+        with self._blamed_on(table):
+            self._insert(table, rows)
+
+    def _insert(self, table: TableName, rows: pa.Table) -> None:
+        refuse_lost_zeros(table, rows)
+        if rows.num_rows:
+            self._execute_with(f"INSERT INTO {self.name(table)} SELECT * FROM _cdc_batch", rows)
+
+    def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> Ints:
+        """Fill rows with what the old ones have, for `insert_filled`.
+
+        Returns:
+            Places of the rows that found an old one.
+        """
+        staged = lookup.rows.append_column(_PLACE, pa.array(np.arange(lookup.rows.num_rows)))
+        for name, key in zip(key_names(shape), lookup.keys, strict=True):
+            staged = staged.append_column(name, key)
+        for at, mask in enumerate(lookup.wanted.values()):
+            staged = staged.append_column(f"_cdc_want_{at}", mask)
+        marks = {name: f"_cdc_want_{at}" for at, name in enumerate(lookup.wanted)}
+        values = ", ".join(
+            f"CASE WHEN {marks[name]} THEN mirror.{quote(name)} ELSE _cdc_batch.{quote(name)} END"
+            f" AS {quote(name)}"
+            if name in marks
+            else f"_cdc_batch.{quote(name)}"
+            for name in lookup.rows.column_names
+        )
+        self._execute_with(
+            f"CREATE TEMP TABLE _cdc_filled AS SELECT {values}, {_PLACE} FROM _cdc_batch"
+            f" JOIN {self.name(table)} AS mirror ON {key_matches(shape)}",
+            staged,
+        )
+        found = self.connection.execute(f"SELECT DISTINCT {_PLACE} FROM _cdc_filled").fetchall()
+        return np.array(found, dtype=np.int64).reshape(-1)
+
+    def insert_filled(self, table: TableName) -> None:
+        """Write what `fill` has filled."""
+        self.connection.execute(
+            f"INSERT INTO {self.name(table)} SELECT * EXCLUDE ({_PLACE}) FROM _cdc_filled"
+        )
+        self.connection.execute("DROP TABLE _cdc_filled")
+
+    def add_missing_columns(self, table: TableName, lsn: LSN) -> None:
+        """Give a table that somebody else made the columns that a mirror has besides its own."""
+        stored = read_stored(self.connection).get(table.folded)
+        known = dict(stored.columns) if stored is not None else {}
+        for added in ADDED_COLUMNS:
+            if added.name in known:
+                continue
+            name = quote(added.name)
+            self.connection.execute(
+                f"ALTER TABLE {self.name(table)} ADD COLUMN {name} {column_type(added.type)}"
+            )
+            if added.name == LSN_COLUMN:
+                self.connection.execute(f"UPDATE {self.name(table)} SET {name} = {int(lsn)}")
+
+    def rename(self, table: TableName, to: TableName) -> None:
+        """Give a table of the same schema another name."""
+        self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
+
+    def rows_with(self, sql: str, batch: pa.Table) -> list[tuple[int, ...]]:
+        """Run a query that reads `_cdc_batch`, and give its rows."""
+        _cdc_batch = batch  # DuckDB looks for it here
+        return self.connection.execute(sql).fetchall()
+
+    def _execute_with(self, sql: str, _cdc_batch: pa.Table) -> int:
+        """Run a statement that reads `_cdc_batch`, and give the one number that it returns.
+
+        DuckDB finds the table among this frame's variables. A registered one would be a view in the
+        catalog, and the transaction keeps dropped views, with all their rows, to its end.
+        """
+        return _only_number(self.connection.execute(sql))
+
+
+def _columns(shape: TableShape) -> list[tuple[str, str]]:
+    return [
+        *zip(shape.names, map(column_type, shape.types), strict=True),
+        *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
+    ]
+
+
+def _only_number(result: duckdb.DuckDBPyConnection) -> int:
+    # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
+    return int(result.fetchall()[0][0])
+
+
+def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int]]:
+    """Give the keys that have a row and those that have none, with how many rows they have."""
+    if write.standing.all() or not write.standing.any():
+        yield write.deleted, int(write.standing.sum())
+        return
+    for mask in (write.standing, ~write.standing):
+        yield (
+            [key.filter(pa.array(mask)) for key in write.deleted],
+            int((mask & write.standing).sum()),
+        )
+
+
+def key_names(shape: TableShape) -> list[str]:
+    """Name the columns of a batch that hold keys."""
+    return [f"_cdc_key_{at}" for at in range(len(shape.key))]
+
+
+def key_matches(shape: TableShape) -> str:
+    """Write that a row of `mirror` has the key of one of `_cdc_batch`."""
+    return " AND ".join(
+        f"mirror.{quote(name)} = _cdc_batch.{key}"
+        for name, key in zip(shape.key, key_names(shape), strict=True)
+    )

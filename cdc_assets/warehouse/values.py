@@ -1,0 +1,135 @@
+"""What is said to a warehouse, and what it says: checkpoints, copies, batches, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import pyarrow as pa
+
+from cdc_assets.changes.batch import Mask
+from cdc_assets.changes.buckets import Bucket
+from cdc_assets.changes.fence import KeyText, Snapshot
+from cdc_assets.changes.rows import Lookup
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN, WalIdentity
+
+MadeBy = Literal["sync", "backfill"]
+
+
+@dataclass(frozen=True, slots=True)
+class LastTransaction:
+    """The last transaction that a checkpoint covers: if it is read again, it must be the same."""
+
+    xid: int
+    commit_micros: int
+    commit_lsn: LSN
+    end_lsn: LSN
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far one table is.
+
+    Attributes:
+        lsn: Everything that committed at or before it is applied; compared as it is, never +1.
+        phase: `copying` until a copy of the table is in its place; the mirror of before, if there
+            is one, stays as it is so long.
+        shape: The mirror's columns as of `lsn`, or those of the copy.
+        last: None until a transaction was seen.
+        error: Why the table was left behind, or empty.
+    """
+
+    table: TableName
+    lsn: LSN
+    phase: Literal["copying", "streaming"]
+    shape: TableShape
+    identity: WalIdentity
+    last: LastTransaction | None = None
+    error: str = ""
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a table, or of a part of it, under way: a stage beside the mirror.
+
+    The stage has what was read of the source, and every change since, up to the table's checkpoint.
+
+    Attributes:
+        part: Which part of the table: empty for the whole, a bucket's name, or `WHERE`.
+        stage: The table in the warehouse.
+        made_by: Who reads it; a sync leaves a backfill's copies to that while it goes on.
+        bucket: The part's range of keys, if it is one.
+        predicate: SQL of the source that chooses the part's rows, or empty.
+        baseline: What was seen before the first chunk: every chunk has it.
+        files: Those that held the table's rows then; in others, its rows stand elsewhere.
+        next_place: Where the next chunk starts, in places for rows (`source.snapshot`).
+        end_place: Rows past it were written since, and are on the stream.
+        rows: Rows read so far.
+        nbytes: And their size.
+    """
+
+    table: TableName
+    part: str
+    stage: TableName
+    made_by: MadeBy
+    bucket: Bucket | None
+    predicate: str
+    baseline: Snapshot
+    files: str
+    next_place: int
+    end_place: int
+    rows: int = 0
+    nbytes: int = 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the last chunk was read."""
+        return self.next_place >= self.end_place
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How a mirror's part differs from a copy of it at the same LSN.
+
+    Attributes:
+        rows: Of the copy's part.
+        missing: Rows that the mirror lacks.
+        different: Rows that are other ones there.
+        extra: Rows that only the mirror has.
+        columns: Names of columns that differ somewhere.
+        keys: Of some rows that differ, as text.
+        parts: The same numbers per bucket of a plan, where one was given.
+    """
+
+    rows: int
+    mirror_rows: int
+    missing: int
+    different: int
+    extra: int
+    columns: tuple[str, ...] = ()
+    keys: tuple[KeyText, ...] = ()
+    parts: tuple[Differences, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What a batch does to one mirror, in this order.
+
+    Attributes:
+        truncated_at: Rows of transactions up to this LSN go first; None: none do.
+        deleted: Keys that lose their row, one array per key column.
+        standing: Which of these have one; the others have none.
+        inserted: Rows that are written then, complete.
+        looked_up: Rows that are written too, once the mirror's old values are in.
+    """
+
+    truncated_at: LSN | None
+    deleted: Sequence[pa.Array]
+    standing: Mask
+    inserted: pa.Table
+    looked_up: Lookup | None = None
