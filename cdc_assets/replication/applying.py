@@ -270,6 +270,9 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
     write, looked_up = _write_of(batch, events, truncated, shape)
     lacking = session.stages.write(copy.stage, shape, write)
     if looked_up is not None and lacking.any() and not copy.predicate:
+        if copy.bucket is not None:  # what is elsewhere is never read, and would lack it for ever
+            keys = [looked_up.rows[name].combine_chunks() for name in shape.key]
+            lacking &= session.stages.within(shape, copy.bucket, keys)
         rows = pa.array(looked_up.changes[lacking])
         texts = (text.take(rows).to_pylist() for text in batch.new_key_text)
         session.copy_state.add_gaps(copy, list(zip(*texts, strict=True)))

@@ -116,6 +116,9 @@ class Stages(Protocol):
             Per row of `looked_up` whether it found no old row, and was not written.
         """
 
+    def within(self, shape: TableShape, bucket: Bucket, keys: Sequence[pa.Array]) -> Mask:
+        """Find which of n keys are in a bucket."""
+
     def compare(
         self, copy: Copy, shape: TableShape, *, plan: Sequence[Bucket] = (), write: bool
     ) -> Differences:

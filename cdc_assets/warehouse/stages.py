@@ -90,6 +90,16 @@ class Stages:
         lacking[found] = False
         return lacking
 
+    def within(self, shape: TableShape, bucket: Bucket, keys: Sequence[pa.Array]) -> Mask:
+        """Find which of n keys are in a bucket."""
+        found = self._mirrors.rows_with(
+            f"SELECT _cdc_place FROM _cdc_batch WHERE {in_bucket(shape, bucket)}",
+            pa.table([*keys, np.arange(len(keys[0]))], names=[*shape.key, "_cdc_place"]),
+        )
+        inside = np.zeros(len(keys[0]), dtype=bool)
+        inside[np.array(found, dtype=np.int64).reshape(-1)] = True
+        return inside
+
     def compare(
         self, copy: Copy, shape: TableShape, *, plan: Sequence[Bucket] = (), write: bool
     ) -> Differences:

@@ -16,6 +16,7 @@ from cdc_assets.operations.removal import forget_tables
 from cdc_assets.progress import BucketBackfilled
 from cdc_assets.replication import backfill as backfilling
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.steps import Step, observers
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
@@ -284,6 +285,30 @@ def test_another_number_of_buckets_goes_on_beside_what_was_begun(
     assert sum(one.rows_read for one in done) == 500
     assert counts(done) == (0, 10, 0)
     converge(database, changed)
+
+
+def test_a_bucket_settles_whatever_is_written_elsewhere(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    """A change without its value, of a row that another bucket has, is not the bucket's matter."""
+    database.execute(
+        "CREATE TABLE b (id int PRIMARY KEY, n int, body text);"
+        " ALTER TABLE b ALTER body SET STORAGE EXTERNAL;"
+        " INSERT INTO b SELECT i, 0, repeat('x', 5000) FROM generate_series(1, 80) i"
+    )
+    config = pipeline("public.b")
+    converge(database, config)
+
+    def write(_step: Step) -> None:
+        database.execute("UPDATE b SET n = n + 1 WHERE id > 70")
+
+    observers.append(write)
+    try:
+        (done,) = backfilled(config, TableName("public", "b"), buckets=["00"])
+    finally:
+        observers.remove(write)
+    assert counts([done]) == (0, 0, 0)
+    converge(database, config)
 
 
 def test_a_bucket_of_a_table_that_was_never_copied_copies_it_whole(
