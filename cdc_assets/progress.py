@@ -199,7 +199,7 @@ class TableCompared:
         at_lsn: From each bucket's own LSN up to this one, both ends had the same changes.
         columns: Names of columns that differ somewhere.
         keys: Of up to 20 rows that differ, only where no column of the key is text.
-        repaired: Whether what differed was made right.
+        repaired: Whether what differed was made right, or the whole table where that was needed.
         not_compared: Why it could not be compared, or empty.
     """
 

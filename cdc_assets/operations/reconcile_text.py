@@ -33,7 +33,7 @@ def compared_lines(tables: Sequence[TableCompared]) -> list[str]:
 
 def _verdict(table: TableCompared) -> str:
     if table.not_compared:
-        return "NOT COMPARED"
+        return "backfilled" if table.repaired else "NOT COMPARED"
     if table.equal:
         return "equal"
     return "repaired" if table.repaired else "DIFFERENT"

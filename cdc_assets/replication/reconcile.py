@@ -19,7 +19,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import BackfillEvent, BucketCompared, ReconcileEvent, TableCompared
 from cdc_assets.replication.allocator import return_freed_memory
-from cdc_assets.replication.backfill import Beside
+from cdc_assets.replication.backfill import Beside, backfill
 from cdc_assets.replication.copying import begin_beside
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import compare
@@ -76,13 +76,17 @@ def _reconcile(
         )
     except TableError as error:
         why = error.message
+    repaired = repair and any(not bucket.equal for bucket in work.compared)
+    if repair and why and work.has_failed:
+        yield from backfill(config, table)  # type: ignore[misc]  # as above
+        repaired = True
     yield TableCompared(
         table=table,
         at_lsn=max((bucket.at_lsn for bucket in work.compared), default=LSN(0)),
         buckets=tuple(work.compared),
         columns=tuple(sorted(work.columns)),
         keys=tuple(work.keys[:_SHOWN]),
-        repaired=repair and any(not bucket.equal for bucket in work.compared),
+        repaired=repaired,
         not_compared=why,
         seconds=time.monotonic() - started,
     )
@@ -99,6 +103,7 @@ class _Comparison(Beside):
     compared: list[BucketCompared] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
     keys: list[tuple[str, ...]] = field(default_factory=list)
+    has_failed: bool = False  # the stream did not fit the mirror while it was compared
 
     def _begun(self, session: Session, reader: SnapshotReader) -> str:
         """Begin the next part, unless it has begun.
@@ -122,6 +127,19 @@ class _Comparison(Beside):
         if error is not None or checkpoint.error or not self._goes_on(session):
             why = error.message if error is not None else checkpoint.error
             raise _standing(self.table, why or "it was altered on the source")
+
+    def _fail(self, session: Session, error: CdcError) -> None:
+        """Leave the table behind: a mirror that stands still can't be compared, only replaced.
+
+        Raises:
+            TableError: Always.
+        """
+        with session.warehouse.transaction():
+            for copy in session.copies_of(self.table):
+                session.drop_copy(copy)
+        session.fail(self.table, error)
+        self.has_failed = True
+        raise _standing(self.table, error.message) from error
 
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:
         plan = planned_buckets(session, self.table) if copy.part == _WHOLE else ()

@@ -21,7 +21,7 @@ from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 from cdc_assets_tests.interrupting import make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
-from cdc_assets_tests.syncs import converge, sync_once
+from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_once
 
 T = TableName("public", "t")
 
@@ -234,6 +234,25 @@ def test_what_a_table_missed_while_it_was_unlogged_is_found(
     assert [bucket.bucket for bucket in table.buckets if not bucket.equal] == ["00", "07"]
     list(backfill(config, T))
     converge(database, config)
+
+
+@pytest.mark.parametrize("sample", [1.0, 0.3])
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_mirror_that_does_not_fit_the_stream_is_not_compared(
+    database: ScratchDatabase, config: PipelineConfig, sample: float, repair: bool
+) -> None:
+    """A look leaves it as it is; a repair copies it anew."""
+    write(config, "DELETE FROM t")
+    database.execute("UPDATE t SET a = 'later'")
+    (table,) = compared(config, sample=sample, repair=repair)
+    assert (table.equal, table.repaired) == (False, repair)
+    assert "update or delete rows that it lacks" in table.not_compared
+    if repair:
+        assert_equal_to_source(database, config)
+        assert compared(config)[0].equal
+    else:
+        assert mirror_rows(config, "public.t") == []
+        assert "differs from the source" in str(errors_of(sync_once(config))["public.t"])
 
 
 def test_a_table_that_is_being_copied_is_not_called_different(
