@@ -13,7 +13,9 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import ProtocolError
+from cdc_assets.identifiers import TableName
 from cdc_assets.operations.status import read_status
+from cdc_assets.replication.backfill import backfill
 from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
@@ -165,6 +167,23 @@ def test_a_table_that_was_left_behind_has_its_hint(
     assert "backfill public.a" in table.hint
     assert other.error == ""
     assert (other.lag_bytes or 0) < (table.lag_bytes or 0)  # the server writes WAL of its own
+
+
+@pytest.mark.parametrize("buckets", [None, ["00"]])
+def test_a_table_that_was_backfilled_is_well_at_once(
+    database: ScratchDatabase, config: PipelineConfig, buckets: list[str] | None
+) -> None:
+    converge(database, config)
+    database.execute("ALTER TABLE a ADD x int; INSERT INTO a VALUES (0)")
+    sync_once(config)
+    assert run_command(config, "status").code == 1
+    for _ in backfill(config, TableName("public", "a"), buckets=buckets):
+        pass
+    for command in ("status", "check"):
+        done = run_command(config, command)
+        assert done.code == 0, done.out + done.err
+    (table, _) = read_status(config).tables
+    assert (table.phase, table.error) == ("streaming", "")
 
 
 def test_lag_in_seconds_grows_until_a_sync(
