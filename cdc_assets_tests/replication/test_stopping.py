@@ -13,25 +13,26 @@ import yaml
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.steps import Step
+from cdc_assets_tests.command_line import run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.dagster_project import DG, copy_project, shop_config
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import PROJECT, config_path
+from cdc_assets_tests.interrupting import PROJECT, config_path, start_sync
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, mirror_rows
 from cdc_assets_tests.waiting import wait_for_row, wait_until_unlocked
 
 _STOPPED = "stopped: what was committed stays, the next run goes on from there"
-# A sync that gets a signal at a step: <config> <step> <signal>
+# A command that gets a signal at a step: <config> <step> <signal> <command>
 _SIGNALLED = """
 import os, sys
 from cdc_assets.cli import main
 from cdc_assets.steps import observers
 from cdc_assets_tests.interrupting import make_small
-config, step, number = sys.argv[1:4]
+config, step, number, *command = sys.argv[1:]
 make_small()
 observers.append(lambda reached: reached == step and os.kill(os.getpid(), int(number)))
-sys.exit(main(["sync", "--config", config]))
+sys.exit(main([*command, "--config", config]))
 """
 _WAITS_FOR_LOCK = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
 
@@ -47,6 +48,57 @@ def locked(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     """A pipeline whose first copy waits for a lock that the test holds."""
     database.execute("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1)")
     return pipeline("public.orders")
+
+
+def _signalled(
+    config: PipelineConfig, step: Step, number: signal.Signals, *command: str
+) -> subprocess.CompletedProcess[str]:
+    arguments = [str(config_path(config)), step, str(int(number)), *command]
+    return subprocess.run(
+        [sys.executable, "-c", _SIGNALLED, *arguments],
+        cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("chunk_staged", signal.SIGTERM),
+        ("chunk_committed", signal.SIGINT),
+        ("before_commit", signal.SIGTERM),
+        ("copy_staged", signal.SIGINT),
+    ],
+)
+@pytest.mark.parametrize("bucket", [(), ("--bucket", "03")], ids=["whole", "bucket"])
+def test_a_backfill_that_is_stopped_is_done_by_the_next(
+    database: ScratchDatabase,
+    ledger: PipelineConfig,
+    step: Step,
+    number: signal.Signals,
+    bucket: tuple[str, ...],
+) -> None:
+    converge(database, ledger)
+    Writer(database, seed=5).commit(20)
+    command = ("backfill", "public.accounts", *bucket)
+    done = _signalled(ledger, step, number, *command)
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.splitlines()[-1] == _STOPPED
+    assert "Traceback" not in done.stderr
+    wait_until_unlocked(database)
+    assert run_command(ledger, *command).code == 0
+    converge(database, ledger)
+
+
+def test_two_backfills_of_one_bucket_at_once(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    """One goes first, the other after it or beside it; nothing is lost, whoever it is."""
+    converge(database, ledger)
+    with Writer(database, seed=5).running():
+        running = [start_sync(ledger, work="backfill accounts 03") for _ in range(2)]
+        said = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    converge(database, ledger)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +118,7 @@ def test_a_signal_undoes_what_is_under_way_and_nothing_else(
         Writer(database, seed=6).commit(20)
     before = mirror_rows(ledger, TABLES[0]) if step != "chunk_staged" else []
 
-    arguments = [str(config_path(ledger)), step, str(int(number))]
-    done = subprocess.run(
-        [sys.executable, "-c", _SIGNALLED, *arguments],
-        cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = _signalled(ledger, step, number, "sync")
 
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.splitlines()[-1] == _STOPPED
