@@ -15,6 +15,7 @@ Step = Literal[
     "copy_staged",
     "copy_placed",
     "window_read",
+    "changes_appended",
     "table_applied",
     "before_commit",
     "window_committed",

@@ -29,6 +29,29 @@ class UnfitColumnError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """What a change table keeps of n changes besides what a mirror needs.
+
+    Attributes:
+        ordinals: Per row, its number among all changes of its transaction.
+        before: Old values of the rows `old_rows`, one array per column; empty where there are no
+            such rows. With an old key alone the other columns are null.
+    """
+
+    ordinals: Ints
+    before: list[pa.Array]
+
+    def slice(self, rows: slice, old: slice) -> Record:
+        """Cut out rows."""
+        return Record(self.ordinals[rows], [column[old] for column in self.before])
+
+    def keep(self, mask: Mask, old: Mask) -> Record:
+        """Leave out rows."""
+        chosen = pa.array(old)
+        return Record(self.ordinals[mask], [column.filter(chosen) for column in self.before])
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeBatch:
     """n changes of one table.
 
@@ -46,6 +69,7 @@ class ChangeBatch:
         new_key_text: The new key of rows that lack a value, one text array of n per key column;
             empty where nobody asked for it.
         nbytes: Size of the messages behind it.
+        record: For the change table; None where there is none.
     """
 
     ops: Bytes
@@ -60,6 +84,7 @@ class ChangeBatch:
     xids: Ints
     new_key_text: list[pa.Array]
     nbytes: int
+    record: Record | None = None
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -93,6 +118,7 @@ class ChangeBatch:
             fenced_old=self.fenced_old[rows],
             xids=self.xids[rows],
             new_key_text=[texts[rows] for texts in self.new_key_text],
+            record=None if self.record is None else self.record.slice(rows, old),
         )
 
     def keep(self, mask: Mask) -> ChangeBatch:
@@ -117,6 +143,7 @@ class ChangeBatch:
             fenced_old=nothing,
             xids=self.xids[mask],
             new_key_text=[texts.take(rows) for texts in self.new_key_text],
+            record=None if self.record is None else self.record.keep(mask, old),
         )
 
     def unfenced(self) -> ChangeBatch:
@@ -132,6 +159,7 @@ def type_changes(
     *,
     fenced: tuple[Mask, Mask] | None = None,
     with_key_text: bool = False,
+    with_record: bool = False,
 ) -> ChangeBatch:
     """Decode a relation's changes into typed columns.
 
@@ -141,6 +169,7 @@ def type_changes(
         shape: The relation's columns, in its order.
         fenced: `fenced_new` and `fenced_old`, if there are fences.
         with_key_text: Whether the keys of rows that lack a value are to be kept as text.
+        with_record: Whether a change table wants them; then they are numbered.
 
     Raises:
         UnfitColumnError: A value that its column's type can't hold.
@@ -150,6 +179,12 @@ def type_changes(
     types = shape.types
     nothing = np.zeros(len(raw.ops), dtype=bool)
     fenced_new, fenced_old = fenced or (nothing, nothing)
+    wanted = range(len(shape.columns)) if with_record else shape.key_indexes
+    old = {
+        at: _decode(raw, raw.old[at], shape.names[at], types[at], end_lsn[raw.old_rows])
+        for at in wanted
+        if raw.old
+    }
     return ChangeBatch(
         ops=raw.ops,
         end_lsn=end_lsn,
@@ -160,18 +195,21 @@ def type_changes(
         unchanged={
             at: mask for at, field in enumerate(new) if (mask := field.kinds == UNCHANGED).any()
         },
-        old_key=[
-            _decode(raw, raw.old[at], shape.names[at], types[at], end_lsn[raw.old_rows])
-            for at in shape.key_indexes
-            if raw.old
-        ],
+        old_key=[old[at] for at in shape.key_indexes if raw.old],
         old_rows=raw.old_rows,
         fenced_new=fenced_new,
         fenced_old=fenced_old,
         xids=transactions.xid[raw.transactions],
         new_key_text=_lacking_keys(raw, new, shape) if with_key_text else [],
         nbytes=raw.nbytes,
+        record=_record(raw, old) if with_record else None,
     )
+
+
+def _record(raw: RawChanges, old: dict[int, pa.Array]) -> Record:
+    if raw.ordinals is None:
+        raise ValueError("changes that are recorded were not numbered")
+    return Record(raw.ordinals, list(old.values()))
 
 
 def lacking(fields: list[Field]) -> Mask:
@@ -277,6 +315,17 @@ def concatenate(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         xids=np.concatenate([batch.xids for batch in batches]),
         new_key_text=_join_columns([batch.new_key_text for batch in batches]),
         nbytes=sum(batch.nbytes for batch in batches),
+        record=_join_records([batch.record for batch in batches]),
+    )
+
+
+def _join_records(records: Sequence[Record | None]) -> Record | None:
+    known = [record for record in records if record is not None]
+    if len(known) < len(records):
+        return None
+    return Record(
+        np.concatenate([record.ordinals for record in known]),
+        _join_columns([record.before for record in known if record.before]),
     )
 
 

@@ -16,15 +16,17 @@ DEFAULT_BUCKETS = 8
 
 # Keys that the design fixes and that a later version understands.
 LATER_KEYS = frozenset({"where", "enrich", "transform"})
-LATER_KEEPS = frozenset({"changes", "history"})
+LATER_KEEPS = frozenset({"history"})
+MIRROR, CHANGES = "mirror", "changes"
 
 
-def _mirror_alone(keep: list[str]) -> list[str]:
-    later = [kept for kept in keep if kept in LATER_KEEPS]
-    if later:
-        raise ValueError(f"{later[0]!r} is not supported by this version yet, only 'mirror' is")
-    if keep != ["mirror"]:
-        raise ValueError("expected [mirror]")
+def _known_keeps(keep: list[str]) -> list[str]:
+    if later := [kept for kept in keep if kept in LATER_KEEPS]:
+        raise ValueError(f"{later[0]!r} is not supported by this version yet")
+    if not keep:
+        raise ValueError("nothing is kept: expected [mirror] or [mirror, changes]")
+    if MIRROR not in keep or set(keep) - {MIRROR, CHANGES} or len(set(keep)) < len(keep):
+        raise ValueError("expected [mirror] or [mirror, changes]")
     return keep
 
 
@@ -95,12 +97,13 @@ class TableConfig(Strict):
     ]
     keep: Annotated[
         list[str],
-        AfterValidator(_mirror_alone),
+        AfterValidator(_known_keeps),
         Field(
-            description="What is kept of it: `mirror`, the table's current rows.",
-            examples=[["mirror"]],
+            description="What is kept of it: `mirror`, the table's current rows; `changes`, every"
+            " change, in `<table>__changes`.",
+            examples=[["mirror"], ["mirror", "changes"]],
         ),
-    ] = Field(default_factory=lambda: ["mirror"])
+    ] = Field(default_factory=lambda: [MIRROR])
 
     columns: Annotated[
         ColumnsConfig,
@@ -135,6 +138,11 @@ class TableConfig(Strict):
         """The source table."""
         return TableName.parse(self.source)
 
+    @property
+    def keeps_changes(self) -> bool:
+        """Whether it has a change table."""
+        return CHANGES in self.keep
+
     def select_buckets(self, names: Collection[str]) -> tuple[str, ...]:
         """Find buckets by what a user typed: `3` is `03`.
 
@@ -167,4 +175,10 @@ def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:
             )
     if len(seen) < len(tables):
         raise ValueError("a table is listed twice")
+    for table in tables:
+        changes = TableName(table.name.schema, table.name.name + "__changes")
+        if table.keeps_changes and changes.folded in seen:
+            raise ValueError(
+                f"{seen[changes.folded]!r} has the name of the change table of {table.source!r}"
+            )
     return tables

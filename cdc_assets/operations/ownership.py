@@ -84,6 +84,7 @@ def _take_over(config: PipelineConfig) -> list[str]:
             with warehouse.transaction():
                 for table in ended:
                     warehouse.copies.drop(table)
+                    warehouse.change_tables.drop(table)
                     state.forget(table)
                     warehouse.mirrors.drop(table)
             own = state.warehouse_id()

@@ -14,6 +14,7 @@ from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import wait_for_warehouse
+from cdc_assets.warehouse.values import change_table
 
 _NAMED = 5  # tables by their names, before the rest is a number
 
@@ -71,8 +72,9 @@ def forget_tables(
         done = _forget(warehouse, config, only=tables, drop=True)
         if drop_unknown:
             warehouse.state.refuse_other_owners(tables)
-            for table in tables:
-                if warehouse.mirrors.exists(table):
+            for name in tables:
+                both = [name, change_table(name)] if config.table(name).keeps_changes else [name]
+                for table in filter(warehouse.mirrors.exists, both):
                     warehouse.mirrors.drop(table)
                     done.append(f"dropped table {str(table)!r}, which had no checkpoint")
         return done
@@ -136,9 +138,10 @@ def _forget(
         for table in warehouse.state.read():
             if only is None or table in only:
                 warehouse.copies.drop(table)
-                warehouse.state.forget(table)
                 if drop:
+                    warehouse.change_tables.drop(table)
                     warehouse.mirrors.drop(table)
+                warehouse.state.forget(table)
                 what = "mirror and checkpoint" if drop else "checkpoint"
                 done.append(f"dropped {what} of {str(table)!r}")
     forget_journal(config, None if only is None else {str(table) for table in only})

@@ -41,6 +41,8 @@ class RawChanges:
         old_rows: Rows that carry an old tuple: every D, an U whose key changed or with identity
             full.
         old_is_full: Whether each old tuple is a whole row (O) and not the key alone (K).
+        ordinals: Each row's number among all changes of its transaction, whatever their table; from
+            0. None where nobody asked for it.
         nbytes: Size of these messages.
     """
 
@@ -53,6 +55,7 @@ class RawChanges:
     old: list[Field]
     old_rows: Ints
     old_is_full: NDArray[np.bool_]
+    ordinals: Ints | None
     nbytes: int
 
     def keep(self, mask: NDArray[np.bool_]) -> RawChanges:
@@ -68,6 +71,7 @@ class RawChanges:
             old=[column.at(np.flatnonzero(with_old)) for column in self.old],
             old_rows=np.searchsorted(rows, self.old_rows[with_old]),
             old_is_full=self.old_is_full[with_old],
+            ordinals=None if self.ordinals is None else self.ordinals[rows],
             nbytes=self.nbytes * len(rows) // len(mask),
         )
 
@@ -86,10 +90,16 @@ class RawChanges:
 class StreamDecoder:
     """Decodes one read of a slot, piece by piece.
 
-    Relations are announced once per read, so one decoder belongs to one read and no other.
+    Relations are announced once per read, and a transaction goes on from piece to piece, so one
+    decoder belongs to one read and no other.
+
+    Attributes:
+        numbered: Whether changes are to have their ordinals.
     """
 
+    numbered: bool = False
     relations: dict[int, Relation] = field(default_factory=dict)
+    _passed: int = field(default=0, init=False)
 
     def decode(
         self, messages: Messages, table_of: Callable[[Relation], TableName | None]
@@ -107,8 +117,28 @@ class StreamDecoder:
         transactions = np.cumsum(messages.kinds == BEGIN)
         if len(messages) and messages.kinds[0] == BEGIN:
             transactions -= 1
+        ordinals = self._ordinals(messages) if self.numbered else None
         for part, offset in self._split_at_new_shapes(messages):
-            yield from self._groups(part, transactions[offset : offset + len(part)], table_of)
+            rows = slice(offset, offset + len(part))
+            numbers = None if ordinals is None else ordinals[rows]
+            yield from self._groups(part, transactions[rows], numbers, table_of)
+
+    def _ordinals(self, messages: Messages) -> Ints:
+        """Number the changes within their transactions, over the pieces that these are cut into.
+
+        A Truncate message counts once per relation in it; its number is that of the first.
+        """
+        counts = np.isin(messages.kinds, (INSERT, UPDATE, DELETE)).astype(np.int64)
+        for at in np.flatnonzero(messages.kinds == TRUNCATE).tolist():
+            offset = int(messages.starts[at])
+            counts[at] = len(parse_truncate(_message(messages, at), offset=offset))
+        before = self._passed + np.cumsum(counts) - counts
+        at_begin = np.where(messages.kinds == BEGIN, before, 0)
+        total = self._passed + int(counts.sum())
+        start = np.maximum.accumulate(at_begin)
+        self._passed = total - (int(start[-1]) if len(start) else 0)
+        ordinals: Ints = before - start
+        return ordinals
 
     def _split_at_new_shapes(self, messages: Messages) -> Iterator[tuple[Messages, int]]:
         start = 0
@@ -126,6 +156,7 @@ class StreamDecoder:
         self,
         messages: Messages,
         transactions: Ints,
+        ordinals: Ints | None,
         table_of: Callable[[Relation], TableName | None],
     ) -> Iterator[RawChanges]:
         is_row = np.isin(messages.kinds, (INSERT, UPDATE, DELETE))
@@ -139,8 +170,13 @@ class StreamDecoder:
                 continue
             chosen = rows[oids == oid]
             if oid in truncated:
-                chosen = np.sort(np.concatenate([chosen, truncated[oid]]))
-            yield _read_changes(table, relation, messages, chosen, transactions[chosen])
+                chosen = np.sort(np.concatenate([chosen, list(truncated[oid])]))
+            numbers = None if ordinals is None else ordinals[chosen]
+            if numbers is not None:
+                for at, place in truncated.get(oid, {}).items():
+                    numbers[np.searchsorted(chosen, at)] += place
+            changes = _read_changes(table, relation, messages, chosen, transactions[chosen])
+            yield replace(changes, ordinals=numbers)
 
     def _relation(self, oid: int, messages: Messages) -> Relation:
         if oid not in self.relations:
@@ -152,12 +188,13 @@ def _message(messages: Messages, index: int) -> bytes:
     return messages.buffer[messages.starts[index] : messages.ends[index]].tobytes()
 
 
-def _truncations(messages: Messages) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+def _truncations(messages: Messages) -> dict[int, dict[int, int]]:
+    """Find by relation in which messages it is truncated, and at which place in each."""
+    found: dict[int, dict[int, int]] = {}
     for at in np.flatnonzero(messages.kinds == TRUNCATE).tolist():
         offset = int(messages.starts[at])
-        for oid in parse_truncate(_message(messages, at), offset=offset):
-            found.setdefault(oid, []).append(at)
+        for place, oid in enumerate(parse_truncate(_message(messages, at), offset=offset)):
+            found.setdefault(oid, {})[at] = place
     return found
 
 
@@ -190,6 +227,7 @@ def _read_changes(
         old=old,
         old_rows=old_rows,
         old_is_full=marks[old_rows] == _OLD,
+        ordinals=None,
         nbytes=int((messages.ends[rows] - messages.starts[rows]).sum()),
     )
 

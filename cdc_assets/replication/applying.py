@@ -11,6 +11,7 @@ import pyarrow as pa
 from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
 from cdc_assets.changes.compact import Events, behind_last_truncate, compact, events_of
 from cdc_assets.changes.fence import ChunkFence, shown_by_all
+from cdc_assets.changes.record import change_rows, moved_lacking
 from cdc_assets.changes.rows import Lookup, build_rows
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import (
@@ -139,6 +140,9 @@ class WindowApplier:
         decoder: The read's, kept from window to window.
         tables: Whose changes are applied; all others are passed over.
         reread: What must come of what was applied before.
+
+    Attributes:
+        moved: Of tables with rows that are read ahead, keys by `moved_lacking`.
     """
 
     session: Session
@@ -148,6 +152,7 @@ class WindowApplier:
     applied: dict[TableName, AppliedTable] = field(default_factory=dict)
     transactions: int = 0
     last: LastTransaction | None = None
+    moved: dict[TableName, list[list[pa.Array]]] = field(default_factory=dict)
     _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
     _pending_bytes: int = 0
     _by_oid: dict[int, TableName] = field(init=False)
@@ -212,6 +217,7 @@ class WindowApplier:
                 checkpoint.shape,
                 fenced=masks,
                 with_key_text=bool(self.session.copies_of(table)),
+                with_record=self._is_recorded(table),
             )
         except UnfitColumnError as error:
             lsn = LSN(error.end_lsn or first_lsn)
@@ -240,10 +246,26 @@ class WindowApplier:
             return
         batch = concatenate(batches)
         if self.session.checkpoints[table].phase == "streaming":
+            if self._is_recorded(table):
+                self._append_changes(table, batch)
             self._write_mirror(table, batch)
         for copy in self.session.copies_of(table):
             write_stage(self.session, copy, batch)
         reached("table_applied")
+
+    def _is_recorded(self, table: TableName) -> bool:
+        """Whether changes go to a change table: a copy that replaces the mirror ends in rows."""
+        streams = self.session.checkpoints[table].phase == "streaming"
+        return streams and table in self.session.recorded
+
+    def _append_changes(self, table: TableName, batch: ChangeBatch) -> None:
+        kept = self.session.kept_shape(table)
+        rows = change_rows(batch, kept)
+        if self.session.fences.get(table):
+            self.moved.setdefault(table, []).append(moved_lacking(batch, kept))
+        with refusals_of(table):
+            self.session.change_tables.append(table, rows)
+        reached("changes_appended")
 
     def _write_mirror(self, table: TableName, batch: ChangeBatch) -> None:
         shape = self.session.kept_shape(table)

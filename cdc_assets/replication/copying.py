@@ -80,6 +80,10 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
     with session.warehouse.transaction():
         for earlier in session.copies_of(table):
             session.drop_copy(earlier)
+        if session.fences.get(table) and table in session.checkpoints:
+            # rows ahead of the stream: the mirror is not what the change table's rows come to
+            session.change_tables.end(table, session.checkpoints[table].lsn)
+            session.recorded.discard(table)
         session.state.drop_fences(table)
         session.put(checkpoint)
         _put_up(session, copy)

@@ -18,6 +18,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
 from cdc_assets.progress import TableFailed, WindowApplied
 from cdc_assets.replication.applying import AppliedTable, Reread, WindowApplier
+from cdc_assets.replication.fencing import record_read_anew
 from cdc_assets.replication.session import Session
 from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.window import Window, WindowStream
@@ -63,7 +64,7 @@ class Drain:
         start = reread.start_lsn
         if start >= self.target_lsn:
             return
-        decoder = StreamDecoder()
+        decoder = StreamDecoder(numbered=not session.recorded.isdisjoint(self.tables))
         with SlotReader(
             conninfo=session.conninfo,
             slot=source.slot,
@@ -106,7 +107,7 @@ class Drain:
             applier.flush()
             if applier.applied:
                 session.state.renew_stamp()
-            self._advance(window.end_lsn, applier.last)
+            self._advance(window.end_lsn, applier)
             reached("before_commit")
         self._advanced(window.end_lsn, applier.last)
         reached("window_committed")
@@ -140,11 +141,12 @@ class Drain:
     def _behind(self, lsn: LSN) -> list[TableName]:
         return [table for table in self.tables if self.session.checkpoints[table].lsn < lsn]
 
-    def _advance(self, lsn: LSN, last: LastTransaction | None) -> None:
+    def _advance(self, lsn: LSN, applier: WindowApplier) -> None:
         session, behind = self.session, self._behind(lsn)
-        session.state.advance([session.checkpoints[table] for table in behind], lsn, last)
+        session.state.advance([session.checkpoints[table] for table in behind], lsn, applier.last)
         for table in behind:
             if session.fences.get(table):
+                record_read_anew(session, table, lsn, applier.moved.get(table, ()))
                 session.state.drop_fences(table, lsn)
             for copy in session.copies_of(table):
                 session.copy_state.drop_fences(copy, lsn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from cdc_assets.changes.compact import group_numbers
 from cdc_assets.changes.fence import Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
@@ -103,6 +104,34 @@ def _typed(shape: TableShape, keys: list[pa.Array]) -> list[pa.Array]:
         except UnfitValueError as error:
             raise UnfitColumnError(column.name, error.wanted) from error
     return typed
+
+
+def record_read_anew(
+    session: Session, table: TableName, passed: LSN, moved: Sequence[Sequence[pa.Array]]
+) -> None:
+    """Append to the change table the rows that were read anew, once the stream has passed them.
+
+    Inside the window's transaction, behind its changes. Of such a row the stream has brought the
+    changes, without a value that no change carried. Read ahead of the stream the row is in no order
+    with these; past its fence it is as of the window's end.
+
+    Args:
+        session: The run's.
+        table: Whose.
+        passed: The window's end.
+        moved: Keys, one array per key column in each part, that rows got in this window while
+            fences stood: the value that no change carried may be theirs now.
+    """
+    if table not in session.recorded:
+        return
+    shape, fences = session.checkpoints[table].shape, session.fences.get(table, [])
+    parts = list(moved)
+    if keys := sorted({fence.key for fence in fences if fence.lsn <= passed}):
+        texts = [pa.array(column, pa.string()) for column in zip(*keys, strict=True)]
+        parts.append(session.shaping(table).keys(_typed(shape, texts), shape))
+    named = [pa.concat_arrays(arrays) for arrays in zip(*parts, strict=True)]
+    if named and len(named[0]):
+        session.change_tables.append_read(table, session.kept_shape(table), named, passed)
 
 
 def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:

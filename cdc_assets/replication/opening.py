@@ -13,6 +13,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError, WarehouseMemoryError
 from cdc_assets.replication.comparing import compare, refuse_passed
 from cdc_assets.replication.ownership import refuse_other_warehouse
+from cdc_assets.replication.recording import end_recording, recorded_tables
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.shaping import shapings
 from cdc_assets.source.catalog import Catalog, read_catalog
@@ -123,6 +124,8 @@ def open_session(
             if served is None:
                 refuse_passed(session)
             warehouse.prepare()
+            with warehouse.transaction():
+                end_recording(session)
             if served is None:
                 mark_served(control, slot, session.state.warehouse_id())
             _read_progress(session)
@@ -184,6 +187,7 @@ def _compared(
         shapings=shapings(config),
         checkpoints={name: known[name] for name in config.table_names if name in known},
     )
+    session.recorded = recorded_tables(session)
     compare(session)
     return session
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cdc_assets.changes.buckets import Bucket
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.replication.fencing import read_anew
+from cdc_assets.replication.recording import begin_recording, is_in_order, keeps_changes
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Checkpoint, Copy, Differences
@@ -23,24 +25,51 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     Returns:
         How the mirror differed.
     """
-    checkpoint = session.checkpoints[copy.table]
-    with session.warehouse.transaction(), refusals_of(copy.table):
+    table, checkpoint = copy.table, session.checkpoints[copy.table]
+    placed = replace(checkpoint, phase="streaming", error="")
+    with session.warehouse.transaction(), refusals_of(table):
         gaps = session.copy_state.gaps(copy, _MANY)
-        if _fits(session, copy, checkpoint):
-            found = session.stages.compare(copy, session.kept_shape(copy.table), write=True)
+        fits = _fits(session, copy, checkpoint)
+        goes_on = fits and is_in_order(session, table)
+        if fits:
+            kept = session.kept_shape(table)
+            found = _compared(session, copy, kept, write=True, recorded=goes_on)
         else:
             found = session.stages.replace(copy)
+        begins = checkpoint.phase == "copying" and keeps_changes(session, table) and not goes_on
+        if begins:
+            begin_recording(session, table)
         if gaps:
-            read_anew(session, copy.table, gaps)
-        placed = replace(checkpoint, phase="streaming", error="")
+            read_anew(session, table, gaps)
         if checkpoint.phase == "copying":
             session.state.write(placed)
         session.drop_copy(copy)
         session.state.renew_stamp()
         reached("copy_staged")
-    session.checkpoints[copy.table] = placed
+    session.checkpoints[table] = placed
+    if begins:
+        session.recorded.add(table)
     reached("copy_placed")
     return found
+
+
+def _compared(
+    session: Session,
+    copy: Copy,
+    shape: TableShape,
+    *,
+    plan: Sequence[Bucket] = (),
+    write: bool,
+    recorded: bool,
+) -> Differences:
+    """Compare a copy with its mirror; what is written then goes to the change table as well."""
+
+    def record() -> None:
+        if recorded:
+            lsn = session.checkpoints[copy.table].lsn
+            session.change_tables.append_differing(copy, shape, lsn)
+
+    return session.stages.compare(copy, shape, plan=plan, write=write, before_write=record)
 
 
 def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
@@ -66,7 +95,8 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
     """
     with session.warehouse.transaction(), refusals_of(copy.table):
         shape = session.kept_shape(copy.table)
-        found = session.stages.compare(copy, shape, plan=plan, write=write)
+        recorded = is_in_order(session, copy.table)
+        found = _compared(session, copy, shape, plan=plan, write=write, recorded=recorded)
         session.drop_copy(copy)
         if write:
             session.state.renew_stamp()

@@ -134,6 +134,8 @@ def begin_resync(config: PipelineConfig) -> None:
             with warehouse.transaction():
                 for table in _lost(config, before, points):
                     copies.drop(table)
+                    if state.read_fences(table):
+                        warehouse.change_tables.end(table, points[table].lsn)
                     state.drop_fences(table)
                     state.write(_anew(points[table], now))
             if served_warehouse(control, slot) is None:

@@ -18,7 +18,7 @@ from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
 from cdc_assets.source.slot import SlotState, confirm
-from cdc_assets.warehouse.base import Copies, Mirrors, Stages, State, Warehouse
+from cdc_assets.warehouse.base import ChangeTables, Copies, Mirrors, Stages, State, Warehouse
 from cdc_assets.warehouse.values import Checkpoint, Copy
 
 RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
@@ -38,6 +38,7 @@ class Session:
         checkpoints: As the warehouse has them now; no entry for a table that was never copied.
         fences: Of the rows of a table that were read by themselves.
         copies: Those under way, by table and part, with the fences of their chunks.
+        recorded: Tables whose changes are appended to their change tables.
         failed: Tables that this run has left behind.
     """
 
@@ -53,6 +54,7 @@ class Session:
     fences: dict[TableName, list[Fence]] = field(default_factory=dict)
     copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
+    recorded: set[TableName] = field(default_factory=set)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
 
     @property
@@ -74,6 +76,11 @@ class Session:
     def copy_state(self) -> Copies:
         """How far the copies are."""
         return self.warehouse.copies
+
+    @property
+    def change_tables(self) -> ChangeTables:
+        """What happened to the tables' rows."""
+        return self.warehouse.change_tables
 
     def shaping(self, table: TableName) -> Shaping:
         """Give what the config makes of a table's rows."""

@@ -49,6 +49,7 @@ from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
+from cdc_assets.replication.recording import begin_wanted
 from cdc_assets.replication.results import table_result
 from cdc_assets.replication.session import Session
 from cdc_assets.source.catalog import row_estimate
@@ -132,6 +133,7 @@ class _Run:
             if table in self._tables and table in session.failed:
                 yield self._fail(table, session.failed[table])
         self._drop_stale_copies()
+        begin_wanted(session)
         yield from self._catch_up()
         yield from self._copy()
         yield self._finished()

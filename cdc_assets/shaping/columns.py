@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from cdc_assets.changes.batch import ChangeBatch
+from cdc_assets.changes.batch import ChangeBatch, Record
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import ColumnsConfig, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
@@ -111,7 +111,13 @@ class Shaping:
             batch,
             columns=self._masked(batch.columns, source.names),
             old_key=self._masked(batch.old_key, source.key),
+            record=self._masked_record(batch.record, source),
         )
+
+    def _masked_record(self, record: Record | None, source: TableShape) -> Record | None:
+        if record is None:
+            return None
+        return replace(record, before=self._masked(record.before, source.names))
 
     def keys(self, keys: Sequence[pa.Array], source: TableShape) -> list[pa.Array]:
         """Shape keys, one array per key column."""

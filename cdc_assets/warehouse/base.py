@@ -17,7 +17,7 @@ The contract:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -120,7 +120,13 @@ class Stages(Protocol):
         """Find which of n keys are in a bucket."""
 
     def compare(
-        self, copy: Copy, shape: TableShape, *, plan: Sequence[Bucket] = (), write: bool
+        self,
+        copy: Copy,
+        shape: TableShape,
+        *,
+        plan: Sequence[Bucket] = (),
+        write: bool,
+        before_write: Callable[[], None] = lambda: None,
     ) -> Differences:
         """Compare a mirror's part with its copy, both as of one LSN.
 
@@ -129,6 +135,7 @@ class Stages(Protocol):
             shape: Of both.
             plan: The table's buckets, where numbers are wanted for each.
             write: Whether the mirror is made what the copy is; only what differs is written.
+            before_write: Called then, before anything is written.
         """
 
     def replace(self, copy: Copy) -> Differences:
@@ -221,6 +228,49 @@ class Copies(Protocol):
         """Forget keys whose rows were read."""
 
 
+class ChangeTables(Protocol):
+    """What happened to tables' rows; all but the questions belong into the rows' transaction.
+
+    A change table has all rows of its mirror as of one LSN, and every change after that.
+    """
+
+    def names(self, table: TableName) -> list[TableName]:
+        """Give all change tables that were made of a table: the one of now, and those set aside."""
+
+    def read(self) -> frozenset[TableName]:
+        """Give the tables whose change table goes on."""
+
+    def altered(self, table: TableName, shape: TableShape) -> str:
+        """Say what a change table is instead of what it was made; empty when it is that."""
+
+    def begin(self, table: TableName, shape: TableShape, lsn: LSN) -> None:
+        """Begin a change table with all rows of the mirror, which is as of `lsn`.
+
+        One that was there before keeps its rows, under another name.
+        """
+
+    def end(self, table: TableName, lsn: LSN) -> None:
+        """Say that a change table has nothing past `lsn`."""
+
+    def append(self, table: TableName, rows: pa.Table) -> None:
+        """Append changes with all columns of the change table, in its order.
+
+        Raises:
+            ValueConversionError: The warehouse would not keep a value as it is.
+        """
+
+    def append_read(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
+    ) -> None:
+        """Append the mirror's rows of some keys, as of an LSN."""
+
+    def append_differing(self, copy: Copy, shape: TableShape, lsn: LSN) -> None:
+        """Append how a mirror's rows come to be those of a copy, in `before_write` of `compare`."""
+
+    def drop(self, table: TableName) -> None:
+        """Drop all change tables of a table."""
+
+
 class Plans(Protocol):
     """How one pipeline's tables are cut into buckets; writes belong into a transaction."""
 
@@ -249,6 +299,10 @@ class Warehouse(Protocol):
     @property
     def copies(self) -> Copies:
         """How far the copies are."""
+
+    @property
+    def change_tables(self) -> ChangeTables:
+        """What happened to their rows."""
 
     @property
     def plans(self) -> Plans:

@@ -87,6 +87,15 @@ CREATE TABLE IF NOT EXISTS {schema}.buckets (
     key VARCHAR NOT NULL,
     planned_at TIMESTAMP WITH TIME ZONE NOT NULL
 );
+CREATE TABLE IF NOT EXISTS {schema}.change_tables (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    since_lsn UBIGINT NOT NULL,
+    until_lsn UBIGINT
+);
+CREATE TABLE IF NOT EXISTS {schema}.change_numbers (copied BIGINT NOT NULL);
+INSERT INTO {schema}.change_numbers SELECT 0 WHERE NOT EXISTS (FROM {schema}.change_numbers);
 """
 
 
@@ -230,6 +239,11 @@ class Checkpoints:
         if self._exists("buckets"):
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
+        if self._exists("change_tables"):
+            self._mirrors.connection.execute(
+                f"DELETE FROM {self._schema}.change_tables WHERE pipeline = ? AND source_table = ?",
+                (self._pipeline, str(table)),
+            )
 
     def forget_checkpoint(self, table: TableName) -> None:
         """Remove a table's checkpoint."""

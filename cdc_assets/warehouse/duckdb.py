@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cdc_assets.warehouse.base import Published
+from cdc_assets.warehouse.change_tables import ChangeTables
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.copies import Copies
 from cdc_assets.warehouse.file import DuckDBFile
@@ -26,6 +27,7 @@ class DuckDBWarehouse:
         self.stages = Stages(self.mirrors)
         self.state = Checkpoints(self.mirrors, pipeline)
         self.copies = Copies(self.mirrors, pipeline)
+        self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property

@@ -49,6 +49,9 @@ def column_type(arrow_type: pa.DataType) -> str:
         return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
     if pa.types.is_list(arrow_type):
         return f"{column_type(arrow_type.value_type)}[]"
+    if pa.types.is_struct(arrow_type):
+        listed = (f"{quote(field.name)} {column_type(field.type)}" for field in arrow_type)
+        return f"STRUCT({', '.join(listed)})"
     return _SCALARS[arrow_type]
 
 
@@ -279,7 +282,7 @@ class DuckDBMirrors:
         """Give a table of the same schema another name."""
         self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
 
-    def rows_with(self, sql: str, batch: pa.Table) -> list[tuple[int, ...]]:
+    def rows_with(self, sql: str, batch: pa.Table | None) -> list[tuple[int, ...]]:
         """Run a query that reads `_cdc_batch`, and give its rows."""
         _cdc_batch = batch  # DuckDB looks for it here
         return self.connection.execute(sql).fetchall()
@@ -322,9 +325,9 @@ def key_names(shape: TableShape) -> list[str]:
     return [f"_cdc_key_{at}" for at in range(len(shape.key))]
 
 
-def key_matches(shape: TableShape) -> str:
-    """Write that a row of `mirror` has the key of one of `_cdc_batch`."""
+def key_matches(shape: TableShape, relation: str = "mirror") -> str:
+    """Write that a row of a relation has the key of one of `_cdc_batch`."""
     return " AND ".join(
-        f"mirror.{quote(name)} = _cdc_batch.{key}"
+        f"{relation}.{quote(name)} = _cdc_batch.{key}"
         for name, key in zip(shape.key, key_names(shape), strict=True)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -101,7 +101,13 @@ class Stages:
         return inside
 
     def compare(
-        self, copy: Copy, shape: TableShape, *, plan: Sequence[Bucket] = (), write: bool
+        self,
+        copy: Copy,
+        shape: TableShape,
+        *,
+        plan: Sequence[Bucket] = (),
+        write: bool,
+        before_write: Callable[[], None] = lambda: None,
     ) -> Differences:
         """Compare a mirror's part with its copy, both as of one LSN.
 
@@ -110,10 +116,12 @@ class Stages:
             shape: Of both.
             plan: The table's buckets, where numbers are wanted for each.
             write: Whether the mirror is made what the copy is; only what differs is written.
+            before_write: Called then, with the keys of what differs in `_cdc_differing`.
         """
         comparison = _Comparison(self._mirrors, copy, shape)
         found = replace(comparison.differences(), parts=comparison.parts(plan))
         if write:
+            before_write()
             comparison.write()
         comparison.end()
         return found
