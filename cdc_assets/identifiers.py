@@ -63,6 +63,11 @@ class TableName:
         return self.schema.casefold(), self.name.casefold()
 
 
+def change_table(table: TableName) -> TableName:
+    """Name a table's change table in the warehouse."""
+    return TableName(table.schema, f"{table.name}__changes")
+
+
 def _unquote(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cdc_assets.config.shaping import ColumnsConfig, MaskKind, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.errors import ConfigError
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, change_table
 
 DEFAULT_BUCKETS = 8
 
@@ -176,7 +176,7 @@ def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:
     if len(seen) < len(tables):
         raise ValueError("a table is listed twice")
     for table in tables:
-        changes = TableName(table.name.schema, table.name.name + "__changes")
+        changes = change_table(table.name)
         if table.keeps_changes and changes.folded in seen:
             raise ValueError(
                 f"{seen[changes.folded]!r} has the name of the change table of {table.source!r}"

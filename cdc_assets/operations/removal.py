@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, change_table
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import wait_for_warehouse
-from cdc_assets.warehouse.values import change_table
 
 _NAMED = 5  # tables by their names, before the rest is a number
 

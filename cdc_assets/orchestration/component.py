@@ -37,12 +37,12 @@ from cdc_assets.orchestration.checks import check_specs
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.health import health_sensor
 from cdc_assets.orchestration.instance import warn_at_load
-from cdc_assets.orchestration.keys import names_of, source_key
+from cdc_assets.orchestration.keys import changes_key, names_of, source_key
 from cdc_assets.orchestration.reconcile import equality_checks, reconcile_job_and_schedule
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
 from cdc_assets.orchestration.snapshots import backfill_jobs, snapshot_assets, snapshot_specs
-from cdc_assets.orchestration.specs import mirror_spec, slot_spec, source_spec
+from cdc_assets.orchestration.specs import changes_spec, mirror_spec, slot_spec, source_spec
 
 # These were checked before Dagster resolves anything, and no template is rendered in them: the
 # command line reads the same file and knows no templates.
@@ -75,9 +75,9 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     the replication slot a control asset that each run materializes, with checks of its health. A
     job syncs all of them, a schedule starts it, and a sensor looks at the slot when no sync does.
 
-    Override `get_asset_spec`, `get_source_spec` and `get_slot_spec` to shape specs in Python,
-    `execute` to do something before or after a sync; `translation:`, `source_translation:` and
-    `slot_translation:` shape specs from YAML.
+    Override `get_asset_spec`, `get_changes_spec`, `get_source_spec` and `get_slot_spec` to shape
+    specs in Python, `execute` to do something before or after a sync; `translation:`,
+    `source_translation:` and `slot_translation:` shape specs from YAML.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -146,6 +146,14 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         """Describe the control asset."""
         return slot_spec(self.config)
 
+    def get_changes_spec(self, table: TableName) -> dg.AssetSpec:
+        """Describe a table's change table; its key is its mirror's with `__changes` behind."""
+        return changes_spec(self.config, table)
+
+    def _changes_spec(self, table: TableName, mirror: dg.AssetKey) -> dg.AssetSpec:
+        shaped = _shaped(self.get_changes_spec(table), self.translation, table)
+        return shaped.replace_attributes(key=changes_key(mirror))
+
     def execute(
         self, context: dg.AssetExecutionContext, assets: PipelineAssets
     ) -> Iterator[RunEvent]:
@@ -177,14 +185,20 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         }
         shaped = _shaped(self.get_slot_spec(), self.slot_translation, self.name)
         slot = _placed(shaped, config, moved)
+        changes = {
+            table: _placed(self._changes_spec(table, mirrors[table].key), config, moved)
+            for table in tables
+            if config.table(table).keeps_changes
+        }
         assets = PipelineAssets(
             config,
             mirrors={table: spec.key for table, spec in mirrors.items()},
             sources={table: spec.key for table, spec in sources.items()},
             slot=slot.key,
+            changes={table: spec.key for table, spec in changes.items()},
         )
         op = self.op or OpSpec()
-        synced = self._synced_assets(assets, [*mirrors.values(), slot], op)
+        synced = self._synced_assets(assets, [*mirrors.values(), *changes.values(), slot], op)
         snapshots = snapshot_specs(config, mirrors)
         backfills = backfill_jobs(config, snapshots)
         checks = equality_checks(config, assets.mirrors, op=op)

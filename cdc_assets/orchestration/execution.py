@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 import dagster as dg
@@ -63,10 +63,15 @@ class PipelineAssets:
     mirrors: Mapping[TableName, dg.AssetKey]
     sources: Mapping[TableName, dg.AssetKey]
     slot: dg.AssetKey
+    changes: Mapping[TableName, dg.AssetKey] = field(default_factory=dict)
 
     def selected_tables(self, keys: Collection[dg.AssetKey]) -> tuple[TableName, ...]:
-        """Find the tables whose mirrors a run was asked for."""
-        return tuple(table for table, key in self.mirrors.items() if key in keys)
+        """Find the tables of which a run was asked for mirror or change table."""
+        return tuple(
+            table
+            for table, key in self.mirrors.items()
+            if key in keys or self.changes.get(table) in keys
+        )
 
 
 def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> Iterator[RunEvent]:
@@ -177,7 +182,9 @@ class _Run:
         """
         for table, (counts, confirmed) in self._durable.items():
             found = metadata.partial_metadata(counts, confirmed)
-            self._context.log_event(_materialization(self._assets.mirrors[table], found, confirmed))
+            kept = [self._assets.mirrors[table], self._assets.changes.get(table)]
+            for key in filter(None, kept):
+                self._context.log_event(_materialization(key, found, confirmed))
 
     def _add(self, table: TableName, counts: ChangeCounts, confirmed: LSN) -> None:
         before, _ = self._durable.get(table, (ChangeCounts(), confirmed))
@@ -195,6 +202,7 @@ class _Run:
             if result in reported:
                 yield self._source_told(result)
                 yield self._materialized(key, found, result.confirmed_lsn)
+                yield from self._changes_told(result)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={"cdc/error": reason, **found})
@@ -203,6 +211,13 @@ class _Run:
             elif self._tells_of_quiet_tables():
                 yield self._source_told(result)
                 yield self._quiet(result)
+
+    def _changes_told(self, result: TableResult) -> Iterator[RunEvent]:
+        """Tell of a change table with its mirror, whichever of them was asked for."""
+        key = self._assets.changes.get(result.table)
+        if key is not None and result.change_rows is not None:
+            found = metadata.changes_metadata(result, self._assets.sources[result.table])
+            yield self._materialized(key, found, result.confirmed_lsn)
 
     def _tells_of_quiet_tables(self) -> bool:
         """Whether it is time to: once an hour, and whenever somebody asked for a selection."""

@@ -39,6 +39,21 @@ _OWN_COLUMNS = [
 ]
 
 
+_CHANGE_COLUMNS = [
+    dg.TableColumn(name, type=kind, description=description)
+    for name, kind, description in (
+        ("_cdc_op", "VARCHAR", "insert, update, delete, truncate, snapshot"),
+        ("_cdc_lsn", "UBIGINT", "end_lsn of the transaction"),
+        ("_cdc_seq", "BIGINT", "number of the change in its transaction"),
+        ("_cdc_xid", "BIGINT", "the transaction's number on the source"),
+        ("_cdc_commit_ts", "TIMESTAMP WITH TIME ZONE", "when it was committed"),
+        ("_cdc_source", "VARCHAR", "stream, snapshot, backfill"),
+        ("_cdc_unchanged", "VARCHAR[]", "columns whose value the change did not carry"),
+        ("_cdc_before", "STRUCT", "the old row as far as it was sent"),
+    )
+]
+
+
 def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
     """Describe what a run did to a table, and the table as it is now.
 
@@ -60,6 +75,23 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
             {"cdc/left_out_columns": dg.MetadataValue.json(list(result.left_out))}
             if result.left_out
             else {}
+        ),
+    }
+
+
+def changes_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
+    """Describe a table's change table, which has what the run did to the mirror."""
+    found = table_metadata(result, source)
+    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
+    nullable = [
+        dg.TableColumn(one.name, type=one.type, description=one.description) for one in shown
+    ]
+    return {
+        **found,
+        "dagster/table_name": dg.MetadataValue.text(f"{result.warehouse_table}__changes"),
+        "dagster/row_count": dg.MetadataValue.int(result.change_rows or 0),
+        "dagster/column_schema": dg.MetadataValue.table_schema(
+            dg.TableSchema(columns=[*nullable, *_CHANGE_COLUMNS])
         ),
     }
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 import dagster as dg
 
 from cdc_assets.config import PipelineConfig, ScheduleConfig
-from cdc_assets.identifiers import TableName
-from cdc_assets.orchestration.keys import mirror_key, slot_key, source_key
+from cdc_assets.config.tables import MIRROR
+from cdc_assets.identifiers import TableName, change_table
+from cdc_assets.orchestration.keys import changes_key, mirror_key, slot_key, source_key
 
 # Raised when the same changes would give other rows than before.
 _MIRROR_VERSION = 1
@@ -48,6 +49,24 @@ def mirror_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
     )
 
 
+def changes_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
+    """Describe a table's change table: it comes out of the mirror's op and transactions."""
+    return dg.AssetSpec(
+        changes_key(mirror_key(config.name, table)),
+        deps=[source_key(config.name, table)],
+        skippable=True,
+        description=(
+            f"Every change of the source's `{table}`, once, in the order of `_cdc_lsn` and"
+            " `_cdc_seq`. A run that was asked for it brings on the mirror as well, and the"
+            " reverse: both are written in one transaction."
+        ),
+        metadata={"dagster/table_name": str(change_table(table))},
+        group_name=config.name,
+        code_version=_code_version(config, table),
+        kinds={"duckdb", "table"},
+    )
+
+
 def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
     """Describe the control asset.
 
@@ -70,7 +89,8 @@ def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
 
 def _code_version(config: PipelineConfig, table: TableName) -> str:
     # What shapes rows and nothing else: a new password or slot must not make an asset stale.
-    one = config.table(table)
+    # Nor what is kept beside: that alters no row of what was there.
+    one = config.table(table).model_copy(update={"keep": [MIRROR]})
     unsaid = {key for key in _SHAPING if key not in one.model_fields_set}
     shape = one.model_dump_json(exclude={"backfill", *unsaid})
     return hashlib.sha256(f"{_MIRROR_VERSION} {shape}".encode()).hexdigest()[:12]

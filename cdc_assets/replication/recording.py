@@ -10,9 +10,8 @@ from __future__ import annotations
 import shlex
 
 from cdc_assets.errors import CdcError, TableError
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, change_table
 from cdc_assets.replication.session import Session, recopy_hint
-from cdc_assets.warehouse.values import change_table
 
 
 def keeps_changes(session: Session, table: TableName) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, change_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
 from cdc_assets.replication.session import Session
@@ -39,6 +39,9 @@ def table_result(
         left_out=source.left_out if source else (),
         comment=description.comment,
         source_rows=description.rows,
+        change_rows=session.mirrors.row_count(change_table(table))
+        if table in session.recorded
+        else None,
     )
 
 

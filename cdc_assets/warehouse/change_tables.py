@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from cdc_assets.changes.record import FIRST_COPIED, change_schema
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.identifiers import TableName, quote
+from cdc_assets.identifiers import TableName, change_table, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.layout import Columns, difference, read_stored
 from cdc_assets.warehouse.mirrors import DuckDBMirrors, column_type, key_matches, key_names
-from cdc_assets.warehouse.values import Copy, change_table
+from cdc_assets.warehouse.values import Copy
 
 # The columns behind the kept ones, of rows that no transaction of the stream has brought
 _ADDED = "{op}, {lsn}::UBIGINT, {first} + row_number() OVER (), NULL, NULL, {source}, [], {before}"

@@ -20,11 +20,6 @@ from cdc_assets.lsn import LSN, WalIdentity
 MadeBy = Literal["sync", "backfill"]
 
 
-def change_table(table: TableName) -> TableName:
-    """Name the change table of a table."""
-    return TableName(table.schema, f"{table.name}__changes")
-
-
 @dataclass(frozen=True, slots=True)
 class LastTransaction:
     """The last transaction that a checkpoint covers: if it is read again, it must be the same."""
