@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +28,17 @@ import yaml
 from cdc_assets.config import COMPONENT_TYPE
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets_tests.bench.copies import COPY_HEADER, measure_copies
+from cdc_assets_tests.bench.under_load import (
+    LARGE,
+    ROWS,
+    SMALL,
+    UNDER_LOAD_HEADER,
+    measure_under_load,
+)
 from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workload
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
-_COPIES = "f"
+_COPIES, _UNDER_LOAD = "f", "g"
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
 
@@ -49,14 +56,16 @@ class Measured:
 class Bench:
     """One workload on one database, measured as often as asked."""
 
-    def __init__(self, server: EmbeddedPostgres, name: str, directory: Path) -> None:
+    def __init__(
+        self, server: EmbeddedPostgres, name: str, directory: Path, tables: Sequence[str]
+    ) -> None:
         self._server, self._name = server, f"bench_{name}"
         self._config, self._warehouse = directory / "defs.yaml", directory / "bench.duckdb"
         self._before = directory / "before.duckdb"
         with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {self._name}")
             self.version = connection.info.server_version
-        self._config.write_text(yaml.safe_dump(self._component()))
+        self._config.write_text(yaml.safe_dump(self._component(tables)))
 
     def run(self, workload: Workload, *, repeats: int) -> Measured:
         """Make the range, then measure its readers in turns."""
@@ -79,7 +88,7 @@ class Bench:
                 connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
         return measured
 
-    def _component(self) -> dict[str, object]:
+    def _component(self, tables: Sequence[str]) -> dict[str, object]:
         attributes = {
             "name": "bench",
             "source": {
@@ -88,7 +97,7 @@ class Bench:
                 "publication": "bench",
             },
             "warehouse": {"duckdb": {"path": str(self._warehouse)}},
-            "tables": [{"source": "public.bench"}],
+            "tables": [{"source": table} for table in tables],
         }
         return {"type": COMPONENT_TYPE, "attributes": attributes}
 
@@ -102,6 +111,11 @@ class Bench:
                 self._cdc_assets,
                 repeats=repeats,
             )
+
+    def under_load(self, *, rows: int) -> list[str]:
+        """Measure the first copy of a table that is written meanwhile; gives rows of a table."""
+        dsn = self._server.dsn(self._name)
+        return measure_under_load(dsn, self._config, self._warehouse, self._compare, rows=rows)
 
     def _cdc_assets(self, command: str, *more: str) -> int:
         """Run one command as a process of its own, and give its peak of memory in bytes."""
@@ -196,28 +210,34 @@ pg_recvlogical | sync / decoding | changes per second | peak memory |
 def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    known = ", ".join([*WORKLOADS, _COPIES])
+    known = ", ".join([*WORKLOADS, _COPIES, _UNDER_LOAD])
     parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all")
     parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of g; default: %(default)s")
     options = parser.parse_args()
-    rows, copies, version = list[str](), list[str](), 0
-    for name in options.workloads or [*WORKLOADS, _COPIES]:
+    rows, copies, loads, version = list[str](), list[str](), list[str](), 0
+    for name in options.workloads or [*WORKLOADS, _COPIES, _UNDER_LOAD]:
         with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
             directory = Path(folder)
             with EmbeddedPostgres(directory / "postgres", settings=_SERVER) as server:
-                bench = Bench(server, name, directory)
+                tables = [str(LARGE), *([str(SMALL)] if name == _UNDER_LOAD else [])]
+                bench = Bench(server, name, directory, tables)
                 version = bench.version
                 if name == _COPIES:
                     copies = bench.copies(repeats=options.repeats or 3)
+                    continue
+                if name == _UNDER_LOAD:
+                    loads = bench.under_load(rows=options.rows)
                     continue
                 workload = WORKLOADS[name]
                 measured = bench.run(workload, repeats=options.repeats or workload.repeats)
         rows.append(_row(workload, measured))
         sys.stderr.write(rows[-1] + "\n")
     head = f"{os.cpu_count()} cores, PostgreSQL {version // 10000}.{version % 10000}, medians"
-    tables = [["", _HEADER, *rows]] if rows else []
-    tables += [["", COPY_HEADER, *copies]] if copies else []
-    sys.stdout.write("\n".join([head, *(line for table in tables for line in table), ""]))
+    printed = [["", _HEADER, *rows]] if rows else []
+    printed += [["", COPY_HEADER, *copies]] if copies else []
+    printed += [["", UNDER_LOAD_HEADER, *loads]] if loads else []
+    sys.stdout.write("\n".join([head, *(line for table in printed for line in table), ""]))
 
 
 if __name__ == "__main__":

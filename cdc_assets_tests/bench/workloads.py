@@ -15,7 +15,7 @@ CREATE TABLE public.bench (
     price float8, active bool, created timestamptz, day date, note text, ref uuid, attrs jsonb
 )
 """
-_ROW = """
+ROW = """
 i, i % 1000, (ARRAY['new', 'paid', 'sent', 'done'])[1 + i % 4], (i % 100000) / 100.0, i * 1.1,
 i % 2 = 0, timestamptz '2026-01-01' + i * interval '1 second', date '2026-01-01' + (i % 365)::int,
 'note number ' || i, md5(i::text)::uuid, jsonb_build_object('k', i, 'tag', 't' || i % 10)
@@ -26,7 +26,7 @@ CREATE PROCEDURE single_rows(count int) LANGUAGE plpgsql AS $$
 BEGIN
     FOR i IN 1..count LOOP
         IF i % 14 < 10 THEN
-            INSERT INTO public.bench SELECT {_ROW};
+            INSERT INTO public.bench SELECT {ROW};
         ELSIF i % 14 < 13 THEN
             UPDATE public.bench SET status = 'upd', amount = amount + 1
                 WHERE id = i - i % 14 + i % 3;
@@ -56,7 +56,7 @@ def _batches(connection: Connection, changes: int) -> None:
         turn = transaction % 14
         if turn < 10:
             series = f"generate_series({last + 1}, {last + step}) i"
-            connection.execute(f"INSERT INTO public.bench SELECT {_ROW} FROM {series}")
+            connection.execute(f"INSERT INTO public.bench SELECT {ROW} FROM {series}")
             last += step
         elif turn < 13:
             high = last - (turn - 10) * step
@@ -79,7 +79,7 @@ def _singles(connection: Connection, changes: int) -> None:
 def one_transaction(connection: Connection, changes: int) -> None:
     """Insert all rows at once."""
     series = f"generate_series(1, {changes}) i"
-    connection.execute(f"INSERT INTO public.bench SELECT {_ROW} FROM {series}")
+    connection.execute(f"INSERT INTO public.bench SELECT {ROW} FROM {series}")
 
 
 WORKLOADS: Mapping[str, Workload] = {
