@@ -11,6 +11,7 @@ import pytest
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
+from cdc_assets.operations.removal import teardown
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.steps import Step
 from cdc_assets_tests.audit import FULL, assert_as_audited, audited, create_audit, recorded
@@ -318,3 +319,80 @@ def test_a_table_with_the_name_of_a_change_table_is_refused(ledger: PipelineConf
     with pytest.raises(ConfigError) as refused:
         load_config(rewrite(ledger, tables=tables))
     assert "has the name of the change table of 'public.lines'" in " ".join(refused.value.problems)
+
+
+def test_old_rows_are_shaped_as_new_ones_are(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE people (id int PRIMARY KEY, email text, note text, age int);"
+        "ALTER TABLE people REPLICA IDENTITY FULL;"
+        "INSERT INTO people VALUES (1, 'canary-4c1f-1', 'canary-4c1f-2', 30)"
+    )
+    table = {
+        "source": "public.people",
+        "keep": BOTH,
+        "columns": {"exclude": ["note"], "rename": {"age": "years"}},
+        "mask": {"email": "redact"},
+    }
+    config = load_config(rewrite(pipeline("public.people"), tables=[table]))
+    sync_all(config)
+    database.execute("UPDATE people SET email = 'canary-4c1f-3', age = 31; DELETE FROM people")
+    sync_all(config)
+
+    told = query(
+        config,
+        "SELECT _cdc_op, years, email, _cdc_before FROM public.people__changes"
+        " ORDER BY _cdc_lsn, _cdc_seq",
+    )
+
+    assert told == [
+        ("snapshot", 30, "***", None),
+        ("update", 31, "***", {"id": 1, "email": "***", "years": 30}),
+        ("delete", None, None, {"id": 1, "email": "***", "years": 31}),
+    ]
+    assert b"canary" not in config.warehouse_path.read_bytes()
+
+
+def test_a_teardown_takes_change_tables_along(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    converge(database, ledger)
+    teardown(ledger, drop_tables=True)
+    assert (
+        query(ledger, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'public'") == []
+    )
+
+
+def test_a_row_that_enters_a_row_filter_follows_as_it_was_read(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, open boolean, body text);"
+        "ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;"
+        "ALTER TABLE notes ADD UNIQUE (id, open), ALTER open SET NOT NULL;"
+        "INSERT INTO notes VALUES (1, false, repeat('x', 9000))"
+    )
+    config = pipeline("public.notes")
+    publication = config.source.publication
+    database.execute(
+        f'ALTER PUBLICATION "{publication}" SET TABLE notes WHERE (id > 0 AND id < 100)'
+    )
+    config = kept(config, BOTH)
+    database.execute("UPDATE notes SET id = 500")
+    sync_all(config)
+    database.execute("UPDATE notes SET id = 5")
+    sync_all(config)
+    sync_all(config)
+
+    told = query(
+        config,
+        "SELECT _cdc_op, _cdc_source, id, length(body), _cdc_unchanged"
+        " FROM public.notes__changes ORDER BY _cdc_lsn, _cdc_seq",
+    )
+
+    assert told == [
+        ("insert", "stream", 5, None, ["body"]),
+        ("snapshot", "snapshot", 5, 9000, []),
+    ]
+    assert mirror_rows(config, "public.notes", "id, length(body)") == [(5, 9000)]
