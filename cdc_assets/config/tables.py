@@ -25,6 +25,8 @@ def _known_keeps(keep: list[str]) -> list[str]:
         raise ValueError(f"{later[0]!r} is not supported by this version yet")
     if not keep:
         raise ValueError("nothing is kept: expected [mirror] or [mirror, changes]")
+    if set(keep) == {CHANGES}:
+        raise ValueError("'changes' without 'mirror' is not supported by this version yet")
     if MIRROR not in keep or set(keep) - {MIRROR, CHANGES} or len(set(keep)) < len(keep):
         raise ValueError("expected [mirror] or [mirror, changes]")
     return keep
