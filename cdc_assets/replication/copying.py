@@ -44,8 +44,8 @@ from cdc_assets.warehouse.values import Checkpoint, Copy, MadeBy
 CHUNK_ROWS = 1_000_000
 CHUNK_BYTES = 512 * 1024 * 1024
 CHUNK_SECONDS = 5.0
-# How long chunks are read until the stream is applied again
-TURN_SECONDS = 10.0
+# How long chunks are read until the stream is applied again: other tables wait for one at most
+TURN_SECONDS = CHUNK_SECONDS
 _FIRST_PLACES = 16 * PLACES
 _GROWTH = 16
 # A chunk has no more places per row that is wanted: behind an empty stretch may lie a full one,
