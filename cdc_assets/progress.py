@@ -159,6 +159,8 @@ class BucketBackfilled:
         rows_removed: Rows that the source does not have any more.
         lsn: The mirror equals the source at it.
         nbytes: What was read, in the source's text or binary form.
+        in_place_of_part: The whole table was copied though a part was asked for, as its mirror was
+            not there or could not go on.
     """
 
     table: TableName
@@ -172,6 +174,7 @@ class BucketBackfilled:
     lsn: LSN
     seconds: float
     nbytes: int
+    in_place_of_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class TableCompared:
         keys: Of up to 20 rows that differ, only where no column of the key is text.
         repaired: Whether what differed was made right, or the whole table where that was needed.
         not_compared: Why it could not be compared, or empty.
+        hint: The way out of that.
     """
 
     table: TableName
@@ -211,6 +215,7 @@ class TableCompared:
     keys: tuple[tuple[str, ...], ...] = ()
     repaired: bool = False
     not_compared: str = ""
+    hint: str = ""
     seconds: float = 0.0
 
     @property

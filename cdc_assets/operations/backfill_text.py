@@ -27,7 +27,14 @@ def backfilled_lines(done: Sequence[BucketBackfilled]) -> list[str]:
         )
         for one in done
     ]
-    return columns([_HEADER, *rows]) if rows else []
+    return [
+        *(columns([_HEADER, *rows]) if rows else []),
+        *(
+            f"{one.table} was copied as a whole: it had no mirror that could go on"
+            for one in done
+            if one.in_place_of_part
+        ),
+    ]
 
 
 def backfill_line(event: BackfillEvent) -> str:

@@ -42,7 +42,8 @@ def _verdict(table: TableCompared) -> str:
 def details(table: TableCompared) -> list[str]:
     """Say what differs in a table, and the way out; nothing of one that is equal."""
     if table.not_compared:
-        return [table.not_compared, "hint: 'cdc-assets status' says what it waits for"]
+        hint = "" if table.repaired else table.hint
+        return [table.not_compared, *([f"hint: {hint}"] if hint else [])]
     if table.equal:
         return []
     found = []

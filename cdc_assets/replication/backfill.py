@@ -29,11 +29,11 @@ from cdc_assets.replication.copying import (
     begin_beside,
 )
 from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.noting import note_well
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
-from cdc_assets.replication.recorder import note_backfilled
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.source.lock import is_waited_for
 from cdc_assets.source.predicates import check_predicate
@@ -291,7 +291,7 @@ class Beside:
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:
         """End a part whose copy is as of the mirror's LSN."""
         found: Differences = put_in_place(session, copy)
-        note_backfilled(session, self.table)
+        note_well(session, self.table)
         checkpoint = session.checkpoints[self.table]
         shown = copy.bucket if key_may_be_shown(checkpoint.shape) else None
         yield BucketBackfilled(
@@ -306,4 +306,5 @@ class Beside:
             lsn=checkpoint.lsn,
             seconds=time.monotonic() - self._started,
             nbytes=copy.nbytes,
+            in_place_of_part=not copy.part and bool(self.parts[0]),
         )

@@ -21,14 +21,16 @@ from cdc_assets.progress import BackfillEvent, BucketCompared, ReconcileEvent, T
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.backfill import Beside, backfill
 from cdc_assets.replication.copying import begin_beside
+from cdc_assets.replication.noting import note_well
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import compare
 from cdc_assets.replication.planning import planned_buckets
-from cdc_assets.replication.session import Session
+from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.warehouse.values import Copy, Differences
 
 _WHOLE = ""
+_UNDER_WAY = "'cdc-assets status' says how far it is"
 
 
 def reconcile(
@@ -65,7 +67,7 @@ def _reconcile(
     count = max(1, round(sample * len(names)))
     parts = [_WHOLE] if count == len(names) else sorted(random.sample(names, count))
     started, work = time.monotonic(), _Comparison(config, table, "", parts, repair=repair)
-    why = ""
+    why = hint = ""
     try:
         yield from in_sessions(  # type: ignore[misc]  # a backfill's events but for its result
             config,
@@ -75,7 +77,7 @@ def _reconcile(
             takes_turns=True,
         )
     except TableError as error:
-        why = error.message
+        why, hint = error.message, error.hint
     repaired = repair and any(not bucket.equal for bucket in work.compared)
     if repair and why and work.has_failed:
         yield from backfill(config, table)  # type: ignore[misc]  # as above
@@ -88,6 +90,7 @@ def _reconcile(
         keys=tuple(work.keys[:_SHOWN]),
         repaired=repaired,
         not_compared=why,
+        hint=hint,
         seconds=time.monotonic() - started,
     )
 
@@ -120,9 +123,11 @@ class _Comparison(Beside):
     def _refuse_standing(self, session: Session) -> None:
         checkpoint = session.checkpoints.get(self.table)
         if checkpoint is None:
-            raise _standing(self.table, "it was not copied yet")
+            raise _standing(
+                self.table, "it was not copied yet", hint="run 'cdc-assets sync' to copy it"
+            )
         if checkpoint.phase == "copying":
-            raise _standing(self.table, "it is being copied")
+            raise _standing(self.table, "it is being copied", hint=_UNDER_WAY)
         error: CdcError | None = session.failed.get(self.table)
         if error is not None or checkpoint.error or not self._goes_on(session):
             why = error.message if error is not None else checkpoint.error
@@ -144,6 +149,8 @@ class _Comparison(Beside):
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:
         plan = planned_buckets(session, self.table) if copy.part == _WHOLE else ()
         found = compare(session, copy, plan, write=self.repair)
+        if self.repair or not (found.missing or found.extra or found.different):
+            note_well(session, self.table)
         checkpoint = session.checkpoints[self.table]
         names = [bucket.name for bucket in plan] or [copy.part]
         for name, part in zip(names, found.parts or [found], strict=True):
@@ -166,5 +173,9 @@ def _compared(bucket: str, lsn: LSN, found: Differences) -> BucketCompared:
     )
 
 
-def _standing(table: TableName, why: str) -> TableError:
-    return TableError(f"table {str(table)!r} can't be compared: {why}", table=str(table))
+def _standing(table: TableName, why: str, *, hint: str = "") -> TableError:
+    return TableError(
+        f"table {str(table)!r} can't be compared: {why}",
+        table=str(table),
+        hint=hint or recopy_hint(table),
+    )

@@ -284,38 +284,6 @@ class Recorder:
         )
 
 
-def note_backfilled(session: Session, table: TableName) -> None:
-    """Write down that a table is well again, beside what the last run has left.
-
-    The session has the pipeline's lock, so nobody else writes the journal now.
-    """
-    journal = read_journal(session.config)
-    if journal is None:
-        return
-    name, point = str(table), session.checkpoints[table]
-    before = journal.tables.get(name, TableRecord(phase="missing"))
-    record = before.model_copy(
-        update={
-            "phase": point.phase,
-            "lsn": point.lsn,
-            "rows": session.mirrors.row_count(table),
-            "oid": point.shape.oid,
-            "shape": digest(point.shape),
-            "error": None,
-        }
-    )
-    failed = tuple(other for other in journal.run.failed_tables if other != name)
-    write_journal(
-        session.config,
-        journal.model_copy(
-            update={
-                "tables": {**journal.tables, name: record},
-                "run": journal.run.model_copy(update={"failed_tables": failed}),
-            }
-        ),
-    )
-
-
 def _may_tell(before: Journal | None, error: BaseException | None) -> bool:
     """Whether a run that did not get the lock may say why: not while another one writes."""
     if error is None or isinstance(error, SlotInUseError):

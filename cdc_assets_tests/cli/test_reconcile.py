@@ -76,6 +76,7 @@ def test_a_table_that_can_not_be_compared_is_told_beside_the_others(
     orders, notes = as_json["tables"]
     assert (orders["equal"], notes["equal"]) == (False, True)
     assert "can't be compared" in orders["not_compared"]
+    assert "hint: copy it anew: cdc-assets backfill public.orders" in done.out.splitlines()
 
 
 def test_a_sample_of_one_table(config: PipelineConfig) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import duckdb
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -20,7 +21,7 @@ from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, at_step, config_path, held_at, kill_at
-from cdc_assets_tests.syncs import converge, sync_once
+from cdc_assets_tests.syncs import converge, errors_of, sync_once
 from cdc_assets_tests.waiting import wait_for, wait_until_unlocked
 
 DOWN = "postgresql://u:SECRET@127.0.0.1:1/d"
@@ -184,6 +185,21 @@ def test_a_table_that_was_backfilled_is_well_at_once(
         assert done.code == 0, done.out + done.err
     (table, _) = read_status(config).tables
     assert (table.phase, table.error) == ("streaming", "")
+
+
+def test_a_table_that_was_adopted_is_well_at_once(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute("CREATE SCHEMA public; CREATE TABLE public.b AS SELECT 1::INT AS id")
+    assert list(errors_of(sync_once(config))) == ["public.b"]
+    assert run_command(config, "status").code == 1
+    ((present,),) = database.execute("SELECT pg_current_wal_insert_lsn()::text")
+    adopted = run_command(config, "adopt", "public.b", "--at-lsn", str(present))
+    assert adopted.code == 0, adopted.err
+    for command in ("status", "check"):
+        done = run_command(config, command)
+        assert done.code == 0, done.out + done.err
 
 
 def test_lag_in_seconds_grows_until_a_sync(
