@@ -96,9 +96,11 @@ def start_sync(
 
 
 @contextmanager
-def held_at(config: PipelineConfig, step: Step, number: int) -> Iterator[subprocess.Popen[str]]:
+def held_at(
+    config: PipelineConfig, step: Step, number: int, *, work: str = ""
+) -> Iterator[subprocess.Popen[str]]:
     """Inside the block a sync in another process stands still at a step; then it is killed."""
-    with start_sync(config, step, number, signal.SIGSTOP) as process:
+    with start_sync(config, step, number, signal.SIGSTOP, work=work) as process:
         try:
             stopped = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             assert stopped is not None

@@ -15,7 +15,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, ConfigError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
-from cdc_assets.replication.journal import Journal, digest, is_alive_here, now, read_journal
+from cdc_assets.replication.journal import Journal, Turn, digest, is_alive_here, now, read_journal
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.shaping import shapings
 from cdc_assets.source.catalog import Catalog, read_catalog
@@ -58,6 +58,12 @@ class Evidence:
     shapes: Mapping[TableName, str]
     journal: Journal | None
     life: Life
+
+    @property
+    def beside(self) -> Turn | None:
+        """What a backfill or a comparison does now that has its turn."""
+        doing, holder = self.journal and self.journal.beside, self.slot and self.slot.holder
+        return doing if doing and holder and holder.pid == doing.backend_pid else None
 
 
 def read_evidence(config: PipelineConfig) -> Evidence:

@@ -141,10 +141,15 @@ def _known(config: PipelineConfig, evidence: Evidence) -> _Known:
     try:
         return _of_warehouse(config, evidence)
     except WarehouseBusyError:
-        who = "by the sync" if evidence.life == "running" else "most likely by a sync"
-        return _of_journal(evidence, f"{path!r} is in use, {who}")
+        return _of_journal(evidence, f"{path!r} is in use, {_user(evidence)}")
     except CdcError as error:
         return _of_journal(evidence, f"{path!r} can't be read", error)
+
+
+def _user(evidence: Evidence) -> str:
+    if evidence.beside is not None:
+        return f"by the {evidence.beside.what}"
+    return "by the sync" if evidence.life == "running" else "most likely by a sync"
 
 
 def _of_journal(evidence: Evidence, why: str, problem: CdcError | None = None) -> _Known:

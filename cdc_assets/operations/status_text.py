@@ -10,7 +10,7 @@ from cdc_assets.errors import CdcError
 from cdc_assets.operations.finding import HealthCheck
 from cdc_assets.operations.reporting import columns, duration, megabytes
 from cdc_assets.operations.status import PipelineStatus, TableStatus
-from cdc_assets.replication.journal import Activity, Run
+from cdc_assets.replication.journal import Activity, Run, Turn
 from cdc_assets.wording import counted
 
 _HEADER = ("table", "phase", "at", "behind", "lag", "rows")
@@ -93,7 +93,11 @@ def _runs(status: PipelineStatus) -> Iterator[str]:
         yield f"sync       goes on for {since}{died}: {_doing(status)}"
     else:
         yield f"last sync  {_ended(status, run)}"
-        if status.evidence.slot and status.evidence.slot.holder:
+        beside = status.evidence.beside
+        if beside is not None:
+            since = duration((status.at - beside.since).total_seconds())
+            yield f"{beside.what:<10} goes on for {since}: {_beside(beside)}"
+        elif status.evidence.slot and status.evidence.slot.holder:
             yield f"lock       held by {status.evidence.slot.holder}"
 
 
@@ -116,7 +120,9 @@ def _ended(status: PipelineStatus, run: Run) -> str:
 
 
 def _doing(status: PipelineStatus) -> str:
-    journal = status.evidence.journal
+    journal, beside = status.evidence.journal, status.evidence.beside
+    if beside is not None:
+        return f"{beside.what} {_beside(beside)}"
     if journal is None or status.evidence.life not in ("running", "unknown"):
         return ""
     activity = journal.run.activity
@@ -127,6 +133,12 @@ def _doing(status: PipelineStatus) -> str:
         seconds = (status.at - activity.waits_since).total_seconds()
         waits = f"; {activity.waits_for} (for {duration(seconds)})"
     return _activity(activity) + waits
+
+
+def _beside(doing: Turn) -> str:
+    part = f" of its part {doing.part!r}" if doing.part else ""
+    of = f" of about {doing.rows_expected:,}" if doing.rows_expected else ""
+    return f"reads {doing.table}, {doing.rows_read:,}{of} rows{part} so far"
 
 
 def _activity(activity: Activity) -> str:
@@ -206,12 +218,17 @@ def status_as_json(status: PipelineStatus) -> dict[str, Any]:
         "error": status.problem.message if status.problem else None,
         "hint": status.problem.hint if status.problem else None,
         "sync": status.evidence.life,
+        "beside": _beside_as_json(status.evidence.beside),
         "lock": str(slot.holder) if slot and slot.holder else None,
         "run": journal.run.model_dump(mode="json") if journal else None,
         "last_run": journal.ended.model_dump(mode="json") if journal and journal.ended else None,
         "tables": [_table_as_json(table) for table in status.tables],
         "checks": [asdict(check) for check in status.checks],
     }
+
+
+def _beside_as_json(doing: Turn | None) -> dict[str, Any] | None:
+    return doing.model_dump(mode="json", exclude={"backend_pid"}) if doing else None
 
 
 def _error_as_json(error: CdcError) -> dict[str, str]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import ClassVar, Literal
 
 from cdc_assets.changes.buckets import Bucket, key_may_be_shown
 from cdc_assets.config import PipelineConfig
@@ -29,12 +31,14 @@ from cdc_assets.replication.copying import (
     begin_beside,
 )
 from cdc_assets.replication.draining import Drain, standing_fences
-from cdc_assets.replication.noting import note_well
+from cdc_assets.replication.journal import Turn, now
+from cdc_assets.replication.noting import note_under_way, note_well
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
+from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.lock import is_waited_for
 from cdc_assets.source.predicates import check_predicate
 from cdc_assets.source.slot import current_end
@@ -97,6 +101,8 @@ class Beside:
     table: TableName
     where: str
     parts: list[str]
+    _what: ClassVar[Literal["backfill", "reconcile"]] = "backfill"
+    _began: datetime = field(default_factory=now)
     _started: float = field(default_factory=time.monotonic)
     _attempts: int = 0
     _held_by: str = ""
@@ -190,7 +196,9 @@ class Beside:
         rate = session.config.table(self.table).backfill.max_rows_per_second
         copying = Copying(session, reader, self.table, part=part, rows_per_second=rate)
         rounds = 0
+        doing = self._doing(session, part)
         while True:
+            note_under_way(session, doing.model_copy(update={"rows_read": copying.copy.rows}))
             for event in copying.chunks(TURN_SECONDS):
                 yield event
                 if self._is_waited_for(session):
@@ -212,6 +220,17 @@ class Beside:
                     raise self._never_settles(session)
                 if not copying.close_gaps() and self._is_waited_for(session):
                     return
+
+    def _doing(self, session: Session, part: str) -> Turn:
+        oid = session.source_table(self.table).shape.oid
+        return Turn(
+            what=self._what,
+            since=self._began,
+            backend_pid=session.control.info.backend_pid,
+            table=str(self.table),
+            part=part,
+            rows_expected=None if part else row_estimate(session.control, oid),
+        )
 
     def _may_end(self, session: Session, rounds: int) -> bool:
         """Whether rows that still lack values may be read into the mirror itself."""

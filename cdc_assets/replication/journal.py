@@ -2,7 +2,8 @@
 
 DuckDB's file can't be opened while a run holds it, and Dagster's pages are not everywhere. So a run
 keeps a small file beside the warehouse, `<warehouse file>.<pipeline>.run.json`, replaced as a whole
-when it starts, about once a second while it goes on, and when it ends.
+when it starts, about once a second while it goes on, and when it ends. What has its turn between
+two runs, a backfill say, leaves word in it, too.
 
 It is for people and for what judges the slot's health, and no truth: nothing is ever applied,
 confirmed or left out because of it. It may be lost, and it never fails a run. It is only written
@@ -156,6 +157,26 @@ class Run(_Record):
         return ((self.ended_at or self.heard_at) - self.started_at).total_seconds()
 
 
+class Turn(_Record):
+    """What a backfill or a comparison does, that has its turn between two syncs.
+
+    It goes on as long as its session on the source holds the pipeline's lock.
+
+    Attributes:
+        since: When it began with the table, turns of others included.
+        part: A bucket's name, `where` for rows that a predicate chose, or empty for all of them.
+        rows_read: Of the part; `rows_expected` is an estimate of the whole table.
+    """
+
+    what: Literal["backfill", "reconcile"]
+    since: datetime
+    backend_pid: int
+    table: str
+    part: str = ""
+    rows_read: int = 0
+    rows_expected: int | None = None
+
+
 class SlotRecord(_Record):
     """Where the slot was when a run last wrote.
 
@@ -180,6 +201,7 @@ class Journal(_Record):
     Attributes:
         run: The run that goes on, or the last one.
         last: The one before a run that goes on.
+        beside: What had its turn since the run.
     """
 
     pipeline: str
@@ -187,6 +209,7 @@ class Journal(_Record):
     last: Run | None = None
     slot: SlotRecord | None = None
     tables: Mapping[str, TableRecord] = {}
+    beside: Turn | None = None
 
     @property
     def ended(self) -> Run | None:

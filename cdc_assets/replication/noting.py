@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from cdc_assets.identifiers import TableName
-from cdc_assets.replication.journal import TableRecord, digest, read_journal, write_journal
+from cdc_assets.replication.journal import (
+    TableRecord,
+    Turn,
+    digest,
+    read_journal,
+    write_journal,
+)
 from cdc_assets.replication.session import Session
 
 
@@ -37,3 +43,13 @@ def note_well(session: Session, table: TableName) -> None:
             }
         ),
     )
+
+
+def note_under_way(session: Session, doing: Turn) -> None:
+    """Write down what is done now; the session has the pipeline's lock.
+
+    Nobody takes it back: it is over when the session lets go of the lock.
+    """
+    journal = read_journal(session.config)
+    if journal is not None:
+        write_journal(session.config, journal.model_copy(update={"beside": doing}))

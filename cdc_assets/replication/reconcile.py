@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from cdc_assets.changes.buckets import key_may_be_shown
 from cdc_assets.config import PipelineConfig
@@ -102,6 +103,7 @@ _SHOWN = 20
 class _Comparison(Beside):
     """What is left to compare of one table, and what was found."""
 
+    _what: ClassVar[Literal["backfill", "reconcile"]] = "reconcile"
     repair: bool = False
     compared: list[BucketCompared] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)

@@ -187,6 +187,25 @@ def test_a_table_that_was_backfilled_is_well_at_once(
     assert (table.phase, table.error) == ("streaming", "")
 
 
+@pytest.mark.parametrize("bucket", ["", "00"])
+def test_a_backfill_that_goes_on_says_what_it_does(
+    database: ScratchDatabase, config: PipelineConfig, bucket: str
+) -> None:
+    converge(database, config)
+    with held_at(config, "chunk_read", 1, work=f"backfill a {bucket}"):
+        done = run_command(config, "status")
+        told = run_command(config, "status", "--json").json["beside"]
+    assert done.code == 0, done
+    assert "last sync  ok, " in done.out
+    assert "backfill   goes on for " in done.out
+    assert f"reads public.a, 0 rows of its part {bucket!r}" in done.out or not bucket
+    assert "reads public.a, 0 of about 200 rows so far" in done.out or bucket
+    assert "is in use, by the backfill" in done.out
+    assert (told["what"], told["table"], told["part"]) == ("backfill", "public.a", bucket)
+    wait_until_unlocked(database)
+    assert " goes on for " not in run_command(config, "status").out
+
+
 def test_a_table_that_was_adopted_is_well_at_once(
     database: ScratchDatabase, config: PipelineConfig
 ) -> None:
