@@ -2,7 +2,7 @@
 
 Run as a program it is the sync that sends itself one:
 `python -m cdc_assets_tests.interrupting <config> <step> <number> <signal> <work>`, where the work
-is empty for a sync, `resync`, or `backfill <table> [<bucket> …]`.
+is empty for a sync, `resync`, `reconcile [repair]`, or `backfill <table> [<bucket> …]`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication import applying, copying
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.resync import resync
 from cdc_assets.replication.sync import sync
 from cdc_assets.source import arrow, reader, window
@@ -128,6 +129,8 @@ def _main(path: str, step: str, number: str, sends: str, work: str = "") -> None
 def _events(config: PipelineConfig, what: str = "", *more: str) -> Iterable[object]:
     if what == "resync":
         return resync(config)
+    if what == "reconcile":
+        return reconcile(config, repair="repair" in more)
     if what == "backfill":
         table, *buckets = more
         return backfill(config, TableName("public", table), buckets=buckets or None)

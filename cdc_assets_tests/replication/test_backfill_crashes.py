@@ -11,9 +11,10 @@ import pytest
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
-from cdc_assets.progress import BucketBackfilled
+from cdc_assets.progress import BucketBackfilled, TableCompared
 from cdc_assets.replication import sync as syncing
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.resync import find_losses, resync
 from cdc_assets.steps import Step
 from cdc_assets_tests.conftest import MakePipeline
@@ -155,7 +156,7 @@ def test_syncs_go_on_while_a_table_is_backfilled(
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_random_kills_over_syncs_and_backfills_together(
+def test_random_kills_over_syncs_backfills_and_reconciles_together(
     database: ScratchDatabase,
     ledger: PipelineConfig,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,8 +164,9 @@ def test_random_kills_over_syncs_and_backfills_together(
 ) -> None:
     pick = random.Random(seed)
     works = ["", "", "backfill accounts", "backfill Notes 01 02", "backfill lines", "resync"]
+    works += ["reconcile", "reconcile repair"]
     with Writer(database, seed).running(), Writer(database, seed + 7).running():
-        for _ in range(8):
+        for _ in range(10):
             process = start_sync(ledger, work=pick.choice(works))
             # a moment within the run is what is asked for: no event marks it
             with suppress(subprocess.TimeoutExpired):
@@ -175,6 +177,8 @@ def test_random_kills_over_syncs_and_backfills_together(
     for table in ledger.table_names:
         for _ in backfill(ledger, table):
             continue
+    compared = [event for event in reconcile(ledger) if isinstance(event, TableCompared)]
+    assert [table.equal for table in compared] == [True, True, True]
     monkeypatch.setattr(syncing, "_ABANDONED_SECONDS", 0)
     converge(database, ledger)
     assert left_behind(ledger) == []
