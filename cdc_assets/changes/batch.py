@@ -52,6 +52,23 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which of n changes leave a row that is kept.
+
+    Attributes:
+        kept: Per change with a new row, whether that is to be there.
+        unsure: Whether the change did not carry a value that tells it (TOAST); then it is not kept.
+    """
+
+    kept: Mask
+    unsure: Mask
+
+    def at(self, rows: slice | Mask) -> Chosen:
+        """Choose some of the changes."""
+        return Chosen(self.kept[rows], self.unsure[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeBatch:
     """n changes of one table.
 
@@ -70,6 +87,7 @@ class ChangeBatch:
             empty where nobody asked for it.
         nbytes: Size of the messages behind it.
         record: For the change table; None where there is none.
+        chosen: Which rows the config wants kept; None: all.
     """
 
     ops: Bytes
@@ -85,6 +103,7 @@ class ChangeBatch:
     new_key_text: list[pa.Array]
     nbytes: int
     record: Record | None = None
+    chosen: Chosen | None = None
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -119,6 +138,7 @@ class ChangeBatch:
             xids=self.xids[rows],
             new_key_text=[texts[rows] for texts in self.new_key_text],
             record=None if self.record is None else self.record.slice(rows, old),
+            chosen=None if self.chosen is None else self.chosen.at(rows),
         )
 
     def keep(self, mask: Mask) -> ChangeBatch:
@@ -144,6 +164,7 @@ class ChangeBatch:
             xids=self.xids[mask],
             new_key_text=[texts.take(rows) for texts in self.new_key_text],
             record=None if self.record is None else self.record.keep(mask, old),
+            chosen=None if self.chosen is None else self.chosen.at(mask),
         )
 
     def unfenced(self) -> ChangeBatch:
@@ -316,6 +337,16 @@ def concatenate(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         new_key_text=_join_columns([batch.new_key_text for batch in batches]),
         nbytes=sum(batch.nbytes for batch in batches),
         record=_join_records([batch.record for batch in batches]),
+        chosen=_join_chosen([batch.chosen for batch in batches if batch.chosen is not None]),
+    )
+
+
+def _join_chosen(parts: Sequence[Chosen]) -> Chosen | None:
+    if not parts:
+        return None
+    return Chosen(
+        np.concatenate([part.kept for part in parts]),
+        np.concatenate([part.unsure for part in parts]),
     )
 
 

@@ -80,12 +80,15 @@ class Compacted:
         keys: Every key that was touched, once each; one array per key column.
         standing: Per key, whether it had a row before, for the changes to be possible: its first
             event is a delete or an update that keeps the key.
+        is_told: Per key, whether the changes tell so; None: of all. Of a row that may not have been
+            kept before, only an insert tells.
         rows: Changes whose new row is written, one per key that has a row in the end.
         fills: What those rows lack.
     """
 
     keys: list[pa.Array]
     standing: Mask
+    is_told: Mask | None
     rows: Ints
     fills: list[Fill]
 
@@ -161,11 +164,13 @@ def compact(batch: ChangeBatch, events: Events) -> Compacted:
     else:
         keys = [key.take(pa.array(last)) for key in keys]
     makes_row = events.is_upsert & (events.is_moved | (batch.ops[events.rows] == INSERT))
-    written = last[events.is_upsert[last]]
+    is_kept = np.ones(len(batch), dtype=bool) if batch.chosen is None else batch.chosen.kept
+    written = last[events.is_upsert[last] & is_kept[events.rows[last]]]
     rows = np.sort(events.rows[written])
     return Compacted(
         keys=keys,
         standing=~makes_row[first],
+        is_told=None if batch.chosen is None else makes_row[first],
         rows=rows,
         fills=_fills(batch, events, rows) if batch.unchanged else [],
     )

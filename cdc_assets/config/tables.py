@@ -15,7 +15,7 @@ from cdc_assets.identifiers import TableName, change_table
 DEFAULT_BUCKETS = 8
 
 # Keys that the design fixes and that a later version understands.
-LATER_KEYS = frozenset({"where", "enrich", "transform"})
+LATER_KEYS = frozenset({"enrich", "transform"})
 LATER_KEEPS = frozenset({"history"})
 MIRROR, CHANGES = "mirror", "changes"
 
@@ -114,6 +114,14 @@ class TableConfig(Strict):
             examples=[{"exclude": ["internal_note"], "rename": {"placed_at": "ordered_at"}}],
         ),
     ] = ColumnsConfig()
+    where: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="Which rows are kept: a condition in DuckDB's SQL, over the columns as they"
+            " are renamed.",
+            examples=["status <> 'draft'"],
+        ),
+    ] = None
     mask: Annotated[
         dict[str, MaskKind],
         Field(
@@ -133,6 +141,8 @@ class TableConfig(Strict):
     @model_validator(mode="after")
     def _masks_what_is_kept(self) -> TableConfig:
         masked_columns_kept(self.columns, self.mask)
+        if self.where and self.keeps_changes:
+            raise ValueError("where: not supported by this version where changes are kept")
         return self
 
     @property

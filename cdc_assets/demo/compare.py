@@ -117,7 +117,7 @@ def _compare_table(
         masked(config.mask[name], secret) if name in config.mask else from_source(kind)
         for name, kind in zip(columns, kinds, strict=True)
     ]
-    ours = _source_rows(source, table, list(columns), readers)
+    ours = _source_rows(source, table, list(columns), readers, where=config.where or "true")
     theirs = _warehouse_rows(warehouse, table, named, kinds)
     key = [place for place, name in enumerate(columns) if columns[name]]
     odd_rows = (ours - theirs) + (theirs - ours)
@@ -138,9 +138,14 @@ def _source_rows(
     table: TableName,
     columns: Sequence[str],
     readers: Sequence[Callable[[str], Value]],
+    *,
+    where: str,
 ) -> Counter[Row]:
     names = ", ".join(quote(name) for name in columns)
-    cursor = source.execute(f"SELECT {names} FROM {_own_rows(source, table)}")
+    # one that both ends understand alike, over columns of one name
+    cursor = source.execute(
+        f"SELECT {names} FROM {_own_rows(source, table)} WHERE {where}".encode()
+    )
     result = cursor.pgresult
     assert result is not None
     rows: Counter[Row] = Counter()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
 from cdc_assets.changes.compact import Events, behind_last_truncate, compact, events_of
-from cdc_assets.changes.fence import ChunkFence, shown_by_all
+from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
 from cdc_assets.changes.record import change_rows, moved_lacking
 from cdc_assets.changes.rows import Lookup, build_rows
 from cdc_assets.changes.shape import TableShape
@@ -23,12 +23,13 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
-from cdc_assets.pgoutput.messages import Transactions
+from cdc_assets.pgoutput.messages import Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
-from cdc_assets.replication.copying import unfit_value
-from cdc_assets.replication.fencing import keep_out
+from cdc_assets.replication.copying import no_truth, unfit_value
+from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, refusals_of
+from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Write
@@ -216,7 +217,7 @@ class WindowApplier:
                 transactions,
                 checkpoint.shape,
                 fenced=masks,
-                with_key_text=bool(self.session.copies_of(table)),
+                with_key_text=bool(self.session.copies_of(table) or shaping.where),
                 with_record=self._is_recorded(table),
             )
         except UnfitColumnError as error:
@@ -225,7 +226,11 @@ class WindowApplier:
         if any(key.null_count for key in batch.old_key):
             raise _identity_error(table, first_lsn, "an old row came without the mirror's key")
         self.applied.setdefault(table, AppliedTable()).add(batch)
-        self._pending.setdefault(table, []).append(shaping.batch(batch, checkpoint.shape))
+        try:
+            shaped = shaping.batch(batch, checkpoint.shape)
+        except RowError as error:
+            raise no_truth(table, str(error), first_lsn) from error
+        self._pending.setdefault(table, []).append(shaped)
         self._pending_bytes += batch.nbytes
 
     def _is_news(self, raw: RawChanges, transactions: Transactions, checkpoint: Checkpoint) -> Mask:
@@ -271,11 +276,16 @@ class WindowApplier:
         shape = self.session.kept_shape(table)
         batch, truncated = behind_last_truncate(batch)
         events = events_of(batch, shape)
-        write, _ = _write_of(batch, events, truncated, shape)
+        write, looked_up = _write_of(batch, events, truncated, shape)
         with refusals_of(table):
-            wrong = self.session.mirrors.write(table, shape, write)
-        if wrong:
-            raise _differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
+            found = self.session.mirrors.write(table, shape, write)
+        lacking = int(found.lacking.sum())
+        if looked_up is not None and lacking and batch.chosen is not None:
+            # rows that were not kept before: nobody here has what their changes did not carry
+            read_anew(self.session, table, _keys_of(batch, looked_up.changes[found.lacking]))
+            lacking = 0
+        if found.wrong + lacking:
+            raise _differing_mirror(table, found.wrong + lacking, LSN(batch.end_lsn[-1]))
 
 
 def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
@@ -295,9 +305,16 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
         if copy.bucket is not None:  # what is elsewhere is never read, and would lack it for ever
             keys = [looked_up.rows[name].combine_chunks() for name in shape.key]
             lacking &= session.stages.within(shape, copy.bucket, keys)
-        rows = pa.array(looked_up.changes[lacking])
-        texts = (text.take(rows).to_pylist() for text in batch.new_key_text)
-        session.copy_state.add_gaps(copy, list(zip(*texts, strict=True)))
+        session.copy_state.add_gaps(copy, _keys_of(batch, looked_up.changes[lacking]))
+    if batch.chosen is not None and batch.chosen.unsure.any():
+        unsure = np.flatnonzero(batch.chosen.unsure)
+        session.copy_state.add_gaps(copy, _keys_of(batch, unsure))
+
+
+def _keys_of(batch: ChangeBatch, rows: Ints) -> list[KeyText]:
+    """Give the keys of changes that lack a value, each once."""
+    texts = (text.take(pa.array(rows)).to_pylist() for text in batch.new_key_text)
+    return sorted(set(zip(*texts, strict=True)))
 
 
 def _write_of(
@@ -309,6 +326,7 @@ def _write_of(
         truncated_at=None if truncated is None else LSN(truncated),
         deleted=compacted.keys,
         standing=compacted.standing,
+        is_told=compacted.is_told,
         inserted=inserted,
         looked_up=looked_up,
     )

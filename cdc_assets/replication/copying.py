@@ -30,6 +30,7 @@ from cdc_assets.pgoutput.native import decode_read
 from cdc_assets.pgoutput.values import UnfitValueError
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.buckets import in_bucket
 from cdc_assets.source.catalog import SourceTable, read_catalog
@@ -367,7 +368,11 @@ def shaped(session: Session, chunk: Chunk, table: TableName) -> Iterator[pa.Tabl
         raise _altered_while_copied(table, "its columns or its row filter are others")
     shape, shaping = session.checkpoints[table].shape, session.shaping(table)
     for batch in chunk.batches:
-        yield shaping.rows(_rows(batch, shape, table, chunk.lsn), shape)
+        rows = _rows(batch, shape, table, chunk.lsn)
+        try:
+            yield shaping.rows(rows, shape)
+        except RowError as error:
+            raise no_truth(table, str(error), chunk.lsn) from error
 
 
 def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
@@ -382,6 +387,18 @@ def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) 
         pa.nulls(batch.num_rows, ADDED_COLUMNS[1].type),
     ]
     return pa.table([*columns, *added], [*shape.names, *(column.name for column in ADDED_COLUMNS)])
+
+
+def no_truth(table: TableName, kind: str, lsn: LSN) -> TableError:
+    """Say that a table's condition can't be computed for a row, without the row."""
+    return ValueConversionError(
+        f"the condition 'where' of table {str(table)!r} can't be computed for a row, at {lsn}: "
+        f"{kind}",
+        table=str(table),
+        lsn=str(lsn),
+        hint="write it so that it is true, false or null for every row (try_cast, nullif), then "
+        + recopy_hint(table),
+    )
 
 
 def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableError:

@@ -39,12 +39,13 @@ def keep_out(
 ) -> tuple[Mask, Mask] | None:
     """Find the rows whose new key, and those whose old key, a fence keeps as it is.
 
-    Two kinds of change write a row without a TOASTed value that is nowhere in the warehouse. Such a
-    row is read from the source now, and a fence on its key keeps the stream from it until the
+    Three kinds of change write a row without a TOASTed value that is nowhere in the warehouse. Such
+    a row is read from the source now, and a fence on its key keeps the stream from it until the
     stream has passed that read:
 
     - A change from a fenced key to one that is not has its delete kept out and its upsert applied.
     - A row that enters the publication's row filter comes as an insert.
+    - A row whose change does not carry what tells whether the config wants it kept.
 
     Args:
         session: Inside a warehouse transaction.
@@ -59,10 +60,15 @@ def keep_out(
     table = raw.table
     shape = session.checkpoints[table].shape
     enters = lacking(raw.new) & (raw.ops == INSERT)
-    if not session.fences.get(table) and not enters.any():
+    reads = session.shaping(table).reads(shape)
+    if not session.fences.get(table) and not enters.any() and not reads:
         return None
     fields = complete_fields(raw, shape)
     lacks = lacking(fields)
+    if reads:
+        enters |= lacking([fields[at] for at in reads])
+    if not session.fences.get(table) and not enters.any():
+        return None
     new_keys, old_keys = key_texts(fields, shape, raw), key_texts(raw.old, shape, raw)
     xids = transactions.xid[raw.transactions]
     while True:

@@ -12,6 +12,7 @@ from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.shaping.columns import Shaping
+from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of
 from cdc_assets.source.catalog import SourceTable
 
 _FULL = "f"
@@ -25,7 +26,9 @@ def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
     """
     secret = config.mask_secret()
     return {
-        table.name: Shaping(columns=table.columns, mask=table.mask, secret=secret)
+        table.name: Shaping(
+            columns=table.columns, where=table.where or "", mask=table.mask, secret=secret
+        )
         for table in config.tables
     }
 
@@ -48,6 +51,12 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
                 "mask it by sha256 or hmac",
             )
     yield from _same_names(config, source)
+    if config.where and (why := _no_condition(config, source)):
+        yield _refusal(
+            source,
+            f"its condition is none: {why}",
+            "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
+        )
     masks_key = not config.mask.keys().isdisjoint(shape.key)
     if masks_key and source.identity != _FULL and _may_lack(config, source):
         yield _refusal(
@@ -56,6 +65,25 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
             "are read anew by their keys",
             f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;",
         )
+
+
+def _no_condition(config: TableConfig, source: SourceTable) -> str:
+    """Say why a table's `where` is no condition over its rows; empty where it is one."""
+    shaping = Shaping(columns=config.columns)
+    shape = shaping.kept(shaping.source(source.shape))
+    known = {name.casefold(): name for name in shape.names}
+    try:
+        unknown = sorted(
+            name for name in columns_of(config.where or "") if name.casefold() not in known
+        )
+        if unknown:
+            left_out = unknown[0] in source.shape.names and unknown[0] not in config.columns.rename
+            return f"column {unknown[0]!r} is " + ("left out" if left_out else "not there")
+        fields = zip(shape.names, shape.types, strict=True)
+        check_types(config.where or "", pa.schema([pa.field(*of) for of in fields]))
+    except PredicateError as error:
+        return str(error)
+    return ""
 
 
 def _may_lack(config: TableConfig, source: SourceTable) -> bool:

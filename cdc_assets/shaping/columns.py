@@ -14,14 +14,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 
-from cdc_assets.changes.batch import ChangeBatch, Record
+from cdc_assets.changes.batch import ChangeBatch, Chosen, Mask, Record
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import ColumnsConfig, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
+from cdc_assets.pgoutput.messages import INSERT, UPDATE
 from cdc_assets.pgoutput.types import SourceType
 from cdc_assets.shaping.masks import masked, masked_type
+from cdc_assets.shaping.predicates import columns_of, matches
 
 _TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
 
@@ -32,11 +35,13 @@ class Shaping:
 
     Attributes:
         columns: Which are kept, and their names.
+        where: Which rows are kept, over the columns as they are renamed; empty: all.
         mask: Those that are masked, by their names on the source.
         secret: The key of `hmac`.
     """
 
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    where: str = ""
     mask: Mapping[str, MaskKind] = field(default_factory=dict)
     secret: bytes = b""
 
@@ -54,6 +59,8 @@ class Shaping:
         said: dict[str, object] = {}
         if columns:
             said["columns"] = columns
+        if self.where:
+            said["where"] = self.where
         if self.mask:
             said["mask"] = dict(self.mask)
         if "hmac" in self.mask.values():
@@ -103,8 +110,21 @@ class Shaping:
             order_type="",
         )
 
+    def reads(self, source: TableShape) -> list[int]:
+        """Find the columns that tell whether a row is kept, by their places."""
+        if not self.where:
+            return []
+        read = {name.casefold() for name in columns_of(self.where)}
+        return [at for at, name in enumerate(source.names) if self.name(name).casefold() in read]
+
     def batch(self, batch: ChangeBatch, source: TableShape) -> ChangeBatch:
-        """Shape the changes of a table: columns and old keys."""
+        """Shape the changes of a table: which rows are kept, columns and old keys.
+
+        Raises:
+            RowError: The condition can't be computed for a row.
+        """
+        if self.where:
+            batch = replace(batch, chosen=self._chosen(batch, source))
         if not self.mask:
             return batch
         return replace(
@@ -113,6 +133,20 @@ class Shaping:
             old_key=self._masked(batch.old_key, source.key),
             record=self._masked_record(batch.record, source),
         )
+
+    def _chosen(self, batch: ChangeBatch, source: TableShape) -> Chosen:
+        unsure = np.zeros(len(batch), dtype=bool)
+        for at in self.reads(source):
+            unsure |= batch.unchanged.get(at, False)
+        has_row = ((batch.ops == INSERT) | (batch.ops == UPDATE)) & ~unsure
+        kept = np.zeros(len(batch), dtype=bool)
+        rows = pa.array(np.flatnonzero(has_row))
+        kept[has_row] = self._matches([column.take(rows) for column in batch.columns], source)
+        return Chosen(kept, unsure)
+
+    def _matches(self, columns: Sequence[pa.Array], source: TableShape) -> Mask:
+        named = {self.name(source.names[at]): columns[at] for at in self.reads(source) or [0]}
+        return matches(self.where, pa.table(named))
 
     def _masked_record(self, record: Record | None, source: TableShape) -> Record | None:
         if record is None:
@@ -124,11 +158,18 @@ class Shaping:
         return self._masked(keys, source.key)
 
     def rows(self, rows: pa.Table, source: TableShape) -> pa.Table:
-        """Shape whole rows of a table; columns that we add stay as they are."""
-        if not self.columns.rename and not self.mask:
+        """Shape whole rows of a table; columns that we add stay as they are.
+
+        Raises:
+            RowError: The condition can't be computed for a row.
+        """
+        if not self.columns.rename and not self.mask and not self.where:
             return rows
         count = len(source.columns)
         arrays = [column.combine_chunks() for column in rows.columns]
+        if self.where:
+            kept = pa.array(self._matches(arrays, source))
+            arrays = [array.filter(kept) for array in arrays]
         shaped = [*self._masked(arrays[:count], source.names), *arrays[count:]]
         return pa.table(shaped, [*map(self.name, source.names), *rows.column_names[count:]])
 

@@ -6,15 +6,14 @@ value gives the same text in every table, by copy and by stream.
 
 from __future__ import annotations
 
-from functools import cache
 from hashlib import sha256
 from typing import assert_never
 
-import duckdb
 import pyarrow as pa
 
 from cdc_assets.config.shaping import MaskKind
 from cdc_assets.pgoutput.types import TEXT
+from cdc_assets.shaping.engine import compute
 
 _BLOCK = 64  # SHA-256's, in bytes
 _TEXT = "value::VARCHAR"
@@ -36,17 +35,8 @@ def masked(values: pa.Array, kind: MaskKind, key: bytes = b"") -> pa.Array:
     """
     if kind == "null":
         return pa.nulls(len(values), values.type)
-    _cdc_batch = pa.table([values], ["value"])  # DuckDB looks for it here
-    sql = f"SELECT {_expression(kind, key)} AS masked FROM _cdc_batch"
-    found: pa.Table = _engine().cursor().sql(sql).to_arrow_table()
-    return found["masked"].cast(TEXT).combine_chunks()
-
-
-@cache
-def _engine() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"threads": 1, "memory_limit": "256MB"})
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
+    columns = pa.table([values], ["value"])
+    return compute(_expression(kind, key), columns).cast(TEXT)
 
 
 def _expression(kind: MaskKind, key: bytes) -> str:

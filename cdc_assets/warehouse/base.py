@@ -31,7 +31,14 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.warehouse.values import Checkpoint, Copy, Differences, LastTransaction, Write
+from cdc_assets.warehouse.values import (
+    Checkpoint,
+    Copy,
+    Differences,
+    LastTransaction,
+    Write,
+    Written,
+)
 
 # Of the copy for readers; foreign: what is there is no copy of this warehouse
 Published = Literal["absent", "current", "behind", "foreign"]
@@ -55,13 +62,12 @@ class Mirrors(Protocol):
     def row_count(self, table: TableName) -> int:
         """Count a mirror's rows; none where it is gone, or a view."""
 
-    def write(self, table: TableName, shape: TableShape, write: Write) -> int:
+    def write(self, table: TableName, shape: TableShape, write: Write) -> Written:
         """Apply one batch to a mirror.
 
         Returns:
-            By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
-            found no old row, and keys that have a row and should not, or the reverse. Then the
-            caller must not commit.
+            In how far the mirror was not what the batch supposes. Then the caller must not commit,
+            or make up for it.
         """
 
     def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:

@@ -21,7 +21,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.layout import difference, read_stored
-from cdc_assets.warehouse.values import Write
+from cdc_assets.warehouse.values import Write, Written
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 _SCALARS: dict[pa.DataType, str] = {
@@ -156,13 +156,8 @@ class DuckDBMirrors:
                 f"{type(error).__name__}"
             ) from error
 
-    def write(self, table: TableName, shape: TableShape, write: Write) -> int:
+    def write(self, table: TableName, shape: TableShape, write: Write) -> Written:
         """Apply one batch to a mirror, inside a transaction.
-
-        Returns:
-            By how many rows the mirror is not what the batch supposes: rows of `looked_up` that
-            found no old row, and keys that have a row and should not, or the reverse. Then the
-            caller must not commit.
 
         Raises:
             MirrorRefusedError: The mirror was altered and does not take it.
@@ -170,20 +165,21 @@ class DuckDBMirrors:
         with self._blamed_on(table):
             return self._write(table, shape, write)
 
-    def _write(self, table: TableName, shape: TableShape, write: Write) -> int:
-        wrong = 0
+    def _write(self, table: TableName, shape: TableShape, write: Write) -> Written:
+        wrong, lacking = 0, np.zeros(0, dtype=bool)
         if write.truncated_at is not None:
             self.truncate(table, write.truncated_at)
         if write.looked_up is not None:
             refuse_lost_zeros(table, write.looked_up.rows)
-            found = self.fill(table, shape, write.looked_up)
-            wrong = write.looked_up.rows.num_rows - len(found)
+            lacking = np.ones(write.looked_up.rows.num_rows, dtype=bool)
+            lacking[self.fill(table, shape, write.looked_up)] = False
         for keys, rows in _by_standing(write):
-            wrong += abs(self._delete(table, shape, keys) - rows)
+            deleted = self._delete(table, shape, keys)
+            wrong += 0 if rows is None else abs(deleted - rows)
         self._insert(table, write.inserted)
         if write.looked_up is not None:
             self.insert_filled(table)
-        return wrong
+        return Written(wrong, lacking)
 
     def truncate(self, table: TableName, truncated_at: LSN) -> None:
         """Delete the rows of transactions up to a truncation.
@@ -308,16 +304,19 @@ def _only_number(result: duckdb.DuckDBPyConnection) -> int:
     return int(result.fetchall()[0][0])
 
 
-def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int]]:
-    """Give the keys that have a row and those that have none, with how many rows they have."""
-    if write.standing.all() or not write.standing.any():
-        yield write.deleted, int(write.standing.sum())
-        return
-    for mask in (write.standing, ~write.standing):
-        yield (
-            [key.filter(pa.array(mask)) for key in write.deleted],
-            int((mask & write.standing).sum()),
-        )
+def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int | None]]:
+    """Give keys with how many rows they have: those with a row, those without, and untold ones."""
+    standing = write.standing
+    is_told = np.ones(len(standing), dtype=bool) if write.is_told is None else write.is_told
+    for mask, rows in (
+        (standing & is_told, int((standing & is_told).sum())),
+        (~standing & is_told, 0),
+        (~is_told, None),
+    ):
+        if mask.all():
+            yield write.deleted, rows
+        elif mask.any():
+            yield [key.filter(pa.array(mask)) for key in write.deleted], rows
 
 
 def key_names(shape: TableShape) -> list[str]:

@@ -124,6 +124,7 @@ class Write:
         truncated_at: Rows of transactions up to this LSN go first; None: none do.
         deleted: Keys that lose their row, one array per key column.
         standing: Which of these have one; the others have none.
+        is_told: Of which of them that is certain; None: of all.
         inserted: Rows that are written then, complete.
         looked_up: Rows that are written too, once the mirror's old values are in.
     """
@@ -131,5 +132,19 @@ class Write:
     truncated_at: LSN | None
     deleted: Sequence[pa.Array]
     standing: Mask
+    is_told: Mask | None
     inserted: pa.Table
     looked_up: Lookup | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a mirror was found when a batch was written.
+
+    Attributes:
+        wrong: Keys that had a row and should not, or the reverse.
+        lacking: Per row of `looked_up` whether it found no old row, and was not written.
+    """
+
+    wrong: int
+    lacking: Mask

@@ -1,0 +1,130 @@
+"""Which rows are kept: a condition over the row, in DuckDB's SQL.
+
+It has to give the same for the same row whenever it is asked, after a crash too: what depends on
+the time, on chance or on other rows is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from cdc_assets.changes.batch import Mask
+from cdc_assets.shaping.engine import compute, session
+
+_CLASSES = {
+    "SUBQUERY": "it has a subquery",
+    "WINDOW": "it has a window function",
+    "STAR": "it names no column with *",
+    "PARAMETER": "it has a parameter",
+}
+# A function's text where it is a macro
+_UNSTEADY = """
+SELECT DISTINCT function_name FROM duckdb_functions()
+WHERE coalesce(stability, 'CONSISTENT') <> 'CONSISTENT'
+   OR regexp_matches(coalesce(macro_definition, ''), 'current_|now\\(|random|uuid')
+"""
+_AGGREGATES = (
+    "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"
+)
+
+
+class PredicateError(ValueError):
+    """A text is no condition over one row; says why."""
+
+
+class RowError(ValueError):
+    """A condition can't be computed for a row; says what kind of error it was, without the row."""
+
+
+@cache
+def columns_of(predicate: str) -> frozenset[str]:
+    """Find the columns that a condition reads, as it spells them.
+
+    Raises:
+        PredicateError: It is not one expression, or not one over a row alone.
+    """
+    names = set()
+    for node in _nodes(_expression(predicate)):
+        kind = node["class"]
+        if kind in _CLASSES:
+            raise PredicateError(_CLASSES[kind])
+        if kind == "COLUMN_REF":
+            if len(node["column_names"]) > 1:
+                raise PredicateError(f"it names {'.'.join(node['column_names'])!r}: no column")
+            names.add(str(node["column_names"][0]))
+        elif kind == "FUNCTION":
+            _check_function(str(node["function_name"]))
+    return frozenset(names)
+
+
+def _expression(predicate: str) -> Any:
+    text = f"SELECT ({predicate}\n)"
+    ((serialized,),) = session().execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    parsed = json.loads(serialized)
+    if parsed["error"]:
+        raise PredicateError("it does not parse")
+    (statement,) = parsed["statements"]
+    expressions = statement["node"]["select_list"]
+    if len(expressions) != 1:
+        raise PredicateError("it is more than one expression")
+    return expressions[0]
+
+
+def _nodes(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        if "class" in part:
+            yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            yield from _nodes(one)
+
+
+def _check_function(name: str) -> None:
+    if name in _names(_AGGREGATES):
+        raise PredicateError(f"{name}() is of many rows")
+    if name in _names(_UNSTEADY):
+        raise PredicateError(f"{name}() gives something else each time")
+
+
+@cache
+def _names(sql: str) -> frozenset[str]:
+    return frozenset(str(name) for (name,) in session().execute(sql).fetchall())
+
+
+def check_types(predicate: str, columns: pa.Schema) -> None:
+    """Check that a condition can be computed from columns.
+
+    Raises:
+        PredicateError: It does not fit their types, or gives no truth value.
+    """
+    try:
+        found = compute(f"({predicate}\n)", columns.empty_table())
+    except duckdb.Error as error:
+        raise PredicateError(f"it does not fit the columns: {type(error).__name__}") from error
+    if not pa.types.is_boolean(found.type):
+        raise PredicateError("it is neither true nor false")
+
+
+def matches(predicate: str, columns: pa.Table) -> Mask:
+    """Find the rows of which a condition is true; where it is null it is not.
+
+    Args:
+        predicate: The condition.
+        columns: n rows, with one column at least.
+
+    Raises:
+        RowError: It can't be computed for a row.
+    """
+    try:
+        found = compute(f"coalesce(({predicate}\n), false)", columns)
+    except duckdb.Error as error:  # its message may quote a value
+        raise RowError(type(error).__name__) from error
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
