@@ -301,14 +301,15 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
     events = _without_brought(session, copy, batch, events_of(batch, shape), fences)
     write, looked_up = _write_of(batch, events, truncated, shape)
     lacking = session.stages.write(copy.stage, shape, write)
-    if looked_up is not None and lacking.any() and not copy.predicate:
-        if copy.bucket is not None:  # what is elsewhere is never read, and would lack it for ever
-            keys = [looked_up.rows[name].combine_chunks() for name in shape.key]
-            lacking &= session.stages.within(shape, copy.bucket, keys)
-        session.copy_state.add_gaps(copy, _keys_of(batch, looked_up.changes[lacking]))
-    if batch.chosen is not None and batch.chosen.unsure.any():
-        unsure = np.flatnonzero(batch.chosen.unsure)
-        session.copy_state.add_gaps(copy, _keys_of(batch, unsure))
+    unread = np.zeros(0, dtype=np.int64) if looked_up is None else looked_up.changes[lacking]
+    if batch.chosen is not None:
+        unread = np.union1d(unread, np.flatnonzero(batch.chosen.unsure))
+    if not len(unread) or copy.predicate:
+        return
+    if copy.bucket is not None:  # what is elsewhere is never read, and would lack it for ever
+        keys = [batch.columns[at].take(pa.array(unread)) for at in shape.key_indexes]
+        unread = unread[session.stages.within(shape, copy.bucket, keys)]
+    session.copy_state.add_gaps(copy, _keys_of(batch, unread))
 
 
 def _keys_of(batch: ChangeBatch, rows: Ints) -> list[KeyText]:

@@ -13,6 +13,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.progress import TableCompared
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
+from cdc_assets.steps import Step, observers
 from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
@@ -108,6 +109,24 @@ def test_a_value_that_tells_and_is_not_carried(
     change = "UPDATE t SET n = n + 1 WHERE id % 4 = 0"
     with at_step("chunk_committed", 1, lambda: database.execute(change)):
         list(backfill(config, T, buckets=["02"]))
+    converge(database, config)
+
+
+def test_a_bucket_settles_whatever_tells_elsewhere(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    """Of rows of other buckets a copy need not know whether they are kept."""
+    database.execute("UPDATE t SET status = repeat('long', 1000) WHERE id > 140")
+    converge(database, config)
+
+    def write(_step: Step) -> None:
+        database.execute("UPDATE t SET n = n + 1 WHERE id > 140")
+
+    observers.append(write)
+    try:
+        list(backfill(config, T, buckets=["00"]))
+    finally:
+        observers.remove(write)
     converge(database, config)
 
 
