@@ -239,8 +239,7 @@ class Beside:
     def _never_settles(self, session: Session) -> TableError:
         """Give up the parts of a table whose changes go on lacking values, and say so."""
         with session.warehouse.transaction():
-            for copy in session.copies_of(self.table):
-                session.drop_copy(copy)
+            session.drop_copies(self.table)
         why = "rows go on entering the publication without their stored-apart values"
         hint = "try again while fewer rows begin to match the publication's row filter"
         if self._held_by:
@@ -298,8 +297,7 @@ class Beside:
         )
         if gives_up or not is_whole:
             with session.warehouse.transaction():
-                for copy in session.copies_of(table):
-                    session.drop_copy(copy)
+                session.drop_copies(table)
             session.fail(table, error)
             if not gives_up:
                 return

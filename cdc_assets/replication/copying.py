@@ -79,8 +79,7 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
         identity=session.identity,
     )
     with session.warehouse.transaction():
-        for earlier in session.copies_of(table):
-            session.drop_copy(earlier)
+        session.drop_copies(table)
         if session.fences.get(table) and table in session.checkpoints:
             # rows ahead of the stream: the mirror is not what the change table's rows come to
             session.change_tables.end(table, session.checkpoints[table].lsn)

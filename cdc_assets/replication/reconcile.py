@@ -142,8 +142,7 @@ class _Comparison(Beside):
             TableError: Always.
         """
         with session.warehouse.transaction():
-            for copy in session.copies_of(self.table):
-                session.drop_copy(copy)
+            session.drop_copies(self.table)
         session.fail(self.table, error)
         self.has_failed = True
         raise _standing(self.table, error.message) from error

@@ -110,6 +110,11 @@ class Session:
         self.copies.pop((copy.table, copy.part), None)
         self.chunk_fences.pop((copy.table, copy.part), None)
 
+    def drop_copies(self, table: TableName) -> None:
+        """Give up all copies of a table and their stages, inside a transaction."""
+        for copy in self.copies_of(table):
+            self.drop_copy(copy)
+
     def source_table(self, table: TableName) -> SourceTable:
         """Give the catalog's account of a table that passed the checks."""
         return self.catalog.tables[table]
@@ -161,8 +166,8 @@ def refusals_of(table: TableName) -> Iterator[None]:
 def reshaped_error(table: TableName) -> TableError:
     """Say that a table's rows in the warehouse are not shaped as the config says."""
     return SchemaChangeError(
-        f"table {str(table)!r} is shaped otherwise by the config now (columns, mask) than when it "
-        "was copied",
+        f"table {str(table)!r} is shaped otherwise by the config now (columns, where, mask) than "
+        "when it was copied",
         table=str(table),
         hint=recopy_hint(table) + "; or put the config back",
     )

@@ -277,8 +277,7 @@ class _Run:
         session.fail(table, error)
         if isinstance(error, SchemaChangeError) and session.is_copied_anew(table):
             with session.warehouse.transaction():  # the next run begins it anew
-                for copy in session.copies_of(table):
-                    session.drop_copy(copy)
+                session.drop_copies(table)
         return TableFailed(table, error)
 
     def _drain(self, group: frozenset[TableName], target: LSN) -> Iterator[SyncEvent]:
