@@ -61,14 +61,13 @@ def keep_out(
     shape = session.checkpoints[table].shape
     enters = lacking(raw.new) & (raw.ops == INSERT)
     reads = session.shaping(table).reads(shape)
-    if not session.fences.get(table) and not enters.any() and not reads:
+    is_unsure = bool(reads) and lacking([raw.new[at] for at in reads]).any()
+    if not session.fences.get(table) and not enters.any() and not is_unsure:
         return None
     fields = complete_fields(raw, shape)
     lacks = lacking(fields)
-    if reads:
+    if is_unsure:  # unless the old row has it
         enters |= lacking([fields[at] for at in reads])
-    if not session.fences.get(table) and not enters.any():
-        return None
     new_keys, old_keys = key_texts(fields, shape, raw), key_texts(raw.old, shape, raw)
     xids = transactions.xid[raw.transactions]
     while True:

@@ -21,10 +21,8 @@ def keeps_changes(session: Session, table: TableName) -> bool:
 
 def recorded_tables(session: Session) -> set[TableName]:
     """Find the tables whose change tables go on."""
-    known = session.change_tables.read()
-    return {table for table in session.checkpoints if table in known} & {
-        table.name for table in session.config.tables if table.keeps_changes
-    }
+    known = session.change_tables.read() & session.checkpoints.keys()
+    return {table for table in known if keeps_changes(session, table)}
 
 
 def end_recording(session: Session) -> None:

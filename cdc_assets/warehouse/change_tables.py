@@ -157,15 +157,15 @@ class ChangeTables:
         batch: pa.Table | None = None,
     ) -> None:
         """Append rows that lie in the warehouse, numbered behind all that were appended so."""
-        ((count,),) = self._mirrors.rows_with(f"SELECT count(*) {query}", batch)
         first = self._number(f"SELECT copied FROM {self._schema}.change_numbers")
-        self._execute(f"UPDATE {self._schema}.change_numbers SET copied = copied + {count}")
         columns = ", ".join(f"stage.{quote(name)}" for name in shape.names)
         more = _ADDED.format(
             op=op, lsn=int(lsn), first=FIRST_COPIED - 1 + first, source=source, before=before
         )
         into = self._mirrors.name(change_table(table))
-        self._mirrors.rows_with(f"INSERT INTO {into} SELECT {columns}, {more} {query}", batch)
+        sql = f"INSERT INTO {into} SELECT {columns}, {more} {query}"
+        ((count,),) = self._mirrors.rows_with(sql, batch)
+        self._execute(f"UPDATE {self._schema}.change_numbers SET copied = copied + {count}")
 
     def _set_aside(self, table: TableName, lsn: LSN) -> None:
         """Give a change table that can't go on another name; it keeps what it has."""

@@ -19,13 +19,11 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
 from cdc_assets.steps import reached
-
-State = Literal["absent", "current", "behind", "foreign"]
+from cdc_assets.warehouse.base import Published
 
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file
 _PART_BYTES = 4 * 1024 * 1024
@@ -34,7 +32,7 @@ _WRITABLE = 0o222
 
 def published_state(
     target: Path, *, source: Path, warehouse: str | None, stamp: str | None
-) -> State:
+) -> Published:
     """Compare a published copy with what the warehouse holds.
 
     Args:

@@ -109,15 +109,7 @@ class Stages:
         write: bool,
         before_write: Callable[[], None] = lambda: None,
     ) -> Differences:
-        """Compare a mirror's part with its copy, both as of one LSN.
-
-        Args:
-            copy: The copy.
-            shape: Of both.
-            plan: The table's buckets, where numbers are wanted for each.
-            write: Whether the mirror is made what the copy is; only what differs is written.
-            before_write: Called then, with the keys of what differs in `_cdc_differing`.
-        """
+        """Compare a mirror's part with its copy; the keys that differ are in `_cdc_differing`."""
         comparison = _Comparison(self._mirrors, copy, shape)
         found = replace(comparison.differences(), parts=comparison.parts(plan))
         if write:
