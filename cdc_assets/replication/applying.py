@@ -26,7 +26,7 @@ from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
-from cdc_assets.replication.copying import no_truth, unfit_value
+from cdc_assets.replication.chunk_rows import no_truth, unfit_value
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, refusals_of
 from cdc_assets.shaping.predicates import RowError

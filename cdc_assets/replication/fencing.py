@@ -23,7 +23,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
-from cdc_assets.replication.copying import shaped
+from cdc_assets.replication.chunk_rows import shaped
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader

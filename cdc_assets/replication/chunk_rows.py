@@ -1,0 +1,85 @@
+"""From a chunk of a table to rows of its mirror, and what keeps a row from becoming one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from cdc_assets.changes.rows import ADDED_COLUMNS
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.pages import page
+from cdc_assets.pgoutput.native import decode_read
+from cdc_assets.pgoutput.values import UnfitValueError
+from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.shaping.predicates import RowError
+from cdc_assets.source.snapshot import Chunk
+
+
+def altered_while_copied(table: TableName, altered: str) -> SchemaChangeError:
+    """Say that a table's copy can't be finished."""
+    return SchemaChangeError(
+        f"table {str(table)!r} was altered while it was copied: {altered}",
+        table=str(table),
+        hint="the next sync copies it anew",
+    )
+
+
+def shaped(session: Session, chunk: Chunk, table: TableName) -> Iterator[pa.Table]:
+    """Decode a chunk to rows of the mirror, batch by batch.
+
+    Raises:
+        SchemaChangeError: The table is not the one of the shape any more.
+        ValueConversionError: A value that its column's type can't hold.
+    """
+    if chunk.is_altered:
+        raise altered_while_copied(table, "its columns or its row filter are others")
+    shape, shaping = session.checkpoints[table].shape, session.shaping(table)
+    for batch in chunk.batches:
+        rows = _rows(batch, shape, table, chunk.lsn)
+        try:
+            yield shaping.rows(rows, shape)
+        except RowError as error:
+            raise no_truth(table, str(error), chunk.lsn) from error
+
+
+def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
+    columns = []
+    for values, column in zip(batch.columns, shape.columns, strict=True):
+        try:
+            columns.append(decode_read(values, column.type.arrow))
+        except UnfitValueError as error:
+            raise unfit_value(table, column.name, error.wanted, lsn) from error
+    added = [
+        pa.repeat(pa.scalar(int(lsn), pa.uint64()), batch.num_rows),
+        pa.nulls(batch.num_rows, ADDED_COLUMNS[1].type),
+    ]
+    return pa.table([*columns, *added], [*shape.names, *(column.name for column in ADDED_COLUMNS)])
+
+
+def no_truth(table: TableName, kind: str, lsn: LSN) -> TableError:
+    """Say that a table's condition can't be computed for a row, without the row."""
+    return ValueConversionError(
+        f"the condition 'where' of table {str(table)!r} can't be computed for a row, at {lsn}: "
+        f"{kind}",
+        table=str(table),
+        lsn=str(lsn),
+        hint="write it so that it is true, false or null for every row (try_cast, nullif), then "
+        + recopy_hint(table),
+    )
+
+
+def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableError:
+    """Say which column holds a value that can't be kept, without the value."""
+    return ValueConversionError(
+        f"column {column!r} of table {str(table)!r} holds a value that does not fit {wanted}, "
+        f"at {lsn}",
+        table=str(table),
+        lsn=str(lsn),
+        hint="correct the value on the source, then "
+        + recopy_hint(table)
+        + f"; {page('types')} lists what each type can hold",
+    )
