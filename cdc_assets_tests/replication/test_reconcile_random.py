@@ -22,7 +22,7 @@ from cdc_assets.replication import backfill as backfilling
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.steps import Step, observers
-from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline
+from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline, serve
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import make_small
 from cdc_assets_tests.ledger import TABLES, Overlapping, create_ledger
@@ -42,11 +42,8 @@ COLUMNS = dict(zip(NAMES, ("owner", '"At"', "amount"), strict=True))
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server of these tests alone: they have it wait for a standby."""
-    own = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=SERVER_SETTINGS)
-    try:
-        yield own.start()
-    finally:
-        own.remove()
+    directory = tmp_path_factory.mktemp("postgres")
+    yield from serve(EmbeddedPostgres(directory, settings=SERVER_SETTINGS))
 
 
 @pytest.fixture

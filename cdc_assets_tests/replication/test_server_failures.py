@@ -20,7 +20,7 @@ from cdc_assets.operations.removal import forget_tables
 from cdc_assets.source.setup import setup
 from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import assert_readable, run_command
-from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline
+from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline, serve
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
@@ -41,11 +41,8 @@ WHERE NOT waits.granted AND held.granted AND held.pid = %s
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server of these tests alone."""
-    own = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=SETTINGS)
-    try:
-        yield own.start()
-    finally:
-        own.remove()
+    directory = tmp_path_factory.mktemp("postgres")
+    yield from serve(EmbeddedPostgres(directory, settings=SETTINGS))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.errors import TableError
 from cdc_assets.progress import SyncFinished
 from cdc_assets.replication.sync import sync
-from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline
+from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline, serve
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.replication.test_server_failures import configure
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
@@ -27,11 +27,8 @@ _STANDBYS = ("standby_a", "standby_b")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    own = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=SERVER_SETTINGS)
-    try:
-        yield own.start()
-    finally:
-        own.remove()
+    directory = tmp_path_factory.mktemp("postgres")
+    yield from serve(EmbeddedPostgres(directory, settings=SERVER_SETTINGS))
 
 
 @pytest.fixture
