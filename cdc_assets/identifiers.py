@@ -63,9 +63,19 @@ class TableName:
         return self.schema.casefold(), self.name.casefold()
 
 
+def record_table(table: TableName, keep: str) -> TableName:
+    """Name what is kept beside a table's mirror: its change table or its history."""
+    return TableName(table.schema, f"{table.name}__{keep}")
+
+
 def change_table(table: TableName) -> TableName:
     """Name a table's change table in the warehouse."""
-    return TableName(table.schema, f"{table.name}__changes")
+    return record_table(table, "changes")
+
+
+def history_table(table: TableName) -> TableName:
+    """Name a table's history in the warehouse."""
+    return record_table(table, "history")
 
 
 def _unquote(part: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cdc_assets.config.shaping import ColumnsConfig, MaskKind, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.errors import ConfigError
-from cdc_assets.identifiers import TableName, change_table
+from cdc_assets.identifiers import TableName, record_table
 
 DEFAULT_BUCKETS = 8
 
@@ -18,6 +18,8 @@ DEFAULT_BUCKETS = 8
 LATER_KEYS = frozenset({"enrich", "transform"})
 LATER_KEEPS = frozenset({"history"})
 MIRROR, CHANGES = "mirror", "changes"
+# What is kept beside mirrors, and what one is called
+RECORDS = {CHANGES: "change table"}
 
 
 def _known_keeps(keep: list[str]) -> list[str]:
@@ -155,6 +157,11 @@ class TableConfig(Strict):
         """Whether it has a change table."""
         return CHANGES in self.keep
 
+    @property
+    def records(self) -> tuple[str, ...]:
+        """What is kept beside the mirror."""
+        return tuple(keep for keep in RECORDS if keep in self.keep)
+
     def select_buckets(self, names: Collection[str]) -> tuple[str, ...]:
         """Find buckets by what a user typed: `3` is `03`.
 
@@ -188,9 +195,10 @@ def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:
     if len(seen) < len(tables):
         raise ValueError("a table is listed twice")
     for table in tables:
-        changes = change_table(table.name)
-        if table.keeps_changes and changes.folded in seen:
-            raise ValueError(
-                f"{seen[changes.folded]!r} has the name of the change table of {table.source!r}"
-            )
+        for keep in table.records:
+            folded = record_table(table.name, keep).folded
+            if folded in seen:
+                raise ValueError(
+                    f"{seen[folded]!r} has the name of the {RECORDS[keep]} of {table.source!r}"
+                )
     return tables

@@ -84,7 +84,8 @@ def _take_over(config: PipelineConfig) -> list[str]:
             with warehouse.transaction():
                 for table in ended:
                     warehouse.copies.drop(table)
-                    warehouse.change_tables.drop(table)
+                    for records in warehouse.records.values():
+                        records.drop(table)
                     state.forget(table)
                     warehouse.mirrors.drop(table)
             own = state.warehouse_id()

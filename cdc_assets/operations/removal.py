@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.identifiers import TableName, change_table
+from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
@@ -72,8 +72,8 @@ def forget_tables(
         if drop_unknown:
             warehouse.state.refuse_other_owners(tables)
             for name in tables:
-                both = [name, change_table(name)] if config.table(name).keeps_changes else [name]
-                for table in filter(warehouse.mirrors.exists, both):
+                kept = [record_table(name, keep) for keep in config.table(name).records]
+                for table in filter(warehouse.mirrors.exists, [name, *kept]):
                     warehouse.mirrors.drop(table)
                     done.append(f"dropped table {str(table)!r}, which had no checkpoint")
         return done
@@ -138,7 +138,8 @@ def _forget(
             if only is None or table in only:
                 warehouse.copies.drop(table)
                 if drop:
-                    warehouse.change_tables.drop(table)
+                    for records in warehouse.records.values():
+                        records.drop(table)
                     warehouse.mirrors.drop(table)
                 warehouse.state.forget(table)
                 what = "mirror and checkpoint" if drop else "checkpoint"

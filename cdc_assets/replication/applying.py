@@ -14,6 +14,7 @@ from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
 from cdc_assets.changes.record import change_rows, moved_lacking
 from cdc_assets.changes.rows import Lookup, build_rows
 from cdc_assets.changes.shape import TableShape
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import (
     ReplicaIdentityError,
     SchemaChangeError,
@@ -261,7 +262,7 @@ class WindowApplier:
     def _is_recorded(self, table: TableName) -> bool:
         """Whether changes go to a change table: a copy that replaces the mirror ends in rows."""
         streams = self.session.checkpoints[table].phase == "streaming"
-        return streams and table in self.session.recorded
+        return streams and CHANGES in self.session.records_of(table)
 
     def _append_changes(self, table: TableName, batch: ChangeBatch) -> None:
         kept = self.session.kept_shape(table)

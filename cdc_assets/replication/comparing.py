@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from cdc_assets.errors import CdcError, SlotAheadOfCheckpointError, SourceChangedError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
-from cdc_assets.replication.recording import change_table_problems
+from cdc_assets.replication.recording import record_problems
 from cdc_assets.replication.session import (
     RECOPY_ALL_HINT,
     Session,
@@ -44,7 +44,7 @@ def compare(session: Session) -> None:
         **_keys_made_anew(session),
         **_not_brought(session),
         **_gone_changes(session),
-        **change_table_problems(session),
+        **record_problems(session),
         **altered_mirrors(session.mirrors, _streaming(session), session.shapings),
     }
 

@@ -74,9 +74,8 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
     with session.warehouse.transaction():
         session.drop_copies(table)
         if session.fences.get(table) and table in session.checkpoints:
-            # rows ahead of the stream: the mirror is not what the change table's rows come to
-            session.change_tables.end(table, session.checkpoints[table].lsn)
-            session.recorded.discard(table)
+            # rows ahead of the stream: the mirror is not what its records come to
+            session.end_records(table)
         session.state.drop_fences(table)
         session.put(checkpoint)
         _put_up(session, copy)

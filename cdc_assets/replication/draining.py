@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import ProtocolError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -64,7 +65,7 @@ class Drain:
         start = reread.start_lsn
         if start >= self.target_lsn:
             return
-        decoder = StreamDecoder(numbered=not session.recorded.isdisjoint(self.tables))
+        decoder = StreamDecoder(numbered=not session.recorded[CHANGES].isdisjoint(self.tables))
         with SlotReader(
             conninfo=session.conninfo,
             slot=source.slot,
@@ -146,7 +147,8 @@ class Drain:
         session.state.advance([session.checkpoints[table] for table in behind], lsn, applier.last)
         for table in behind:
             if session.fences.get(table):
-                record_read_anew(session, table, lsn, applier.moved.get(table, ()))
+                passed = replace(session.moment(table, applier.last), lsn=lsn)
+                record_read_anew(session, table, passed, applier.moved.get(table, ()))
                 session.state.drop_fences(table, lsn)
             for copy in session.copies_of(table):
                 session.copy_state.drop_fences(copy, lsn)

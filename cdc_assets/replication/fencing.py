@@ -19,7 +19,6 @@ from cdc_assets.changes.compact import group_numbers
 from cdc_assets.changes.fence import Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
-from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
@@ -28,6 +27,7 @@ from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import require_standbys
+from cdc_assets.warehouse.values import Moment
 
 
 def keep_out(
@@ -112,9 +112,9 @@ def _typed(shape: TableShape, keys: list[pa.Array]) -> list[pa.Array]:
 
 
 def record_read_anew(
-    session: Session, table: TableName, passed: LSN, moved: Sequence[Sequence[pa.Array]]
+    session: Session, table: TableName, passed: Moment, moved: Sequence[Sequence[pa.Array]]
 ) -> None:
-    """Append to the change table the rows that were read anew, once the stream has passed them.
+    """Take into a table's records the rows that were read anew, once the stream has passed them.
 
     Inside the window's transaction, behind its changes. Of such a row the stream has brought the
     changes, without a value that no change carried. Read ahead of the stream the row is in no order
@@ -127,16 +127,18 @@ def record_read_anew(
         moved: Keys, one array per key column in each part, that rows got in this window while
             fences stood: the value that no change carried may be theirs now.
     """
-    if table not in session.recorded:
+    if not (keeps := session.records_of(table)):
         return
     shape, fences = session.checkpoints[table].shape, session.fences.get(table, [])
     parts = list(moved)
-    if keys := sorted({fence.key for fence in fences if fence.lsn <= passed}):
+    if keys := sorted({fence.key for fence in fences if fence.lsn <= passed.lsn}):
         texts = [pa.array(column, pa.string()) for column in zip(*keys, strict=True)]
         parts.append(session.shaping(table).keys(_typed(shape, texts), shape))
     named = [pa.concat_arrays(arrays) for arrays in zip(*parts, strict=True)]
     if named and len(named[0]):
-        session.change_tables.append_read(table, session.kept_shape(table), named, passed)
+        for keep in keeps:
+            records = session.warehouse.records[keep]
+            records.append_read(table, session.kept_shape(table), named, passed)
 
 
 def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.replication.fencing import read_anew
-from cdc_assets.replication.recording import begin_recording, is_in_order, keeps_changes
+from cdc_assets.replication.recording import (
+    begin_recording,
+    note_begun,
+    records_in_order,
+    wanted_records,
+)
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Checkpoint, Copy, Differences
@@ -30,15 +35,16 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     with session.warehouse.transaction(), refusals_of(table):
         gaps = session.copy_state.gaps(copy, _MANY)
         fits = _fits(session, copy, checkpoint)
-        goes_on = fits and is_in_order(session, table)
+        goes_on = records_in_order(session, table) if fits else ()
         if fits:
             kept = session.kept_shape(table)
             found = _compared(session, copy, kept, write=True, recorded=goes_on)
         else:
             found = session.stages.replace(copy)
-        begins = checkpoint.phase == "copying" and keeps_changes(session, table) and not goes_on
-        if begins:
-            begin_recording(session, table)
+        begins = [keep for keep in wanted_records(session, table) if keep not in goes_on]
+        if checkpoint.phase != "copying":
+            begins = []
+        begin_recording(session, table, begins)
         if gaps:
             read_anew(session, table, gaps)
         if checkpoint.phase == "copying":
@@ -47,8 +53,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         session.state.renew_stamp()
         reached("copy_staged")
     session.checkpoints[table] = placed
-    if begins:
-        session.recorded.add(table)
+    note_begun(session, table, begins)
     reached("copy_placed")
     return found
 
@@ -60,14 +65,14 @@ def _compared(
     *,
     plan: Sequence[Bucket] = (),
     write: bool,
-    recorded: bool,
+    recorded: Collection[str],
 ) -> Differences:
-    """Compare a copy with its mirror; what is written then goes to the change table as well."""
+    """Compare a copy with its mirror; what is written then goes to its records as well."""
 
     def record() -> None:
-        if recorded:
-            lsn = session.checkpoints[copy.table].lsn
-            session.change_tables.append_differing(copy, shape, lsn)
+        for keep in recorded:
+            records = session.warehouse.records[keep]
+            records.append_differing(copy, shape, session.moment(copy.table))
 
     return session.stages.compare(copy, shape, plan=plan, write=write, before_write=record)
 
@@ -95,7 +100,7 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
     """
     with session.warehouse.transaction(), refusals_of(copy.table):
         shape = session.kept_shape(copy.table)
-        recorded = is_in_order(session, copy.table)
+        recorded = records_in_order(session, copy.table)
         found = _compared(session, copy, shape, plan=plan, write=write, recorded=recorded)
         session.drop_copy(copy)
         if write:

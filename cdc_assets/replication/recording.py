@@ -1,102 +1,126 @@
-"""Which tables' changes are recorded, from where on, and what keeps one from it.
+"""What is kept beside mirrors, from where on, and what keeps one from it.
 
-A change table begins with all rows of its mirror as of one LSN, in one transaction, and has every
-change after that one exactly once: what is recorded is told by the checkpoint alone, as for the
-mirror. Where that can't go on it is set aside as it is, and another one begins.
+A change table or a history begins with all rows of its mirror as of one LSN, in one transaction,
+and takes in every change after that one exactly once: what it has is told by the checkpoint alone,
+as for the mirror. Where that can't go on it is set aside as it is, and another one begins.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 
+from cdc_assets.config.tables import RECORDS
 from cdc_assets.errors import CdcError, TableError
-from cdc_assets.identifiers import TableName, change_table
+from cdc_assets.identifiers import TableName
 from cdc_assets.replication.session import Session, recopy_hint
 
 
-def keeps_changes(session: Session, table: TableName) -> bool:
-    """Whether the config wants a change table."""
-    return session.config.table(table).keeps_changes
+def wanted_records(session: Session, table: TableName) -> tuple[str, ...]:
+    """Give what the config wants beside a table's mirror."""
+    return session.config.table(table).records
 
 
-def recorded_tables(session: Session) -> set[TableName]:
-    """Find the tables whose change tables go on."""
-    known = session.change_tables.read() & session.checkpoints.keys()
-    return {table for table in known if keeps_changes(session, table)}
+def recorded_tables(session: Session) -> dict[str, set[TableName]]:
+    """Find the tables whose own goes on, for each kind of record."""
+    return {
+        keep: {
+            table
+            for table in records.read() & session.checkpoints.keys()
+            if keep in wanted_records(session, table)
+        }
+        for keep, records in session.warehouse.records.items()
+    }
 
 
 def end_recording(session: Session) -> None:
-    """End the change tables that the config does not want any more, where their tables are.
+    """End what the config does not want any more, where its tables are.
 
     Inside a transaction, before anything else is applied: past it they would lack changes.
     """
-    for table in session.change_tables.read() & session.checkpoints.keys():
-        if not keeps_changes(session, table):
-            session.change_tables.end(table, session.checkpoints[table].lsn)
+    for keep, records in session.warehouse.records.items():
+        for table in records.read() & session.checkpoints.keys():
+            if keep not in wanted_records(session, table):
+                records.end(table, session.checkpoints[table].lsn)
 
 
-def begin_recording(session: Session, table: TableName) -> None:
-    """Begin a change table with the mirror's rows, which are as of the table's checkpoint.
+def begin_recording(session: Session, table: TableName, keeps: Collection[str]) -> None:
+    """Begin records with the mirror's rows, which are as of the table's checkpoint.
 
-    Inside a transaction; the caller says in `Session.recorded` that it is durable.
+    Inside a transaction; the caller says in `Session.recorded` that they are durable.
     """
-    lsn = session.checkpoints[table].lsn
-    session.change_tables.begin(table, session.kept_shape(table), lsn)
+    for keep in keeps:
+        records = session.warehouse.records[keep]
+        records.begin(table, session.kept_shape(table), session.moment(table))
 
 
 def begin_wanted(session: Session) -> None:
-    """Begin the change tables that the config wants of mirrors that go on.
+    """Begin what the config wants beside mirrors that go on.
 
     Where rows were read ahead of the stream, it waits until the stream has passed them.
     """
     for table in session.config.table_names:
         checkpoint = session.checkpoints.get(table)
+        going_on = session.records_of(table)
+        lacking = [keep for keep in wanted_records(session, table) if keep not in going_on]
         if (
-            checkpoint is not None
+            lacking
+            and checkpoint is not None
             and checkpoint.phase == "streaming"
             and not checkpoint.error
             and not session.fences.get(table)
-            and keeps_changes(session, table)
-            and table not in session.recorded
             and table not in session.failed
         ):
             with session.warehouse.transaction():
-                begin_recording(session, table)
+                begin_recording(session, table, lacking)
                 session.state.renew_stamp()
-            session.recorded.add(table)
+            note_begun(session, table, lacking)
 
 
-def is_in_order(session: Session, table: TableName) -> bool:
-    """Whether a table has a change table that can go on."""
-    kept = session.kept_shape(table)
-    return table in session.recorded and not session.change_tables.altered(table, kept)
+def note_begun(session: Session, table: TableName, keeps: Collection[str]) -> None:
+    """Say that what has begun is durable."""
+    for keep in keeps:
+        session.recorded[keep].add(table)
 
 
-def change_table_problems(session: Session) -> dict[TableName, CdcError]:
-    """Find change tables that somebody else has made, altered or dropped."""
+def records_in_order(session: Session, table: TableName) -> tuple[str, ...]:
+    """Give what is kept beside a table and can go on."""
+    kept, records = session.kept_shape(table), session.warehouse.records
+    return tuple(
+        keep for keep in session.records_of(table) if not records[keep].altered(table, kept)
+    )
+
+
+def record_problems(session: Session) -> dict[TableName, CdcError]:
+    """Find change tables and histories that somebody else has made, altered or dropped."""
     found: dict[TableName, CdcError] = {}
     for table in session.config.table_names:
-        if not keeps_changes(session, table):
-            continue
-        name = change_table(table)
-        is_ours = name in session.change_tables.names(table)
-        if not is_ours and session.mirrors.exists(name):
-            found[table] = TableError(
-                f"table {str(name)!r}, where the changes of {str(table)!r} are to be kept, exists "
-                "in the warehouse and is not of this pipeline",
-                table=str(table),
-                hint="rename or drop it (cdc-assets teardown --drop-tables --table "
-                f"{shlex.quote(str(table))} drops it with the mirror), then run 'cdc-assets sync' "
-                "again",
-            )
-            continue
-        if table not in session.recorded or session.is_copied_anew(table):
-            continue
-        if what := session.change_tables.altered(table, session.kept_shape(table)):
-            found[table] = TableError(
-                f"the change table of {str(table)!r} {what}",
-                table=str(table),
-                hint="somebody else altered it: undo that, or begin another one, which sets it "
-                "aside: " + recopy_hint(table),
-            )
+        for keep in wanted_records(session, table):
+            if (problem := _problem(session, table, keep)) is not None:
+                found[table] = problem
     return found
+
+
+def _problem(session: Session, table: TableName, keep: str) -> CdcError | None:
+    records = session.warehouse.records[keep]
+    name = records.name(table)
+    if name not in records.names(table) and session.mirrors.exists(name):
+        return TableError(
+            f"table {str(name)!r}, where the {RECORDS[keep]} of {str(table)!r} is to be, exists in "
+            "the warehouse and is not of this pipeline",
+            table=str(table),
+            hint="rename or drop it (cdc-assets teardown --drop-tables --table "
+            f"{shlex.quote(str(table))} drops it with the mirror), then run 'cdc-assets sync' "
+            "again",
+        )
+    if keep not in session.records_of(table) or session.is_copied_anew(table):
+        return None
+    what = records.altered(table, session.kept_shape(table))
+    if not what:
+        return None
+    return TableError(
+        f"the {RECORDS[keep]} of {str(table)!r} {what}",
+        table=str(table),
+        hint="somebody else altered it: undo that, or begin another one, which sets it "
+        "aside: " + recopy_hint(table),
+    )

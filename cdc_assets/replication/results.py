@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.identifiers import TableName, change_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
@@ -40,7 +41,7 @@ def table_result(
         comment=description.comment,
         source_rows=description.rows,
         change_rows=session.mirrors.row_count(change_table(table))
-        if table in session.recorded
+        if CHANGES in session.records_of(table)
         else None,
     )
 

@@ -135,7 +135,8 @@ def begin_resync(config: PipelineConfig) -> None:
                 for table in _lost(config, before, points):
                     copies.drop(table)
                     if state.read_fences(table):
-                        warehouse.change_tables.end(table, points[table].lsn)
+                        for records in warehouse.records.values():
+                            records.end(table, points[table].lsn)
                     state.drop_fences(table)
                     state.write(_anew(points[table], now))
             if served_warehouse(control, slot) is None:

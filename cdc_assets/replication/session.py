@@ -17,9 +17,9 @@ from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
-from cdc_assets.source.slot import SlotState, confirm
+from cdc_assets.source.slot import SlotState, clock_micros, confirm
 from cdc_assets.warehouse.base import ChangeTables, Copies, Mirrors, Stages, State, Warehouse
-from cdc_assets.warehouse.values import Checkpoint, Copy
+from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Moment
 
 RECOPY_ALL_HINT = f"copy every table anew: {ALL_ANEW}"
 
@@ -38,7 +38,7 @@ class Session:
         checkpoints: As the warehouse has them now; no entry for a table that was never copied.
         fences: Of the rows of a table that were read by themselves.
         copies: Those under way, by table and part, with the fences of their chunks.
-        recorded: Tables whose changes are appended to their change tables.
+        recorded: Tables whose own goes on, for each kind of record.
         failed: Tables that this run has left behind.
     """
 
@@ -54,7 +54,7 @@ class Session:
     fences: dict[TableName, list[Fence]] = field(default_factory=dict)
     copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
-    recorded: set[TableName] = field(default_factory=set)
+    recorded: dict[str, set[TableName]] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
 
     @property
@@ -81,6 +81,28 @@ class Session:
     def change_tables(self) -> ChangeTables:
         """What happened to the tables' rows."""
         return self.warehouse.change_tables
+
+    def records_of(self, table: TableName) -> tuple[str, ...]:
+        """Give what goes on beside a table's mirror."""
+        return tuple(keep for keep, tables in self.recorded.items() if table in tables)
+
+    def end_records(self, table: TableName) -> None:
+        """End what is kept beside a mirror where it is, inside a transaction."""
+        for keep in self.records_of(table):
+            self.warehouse.records[keep].end(table, self.checkpoints[table].lsn)
+            self.recorded[keep].discard(table)
+
+    def moment(self, table: TableName, transaction: LastTransaction | None = None) -> Moment:
+        """Give where a table's checkpoint is, with the source's clock.
+
+        Args:
+            table: Which.
+            transaction: The last one that is covered, if it is later than the checkpoint's.
+        """
+        checkpoint = self.checkpoints[table]
+        last = transaction or checkpoint.last
+        micros = clock_micros(self.control) if last is None else last.commit_micros
+        return Moment(checkpoint.lsn, micros)
 
     def shaping(self, table: TableName) -> Shaping:
         """Give what the config makes of a table's rows."""

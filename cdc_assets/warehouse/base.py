@@ -36,6 +36,7 @@ from cdc_assets.warehouse.values import (
     Copy,
     Differences,
     LastTransaction,
+    Moment,
     Write,
     Written,
 )
@@ -234,29 +235,47 @@ class Copies(Protocol):
         """Forget keys whose rows were read."""
 
 
-class ChangeTables(Protocol):
-    """What happened to tables' rows; all but the questions belong into the rows' transaction.
+class Records(Protocol):
+    """What is kept beside mirrors; all but the questions belong into the rows' transaction.
 
-    A change table has all rows of its mirror as of one LSN, and every change after that.
+    One has all rows of its mirror as of one LSN, and what happened to them after that.
     """
 
+    def name(self, table: TableName) -> TableName:
+        """Name the one of now of a table."""
+
     def names(self, table: TableName) -> list[TableName]:
-        """Give all change tables that were made of a table: the one of now, and those set aside."""
+        """Give all that were made of a table: the one of now, and those set aside."""
 
     def read(self) -> frozenset[TableName]:
-        """Give the tables whose change table goes on."""
+        """Give the tables whose own goes on."""
 
     def altered(self, table: TableName, shape: TableShape) -> str:
-        """Say what a change table is instead of what it was made; empty when it is that."""
+        """Say what one is instead of what it was made; empty when it is that."""
 
-    def begin(self, table: TableName, shape: TableShape, lsn: LSN) -> None:
-        """Begin a change table with all rows of the mirror, which is as of `lsn`.
+    def begin(self, table: TableName, shape: TableShape, moment: Moment) -> None:
+        """Begin one with all rows of the mirror, which is as of a moment.
 
         One that was there before keeps its rows, under another name.
         """
 
     def end(self, table: TableName, lsn: LSN) -> None:
-        """Say that a change table has nothing past `lsn`."""
+        """Say that one has nothing past `lsn`."""
+
+    def append_read(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], moment: Moment
+    ) -> None:
+        """Take in the mirror's rows of some keys, which were read by themselves, as of a moment."""
+
+    def append_differing(self, copy: Copy, shape: TableShape, moment: Moment) -> None:
+        """Take in how a mirror's rows come to be a copy's, in `before_write` of `compare`."""
+
+    def drop(self, table: TableName) -> None:
+        """Drop all that were made of a table."""
+
+
+class ChangeTables(Records, Protocol):
+    """What happened to tables' rows, change by change."""
 
     def append(self, table: TableName, rows: pa.Table) -> None:
         """Append changes with all columns of the change table, in its order.
@@ -264,17 +283,6 @@ class ChangeTables(Protocol):
         Raises:
             ValueConversionError: The warehouse would not keep a value as it is.
         """
-
-    def append_read(
-        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
-    ) -> None:
-        """Append the mirror's rows of some keys, as of an LSN."""
-
-    def append_differing(self, copy: Copy, shape: TableShape, lsn: LSN) -> None:
-        """Append how a mirror's rows come to be those of a copy, in `before_write` of `compare`."""
-
-    def drop(self, table: TableName) -> None:
-        """Drop all change tables of a table."""
 
 
 class Plans(Protocol):
@@ -309,6 +317,10 @@ class Warehouse(Protocol):
     @property
     def change_tables(self) -> ChangeTables:
         """What happened to their rows."""
+
+    @property
+    def records(self) -> Mapping[str, Records]:
+        """All that is kept beside mirrors, by its name in `keep`."""
 
     @property
     def plans(self) -> Plans:

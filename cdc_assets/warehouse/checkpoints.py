@@ -94,6 +94,13 @@ CREATE TABLE IF NOT EXISTS {schema}.change_tables (
     since_lsn UBIGINT NOT NULL,
     until_lsn UBIGINT
 );
+CREATE TABLE IF NOT EXISTS {schema}.histories (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    since_lsn UBIGINT NOT NULL,
+    until_lsn UBIGINT
+);
 CREATE TABLE IF NOT EXISTS {schema}.change_numbers (copied BIGINT NOT NULL);
 INSERT INTO {schema}.change_numbers SELECT 0 WHERE NOT EXISTS (FROM {schema}.change_numbers);
 """
@@ -239,11 +246,12 @@ class Checkpoints:
         if self._exists("buckets"):
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
-        if self._exists("change_tables"):
-            self._mirrors.connection.execute(
-                f"DELETE FROM {self._schema}.change_tables WHERE pipeline = ? AND source_table = ?",
-                (self._pipeline, str(table)),
-            )
+        for noted in ("change_tables", "histories"):
+            if self._exists(noted):
+                self._mirrors.connection.execute(
+                    f"DELETE FROM {self._schema}.{noted} WHERE pipeline = ? AND source_table = ?",
+                    (self._pipeline, str(table)),
+                )
 
     def forget_checkpoint(self, table: TableName) -> None:
         """Remove a table's checkpoint."""

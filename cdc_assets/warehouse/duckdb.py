@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cdc_assets.warehouse.base import Published
+from cdc_assets.config.tables import CHANGES
+from cdc_assets.warehouse.base import Published, Records
 from cdc_assets.warehouse.change_tables import ChangeTables
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.copies import Copies
@@ -29,6 +30,11 @@ class DuckDBWarehouse:
         self.copies = Copies(self.mirrors, pipeline)
         self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.plans = BucketPlans(self.mirrors, pipeline)
+
+    @property
+    def records(self) -> Mapping[str, Records]:
+        """All that is kept beside mirrors, by its name in `keep`."""
+        return {CHANGES: self.change_tables}
 
     @property
     def spool(self) -> Path:

@@ -31,6 +31,19 @@ class LastTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """A place in the stream, and the source's clock there.
+
+    Attributes:
+        lsn: Everything that committed at or before it has happened.
+        micros: Unix microseconds: when the last of that was committed, as far as is known.
+    """
+
+    lsn: LSN
+    micros: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """How far one table is.
 

@@ -1,0 +1,137 @@
+"""What is kept beside mirrors in a DuckDB file: what change tables and histories have in common.
+
+Which are ours is noted, and between which LSNs each has everything. One that can't go on keeps its
+rows under another name, and another one begins.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import pyarrow as pa
+
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.identifiers import TableName, quote, record_table
+from cdc_assets.lsn import LSN
+from cdc_assets.warehouse.layout import difference, read_stored
+from cdc_assets.warehouse.mirrors import DuckDBMirrors, column_type
+from cdc_assets.warehouse.values import Moment
+
+_TABLES = {"changes": "change_tables", "history": "histories"}
+
+
+class Records(ABC):
+    """One pipeline's change tables, or its histories; what writes belongs into a transaction.
+
+    Args:
+        mirrors: Of the open file.
+        pipeline: Whose.
+        keep: `changes` or `history`.
+    """
+
+    def __init__(self, mirrors: DuckDBMirrors, pipeline: str, keep: str) -> None:
+        self._mirrors, self._pipeline, self._keep = mirrors, pipeline, keep
+        self._noted = f"{mirrors.catalog}._cdc.{_TABLES[keep]}"
+
+    @abstractmethod
+    def _schema(self, shape: TableShape) -> pa.Schema:
+        """Give the columns of one, of the kept shape."""
+
+    @abstractmethod
+    def _put_all(self, table: TableName, shape: TableShape, moment: Moment) -> None:
+        """Put all rows of the mirror in, which is as of a moment."""
+
+    def name(self, table: TableName) -> TableName:
+        """Name the one of now."""
+        return record_table(table, self._keep)
+
+    def sql_name(self, table: TableName) -> str:
+        """Write the name of the one of now in SQL."""
+        return self._mirrors.name(self.name(table))
+
+    def names(self, table: TableName) -> list[TableName]:
+        """Give all that were made of a table: the one of now, and those set aside."""
+        if not self._is_there():
+            return []
+        rows = self._mirrors.connection.execute(
+            f"SELECT name FROM {self._noted} WHERE pipeline = ? AND source_table = ?"
+            " ORDER BY since_lsn, name",
+            (self._pipeline, str(table)),
+        ).fetchall()
+        return [TableName.parse(name) for (name,) in rows]
+
+    def read(self) -> frozenset[TableName]:
+        """Give the tables whose own goes on."""
+        if not self._is_there():
+            return frozenset()
+        rows = self._mirrors.connection.execute(
+            f"SELECT source_table FROM {self._noted} WHERE pipeline = ? AND until_lsn IS NULL",
+            (self._pipeline,),
+        ).fetchall()
+        return frozenset(TableName.parse(table) for (table,) in rows)
+
+    def _is_there(self) -> bool:
+        return self._mirrors.exists(TableName("_cdc", _TABLES[self._keep]))
+
+    def altered(self, table: TableName, shape: TableShape) -> str:
+        """Say what one is instead of what it was made; empty when it is that.
+
+        Args:
+            table: Whose.
+            shape: The kept one.
+        """
+        stored = read_stored(self._mirrors.connection).get(self.name(table).folded)
+        listed = self._declared(shape)
+        kinds = ", ".join(f"typeof(NULL::{kind})" for _, kind in listed)  # as the catalog has them
+        (found,) = self._mirrors.connection.execute(f"SELECT {kinds}").fetchall()
+        expected = [(name, kind) for (name, _), kind in zip(listed, found, strict=True)]
+        return difference(stored, expected)
+
+    def begin(self, table: TableName, shape: TableShape, moment: Moment) -> None:
+        """Begin one with all rows of the mirror, which is as of a moment.
+
+        One that was there before keeps its rows, under another name.
+        """
+        self._set_aside(table, moment.lsn)
+        listed = ", ".join(f"{quote(column)} {kind}" for column, kind in self._declared(shape))
+        self._execute(f"CREATE TABLE {self.sql_name(table)} ({listed})")
+        self._execute(
+            f"INSERT INTO {self._noted} VALUES (?, ?, ?, ?, NULL)",
+            (self._pipeline, str(table), str(self.name(table)), int(moment.lsn)),
+        )
+        self._put_all(table, shape, moment)
+
+    def _declared(self, shape: TableShape) -> list[tuple[str, str]]:
+        return [(field.name, column_type(field.type)) for field in self._schema(shape)]
+
+    def end(self, table: TableName, lsn: LSN) -> None:
+        """Say that one has nothing past `lsn`."""
+        self._execute(
+            f"UPDATE {self._noted} SET until_lsn = ? WHERE pipeline = ?"
+            " AND source_table = ? AND until_lsn IS NULL",
+            (int(lsn), self._pipeline, str(table)),
+        )
+
+    def _set_aside(self, table: TableName, lsn: LSN) -> None:
+        """Give one that can't go on another name; it keeps what it has."""
+        name = self.name(table)
+        if name not in self.names(table):
+            return
+        self.end(table, lsn)
+        kept = TableName(name.schema, f"{name.name}__until_{str(lsn).replace('/', '_')}")
+        while self._mirrors.exists(kept):
+            kept = TableName(kept.schema, kept.name + "_")
+        if self._mirrors.exists(name):
+            self._mirrors.rename(name, kept)
+        self._execute(
+            f"UPDATE {self._noted} SET name = ? WHERE pipeline = ? AND name = ?",
+            (str(kept), self._pipeline, str(name)),
+        )
+
+    def drop(self, table: TableName) -> None:
+        """Drop all that were made of a table."""
+        for name in self.names(table):
+            self._mirrors.drop(name)
+
+    def _execute(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
+        self._mirrors.connection.execute(sql, parameters).fetchall()
