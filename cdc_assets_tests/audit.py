@@ -149,11 +149,11 @@ def assert_as_audited(database: ScratchDatabase, config: PipelineConfig) -> list
         assert [row.change for row in told] == [
             as_sent(change, row.unchanged) for row, change in pairs
         ]
-    _assert_replayed(config, rows)
+    assert_replayed(config, rows)
     return streamed
 
 
-def _assert_replayed(config: PipelineConfig, rows: list[Recorded]) -> None:
+def assert_replayed(config: PipelineConfig, rows: list[Recorded]) -> None:
     """Apply the rows of the change tables one by one: that gives the mirrors."""
     for table, key in KEYS.items():
         state: dict[tuple[Any, ...], Row] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +88,8 @@ class ChangeBatch:
         nbytes: Size of the messages behind it.
         record: For the change table; None where there is none.
         chosen: Which rows the config wants kept; None: all.
+        old_values: Old values of the rows `old_rows`, for columns that shaping reads; by their
+            places.
     """
 
     ops: Bytes
@@ -104,6 +106,7 @@ class ChangeBatch:
     nbytes: int
     record: Record | None = None
     chosen: Chosen | None = None
+    old_values: Mapping[int, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -181,6 +184,7 @@ def type_changes(
     fenced: tuple[Mask, Mask] | None = None,
     with_key_text: bool = False,
     with_record: bool = False,
+    with_old: Collection[int] = (),
 ) -> ChangeBatch:
     """Decode a relation's changes into typed columns.
 
@@ -191,6 +195,7 @@ def type_changes(
         fenced: `fenced_new` and `fenced_old`, if there are fences.
         with_key_text: Whether the keys of rows that lack a value are to be kept as text.
         with_record: Whether a change table wants them; then they are numbered.
+        with_old: Columns whose old values shaping reads.
 
     Raises:
         UnfitColumnError: A value that its column's type can't hold.
@@ -200,7 +205,7 @@ def type_changes(
     types = shape.types
     nothing = np.zeros(len(raw.ops), dtype=bool)
     fenced_new, fenced_old = fenced or (nothing, nothing)
-    wanted = range(len(shape.columns)) if with_record else shape.key_indexes
+    wanted = range(len(shape.columns)) if with_record else {*shape.key_indexes, *with_old}
     old = {
         at: _decode(raw, raw.old[at], shape.names[at], types[at], end_lsn[raw.old_rows])
         for at in wanted
@@ -224,6 +229,7 @@ def type_changes(
         new_key_text=_lacking_keys(raw, new, shape) if with_key_text else [],
         nbytes=raw.nbytes,
         record=_record(raw, old) if with_record else None,
+        old_values={at: old[at] for at in with_old if raw.old},
     )
 
 
@@ -284,6 +290,8 @@ def complete_fields(raw: RawChanges, shape: TableShape) -> list[Field]:
 
     A whole old row has everything. An old key has the key, and a key column that is TOASTed comes
     as unchanged in the new tuple (ExtractReplicaIdentity, heapam.c, logs such an old key always).
+    What an old row has as null it does not have, as no value that is stored apart is null: it is of
+    a partition that logs keys alone, below a table whose identity is full.
     """
     if not len(raw.old_rows):
         return raw.new
@@ -297,6 +305,7 @@ def complete_fields(raw: RawChanges, shape: TableShape) -> list[Field]:
             merged.append(new)
             continue
         old = narrow.scattered(raw.old_rows, count)
+        take &= old.present
         merged.append(
             Field(
                 np.where(take, old.kinds, new.kinds),

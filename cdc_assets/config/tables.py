@@ -143,8 +143,6 @@ class TableConfig(Strict):
     @model_validator(mode="after")
     def _masks_what_is_kept(self) -> TableConfig:
         masked_columns_kept(self.columns, self.mask)
-        if self.where and self.keeps_changes:
-            raise ValueError("where: not supported by this version where changes are kept")
         return self
 
     @property

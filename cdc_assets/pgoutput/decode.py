@@ -58,6 +58,12 @@ class RawChanges:
     ordinals: Ints | None
     nbytes: int
 
+    @property
+    def has_whole_old_rows(self) -> bool:
+        """Whether every update and delete carried its old row, and not its key alone."""
+        changed = int(np.isin(self.ops, (UPDATE, DELETE)).sum())
+        return len(self.old_rows) == changed and bool(self.old_is_full.all())
+
     def keep(self, mask: NDArray[np.bool_]) -> RawChanges:
         """Leave out rows."""
         if mask.all():

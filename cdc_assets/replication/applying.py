@@ -209,6 +209,11 @@ class WindowApplier:
         raw = shaping.changes(raw, checkpoint.shape.key)
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
         _check_shape(raw, checkpoint.shape, first_lsn)
+        from_old_rows = bool(shaping.where) and self._has_records(table)
+        if from_old_rows and not raw.has_whole_old_rows:
+            raise _identity_error(
+                table, first_lsn, "old rows do not come whole, which 'where' takes beside changes"
+            )
         try:
             masks = None
             if checkpoint.phase == "streaming":
@@ -220,17 +225,20 @@ class WindowApplier:
                 fenced=masks,
                 with_key_text=bool(self.session.copies_of(table) or shaping.where),
                 with_record=self._is_recorded(table),
+                with_old=shaping.reads(checkpoint.shape) if from_old_rows else (),
             )
         except UnfitColumnError as error:
             lsn = LSN(error.end_lsn or first_lsn)
             raise unfit_value(table, error.column, error.wanted, lsn) from error
         if any(key.null_count for key in batch.old_key):
             raise _identity_error(table, first_lsn, "an old row came without the mirror's key")
-        self.applied.setdefault(table, AppliedTable()).add(batch)
         try:
-            shaped = shaping.batch(batch, checkpoint.shape)
+            shaped = shaping.batch(batch, checkpoint.shape, from_old_rows=from_old_rows)
         except RowError as error:
             raise no_truth(table, str(error), first_lsn) from error
+        if not len(shaped):
+            return
+        self.applied.setdefault(table, AppliedTable()).add(shaped)
         self._pending.setdefault(table, []).append(shaped)
         self._pending_bytes += batch.nbytes
 
@@ -263,6 +271,11 @@ class WindowApplier:
         """Whether changes go to a change table: a copy that replaces the mirror ends in rows."""
         streams = self.session.checkpoints[table].phase == "streaming"
         return streams and CHANGES in self.session.records_of(table)
+
+    def _has_records(self, table: TableName) -> bool:
+        """Whether anything is kept beside the mirror that has to be told what happened."""
+        streams = self.session.checkpoints[table].phase == "streaming"
+        return streams and bool(self.session.records_of(table))
 
     def _append_changes(self, table: TableName, batch: ChangeBatch) -> None:
         kept = self.session.kept_shape(table)

@@ -57,6 +57,8 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
             f"its condition is none: {why}",
             "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
         )
+    if config.where and config.records and (refusal := _whole_old_rows(source)) is not None:
+        yield refusal
     masks_key = not config.mask.keys().isdisjoint(shape.key)
     if masks_key and source.identity != _FULL and _may_lack(config, source):
         yield _refusal(
@@ -65,6 +67,25 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
             "are read anew by their keys",
             f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;",
         )
+
+
+def _whole_old_rows(source: SourceTable) -> TableError | None:
+    """Refuse a condition beside changes where a change may not tell what its row was before."""
+    if source.is_partitioned:
+        return _refusal(
+            source,
+            "it has a condition, more than its mirror is kept, and it is partitioned: how much of "
+            "an old row comes is each partition's own",
+            "take 'where' out, or keep its mirror alone",
+        )
+    if source.identity == _FULL:
+        return None
+    return _refusal(
+        source,
+        "it has a condition, and more than its mirror is kept: only a whole old row tells whether "
+        "it was kept before",
+        f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;",
+    )
 
 
 def _no_condition(config: TableConfig, source: SourceTable) -> str:

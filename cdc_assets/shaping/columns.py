@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch, Chosen, Mask, Record
+from cdc_assets.changes.leaving import of_kept_rows
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import ColumnsConfig, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
@@ -117,13 +118,23 @@ class Shaping:
         read = {name.casefold() for name in columns_of(self.where)}
         return [at for at, name in enumerate(source.names) if self.name(name).casefold() in read]
 
-    def batch(self, batch: ChangeBatch, source: TableShape) -> ChangeBatch:
+    def batch(
+        self, batch: ChangeBatch, source: TableShape, *, from_old_rows: bool = False
+    ) -> ChangeBatch:
         """Shape the changes of a table: which rows are kept, columns and old keys.
+
+        Args:
+            batch: The changes.
+            source: The columns that they have.
+            from_old_rows: Whether old values tell which rows were kept before; else it is told of
+                new rows alone, in `ChangeBatch.chosen`.
 
         Raises:
             RowError: The condition can't be computed for a row.
         """
-        if self.where:
+        if self.where and from_old_rows:
+            batch = self._of_kept_rows(batch, source)
+        elif self.where:
             batch = replace(batch, chosen=self._chosen(batch, source))
         if not self.mask:
             return batch
@@ -134,6 +145,13 @@ class Shaping:
             record=self._masked_record(batch.record, source),
         )
 
+    def _of_kept_rows(self, batch: ChangeBatch, source: TableShape) -> ChangeBatch:
+        new, old = self._chosen(batch, source).kept, np.zeros(len(batch), dtype=bool)
+        if len(batch.old_rows):
+            values = batch.old_values or {0: batch.old_key[0]}  # it reads no column: any will do
+            old[batch.old_rows] = self._matches(values, source)
+        return of_kept_rows(replace(batch, old_values={}), new=new, old=old)
+
     def _chosen(self, batch: ChangeBatch, source: TableShape) -> Chosen:
         unsure = np.zeros(len(batch), dtype=bool)
         for at in self.reads(source):
@@ -141,11 +159,12 @@ class Shaping:
         has_row = ((batch.ops == INSERT) | (batch.ops == UPDATE)) & ~unsure
         kept = np.zeros(len(batch), dtype=bool)
         rows = pa.array(np.flatnonzero(has_row))
-        kept[has_row] = self._matches([column.take(rows) for column in batch.columns], source)
+        read = self.reads(source) or [0]
+        kept[has_row] = self._matches({at: batch.columns[at].take(rows) for at in read}, source)
         return Chosen(kept, unsure)
 
-    def _matches(self, columns: Sequence[pa.Array], source: TableShape) -> Mask:
-        named = {self.name(source.names[at]): columns[at] for at in self.reads(source) or [0]}
+    def _matches(self, columns: Mapping[int, pa.Array], source: TableShape) -> Mask:
+        named = {self.name(source.names[at]): column for at, column in columns.items()}
         return matches(self.where, pa.table(named))
 
     def _masked_record(self, record: Record | None, source: TableShape) -> Record | None:
@@ -168,7 +187,8 @@ class Shaping:
         count = len(source.columns)
         arrays = [column.combine_chunks() for column in rows.columns]
         if self.where:
-            kept = pa.array(self._matches(arrays, source))
+            read = {at: arrays[at] for at in self.reads(source) or [0]}
+            kept = pa.array(self._matches(read, source))
             arrays = [array.filter(kept) for array in arrays]
         shaped = [*self._masked(arrays[:count], source.names), *arrays[count:]]
         return pa.table(shaped, [*map(self.name, source.names), *rows.column_names[count:]])

@@ -8,7 +8,6 @@ import duckdb
 import pytest
 
 from cdc_assets.config import PipelineConfig, load_config
-from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import TableCompared
 from cdc_assets.replication.backfill import backfill
@@ -216,11 +215,6 @@ def test_a_condition_that_can_not_be_computed(
     database.execute("UPDATE t SET status = 'canary' WHERE id = 4")
     error = errors_of(sync_once(config))["public.t"]
     assert "canary" not in error.message + error.hint
-
-
-def test_changes_of_a_filtered_table_are_not_kept_yet(made: PipelineConfig) -> None:
-    with pytest.raises(ConfigError, match="where: not supported"):
-        filtered(made, WHERE, keep=["mirror", "changes"])
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -139,3 +139,20 @@ def test_untouched_values_of_every_kind_stay(
     converge(database, config)
     database.execute("UPDATE t SET n = 1; UPDATE t SET id = 9 WHERE id = 2")
     converge(database, config)
+
+
+def test_a_partition_whose_old_rows_are_keys_alone(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    """Below a table with a full identity, its old rows are marked as whole all the same."""
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, n int, a text) PARTITION BY RANGE (id);"
+        "CREATE TABLE part PARTITION OF t FOR VALUES FROM (0) TO (1000);"
+        "ALTER TABLE t ALTER a SET STORAGE EXTERNAL; ALTER TABLE part ALTER a SET STORAGE EXTERNAL;"
+        "ALTER TABLE t REPLICA IDENTITY FULL;"
+        f"INSERT INTO t SELECT i, i, {LONG.format('x')} FROM generate_series(1, 3) i"
+    )
+    config = pipeline("public.t")
+    converge(database, config)
+    database.execute("UPDATE t SET id = id + 10; UPDATE t SET n = 0 WHERE id = 12")
+    converge(database, config)
