@@ -82,6 +82,15 @@ class SourceConfig(Strict):
         FromEnvironment,
     ]
 
+    push_down: Annotated[
+        bool,
+        Field(
+            description="Whether the publication leaves out excluded columns and rows that `where`"
+            " does not keep, as far as it can; `cdc-assets setup` writes it so.",
+            examples=[True],
+        ),
+    ] = False
+
     def conninfo(self) -> str:
         """Give the libpq connection string.
 

@@ -37,6 +37,7 @@ from cdc_assets.source.preflight import (
     server_problems,
     spare_slot_problems,
 )
+from cdc_assets.source.pushing import entry_problem, not_pushed
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_slot
 from cdc_assets.source.tables import (
@@ -103,11 +104,13 @@ def _source_problems(
         point = (known or {}).get(name)
         gone = point and gone_problem(control, catalog, name, point.shape.oid)
         yield from [gone] if gone else all_table_problems(catalog, name, names)
+        if (differs := entry_problem(catalog, config, name)) is not None:
+            yield differs
         if (source := catalog.tables.get(name)) is not None:
             yield from shaping_problems(config.table(name), source)
         if known is not None and (point is None or point.phase == "copying"):
             yield from read_problems(catalog, name)
-        for line in notes_of(catalog, name):
+        for line in (*notes_of(catalog, name), *not_pushed(catalog, config, name)):
             note(line)
     yield from publication_problems(catalog, names)
     try:

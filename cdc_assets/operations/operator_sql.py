@@ -16,6 +16,11 @@ import cdc_assets
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import quote, quote_literal
+from cdc_assets.source.catalog import read_catalog
+from cdc_assets.source.connection import connect, translated
+from cdc_assets.source.publishing import entry
+from cdc_assets.source.pushing import entries
+from cdc_assets.source.setup import conninfo_of
 
 FILES = ("role", "publication", "monitoring")
 _TABLES = ("public.customers", "public.products", "public.orders", "public.order_items")
@@ -51,11 +56,20 @@ def own_names(name: str, config: PipelineConfig) -> Mapping[str, str]:
             }
         case "publication":
             return {
-                _published(_TABLES): _published(names),
+                _published(_TABLES): ", ".join(_entries(config)),
                 "PUBLICATION shop_cdc": f"PUBLICATION {quote(config.source.publication)}",
                 "'shop_cdc'": quote_literal(config.source.slot),
             }
     return {}
+
+
+def _entries(config: PipelineConfig) -> list[str]:
+    """Write the tables' entries; where columns and rows are pushed down the source is asked."""
+    if not config.source.push_down:
+        return [entry(name) for name in config.table_names]
+    with connect(conninfo_of(config)) as connection, translated(config.source.slot):
+        catalog = read_catalog(connection, config.source.publication, config.table_names)
+    return entries(catalog, config, config.table_names)
 
 
 def _published(names: Iterable[str]) -> str:

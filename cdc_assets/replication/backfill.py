@@ -41,6 +41,7 @@ from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.lock import is_waited_for
 from cdc_assets.source.predicates import check_predicate
+from cdc_assets.source.pushing import entry_problem
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.tables import read_problems, table_problems
@@ -130,6 +131,7 @@ class Beside:
             CdcError: The table is not there, or not published, or can't be read.
         """
         problem: CdcError | None = table_problems(session.catalog, [self.table]).get(self.table)
+        problem = problem or entry_problem(session.catalog, session.config, self.table)
         problem = problem or next(read_problems(session.catalog, self.table), None)
         if problem is None and self.table not in session.checkpoints:
             problem = session.failed.get(self.table)

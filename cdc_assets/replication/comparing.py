@@ -22,6 +22,7 @@ from cdc_assets.replication.session import (
 )
 from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.shaping.columns import Shaping
+from cdc_assets.source.pushing import entry_problem
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import gone_problem, read_problems, table_problems
 from cdc_assets.warehouse.base import Mirrors
@@ -46,6 +47,7 @@ def compare(session: Session) -> None:
         **_gone_changes(session),
         **record_problems(session),
         **altered_mirrors(session.mirrors, _streaming(session), session.shapings),
+        **_published_otherwise(session),  # what is copied before that is put right is copied twice
     }
 
 
@@ -123,6 +125,13 @@ def _unreadable(session: Session) -> dict[TableName, CdcError]:
         if table not in session.checkpoints or session.checkpoints[table].phase == "copying"
     )
     found = {table: next(read_problems(session.catalog, table), None) for table in to_copy}
+    return {table: problem for table, problem in found.items() if problem is not None}
+
+
+def _published_otherwise(session: Session) -> dict[TableName, CdcError]:
+    """Find tables whose entry in the publication is not the one that the config wants."""
+    names = session.config.table_names
+    found = {name: entry_problem(session.catalog, session.config, name) for name in names}
     return {table: problem for table, problem in found.items() if problem is not None}
 
 

@@ -36,7 +36,9 @@ def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
 def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     """Find what keeps a table from being shaped as its config says."""
     shape = source.shape
-    for name in sorted(set(names_in(config.columns, config.mask)) - set(shape.names)):
+    unlisted = {column.name for column in source.columns} & set(config.columns.exclude)
+    named = set(names_in(config.columns, config.mask)) - unlisted  # a list may leave out the same
+    for name in sorted(named - set(shape.names)):
         yield _unknown(source, name)
     for name in shape.key:
         if name in config.columns.exclude:
@@ -65,7 +67,7 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
             source,
             "its key is masked, and changes may come without values that are stored apart, which "
             "are read anew by their keys",
-            f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;",
+            _full_hint(source),
         )
 
 
@@ -84,8 +86,16 @@ def _whole_old_rows(source: SourceTable) -> TableError | None:
         source,
         "it has a condition, and more than its mirror is kept: only a whole old row tells whether "
         "it was kept before",
-        f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;",
+        _full_hint(source),
     )
+
+
+def _full_hint(source: SourceTable) -> str:
+    """Say how to have whole old rows; beside a column list UPDATE and DELETE would fail."""
+    alter = f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;"
+    if source.published_as.columns is None:
+        return alter
+    return f"first publish it without a column list (ALTER PUBLICATION), then {alter}"
 
 
 def _no_condition(config: TableConfig, source: SourceTable) -> str:

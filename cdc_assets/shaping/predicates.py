@@ -51,7 +51,7 @@ def columns_of(predicate: str) -> frozenset[str]:
         PredicateError: It is not one expression, or not one over a row alone.
     """
     names = set()
-    for node in _nodes(_expression(predicate)):
+    for node in _nodes(expression_of(predicate)):
         kind = node["class"]
         if kind in _CLASSES:
             raise PredicateError(_CLASSES[kind])
@@ -64,10 +64,13 @@ def columns_of(predicate: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _expression(predicate: str) -> Any:
-    text = f"SELECT ({predicate}\n)"
-    ((serialized,),) = session().execute("SELECT json_serialize_sql(?)", [text]).fetchall()
-    parsed = json.loads(serialized)
+def expression_of(predicate: str) -> Any:
+    """Parse a text to DuckDB's tree of it.
+
+    Raises:
+        PredicateError: It is not one expression.
+    """
+    parsed = _parsed(f"SELECT ({predicate}\n)")
     if parsed["error"]:
         raise PredicateError("it does not parse")
     (statement,) = parsed["statements"]
@@ -75,6 +78,20 @@ def _expression(predicate: str) -> Any:
     if len(expressions) != 1:
         raise PredicateError("it is more than one expression")
     return expressions[0]
+
+
+def sql_of(expression: Any) -> str:
+    """Print a tree, as `expression_of` gives them, as SQL."""
+    statement = _parsed("SELECT 1")
+    statement["statements"][0]["node"]["select_list"] = [expression]
+    text = json.dumps(statement)
+    ((sql,),) = session().execute("SELECT json_deserialize_sql(?::JSON)", [text]).fetchall()
+    return str(sql).removeprefix("SELECT ")
+
+
+def _parsed(text: str) -> Any:
+    ((serialized,),) = session().execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    return json.loads(serialized)
 
 
 def _nodes(part: Any) -> Iterator[dict[str, Any]]:

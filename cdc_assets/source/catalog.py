@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cdc_assets.changes.shape import Published, TableShape
+from cdc_assets.changes.shape import Published, SourceColumn, TableShape
 from cdc_assets.errors import SourceBusyError
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.columns import DeclaredColumn, read_columns
@@ -24,6 +24,7 @@ class SourceTable:
         identity: pg_class.relreplident: d, n, f or i.
         shape: The columns that the stream brings, in the order of their attnum, and the key, empty
             when nothing identifies a row.
+        columns: Those that the stream brings where no column list leaves any out.
         indexes: Its unique indexes.
         row_filter: The publication's WHERE for this table as hints show it, or empty.
         published_as: How the publication shows it, or will show it.
@@ -41,6 +42,7 @@ class SourceTable:
     name: TableName
     identity: str
     shape: TableShape
+    columns: tuple[SourceColumn, ...]
     indexes: tuple[UniqueIndex, ...]
     row_filter: str
     published_as: PublishedAs
@@ -64,6 +66,7 @@ class Publication:
         exists: Whether it does; the rest is what setup would make of it otherwise.
         owned: Whether the role may alter it, or make it.
         leaves_out: The kinds of changes that it does not publish.
+        has_schemas: Whether it publishes schemas; then no table of it may have a column list.
         via_root: Whether partitions are published as their root.
         stored: Whether stored generated columns are published without a column list.
     """
@@ -72,6 +75,7 @@ class Publication:
     exists: bool
     owned: bool
     all_tables: bool
+    has_schemas: bool
     leaves_out: tuple[str, ...]
     via_root: bool
     stored: bool
@@ -105,7 +109,9 @@ _PUBLICATION = """
 SELECT pub.oid IS NOT NULL,
        CASE WHEN pub.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')
             ELSE pg_has_role(pub.pubowner, 'USAGE') END,
-       coalesce(puballtables, false), coalesce(pubinsert, true), coalesce(pubupdate, true),
+       coalesce(puballtables, false),
+       EXISTS (SELECT FROM pg_publication_namespace WHERE pnpubid = pub.oid),
+       coalesce(pubinsert, true), coalesce(pubupdate, true),
        coalesce(pubdelete, true), coalesce(pubtruncate, true), coalesce(pubviaroot, true),
        coalesce(to_jsonb(pub) ->> 'pubgencols' = 's', false)
 FROM (SELECT) AS always LEFT JOIN pg_publication pub ON pubname = %s
@@ -142,7 +148,7 @@ FROM pg_publication_rel JOIN pg_publication pub ON pub.oid = prpubid
 WHERE pubname = %s AND prrelid = ANY(%s::oid[])
 """
 _FILTER_SECONDS = 0.1
-_UNKNOWN_FILTER = "…"
+UNKNOWN_FILTER = "…"
 _RELATED = f"""
 SELECT wanted.oid::bigint, found.kind, n.nspname, c.relname, {IS_PUBLISHED}
 FROM unnest(%s::oid[]) AS wanted(oid) JOIN pg_class self ON self.oid = wanted.oid
@@ -193,7 +199,7 @@ def read_catalog(connection: Connection, publication: str, names: Collection[Tab
 
 
 def _read_publication(connection: Connection, name: str) -> Publication:
-    exists, owned, all_tables, *kinds, via_root, stored = fetch_one(
+    exists, owned, all_tables, has_schemas, *kinds, via_root, stored = fetch_one(
         connection, _PUBLICATION, (name,)
     )
     return Publication(
@@ -201,6 +207,7 @@ def _read_publication(connection: Connection, name: str) -> Publication:
         exists=exists,
         owned=owned,
         all_tables=all_tables,
+        has_schemas=has_schemas,
         leaves_out=tuple(
             kind for kind, publishes in zip(MUST_PUBLISH, kinds, strict=True) if not publishes
         ),
@@ -272,8 +279,13 @@ def _read_tables(
                 files=files or "",
                 versions=versions or "",
             ),
+            columns=tuple(
+                one.column
+                for one in columns[oid]
+                if _is_brought(one, None, stored=publication.stored, version=version)
+            ),
             indexes=tuple(indexes[oid]),
-            row_filter=filters.get(oid, _UNKNOWN_FILTER) if filter_tree else "",
+            row_filter=filters.get(oid, UNKNOWN_FILTER) if filter_tree else "",
             published_as=PublishedAs(
                 columns=None if column_list is None else tuple(column_list),
                 filtered_by=tuple(filtered_by),

@@ -24,6 +24,11 @@ def add_sql(name: str, entries: Collection[str]) -> str:
     return f"ALTER PUBLICATION {quote(name)} ADD TABLE {', '.join(entries)}"
 
 
+def drop_sql(name: str, table: TableName) -> str:
+    """Take a table's entry out of a publication."""
+    return f"ALTER PUBLICATION {quote(name)} DROP TABLE ONLY {table.sql}"
+
+
 def set_sql(name: str, options: str) -> str:
     """Set options of a publication."""
     return f"ALTER PUBLICATION {quote(name)} SET ({options})"
@@ -55,4 +60,4 @@ def publish_sql(
     added = add_sql(publication, [shown])
     if not table.published:
         return added
-    return f"ALTER PUBLICATION {quote(publication)} DROP TABLE ONLY {table.name.sql}; {added}"
+    return f"{drop_sql(publication, table.name)}; {added}"

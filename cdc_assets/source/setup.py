@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+
 import psycopg
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError, SlotInvalidatedError, SlotNotFoundError
 from cdc_assets.identifiers import quote, quote_literal
-from cdc_assets.source.catalog import MUST_PUBLISH, read_catalog
+from cdc_assets.source.catalog import MUST_PUBLISH, Catalog, read_catalog
 from cdc_assets.source.connection import (
     Connection,
     bounded_locks,
@@ -19,7 +22,8 @@ from cdc_assets.source.connection import (
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import forget_served
 from cdc_assets.source.preflight import missing_publication, server_problems
-from cdc_assets.source.publishing import add_sql, create_sql, entry, set_sql
+from cdc_assets.source.publishing import add_sql, create_sql, drop_sql, set_sql
+from cdc_assets.source.pushing import entries, entry_problem, other_entry
 from cdc_assets.source.slot import (
     PLUGIN,
     oldest_writer,
@@ -86,7 +90,7 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
         for table in missing:
             if not (catalog.publication.owned and catalog.tables[table].owned):
                 raise missing_publication(catalog, names)
-        connection.execute(create_sql(name, [entry(table) for table in missing]))
+        connection.execute(create_sql(name, entries(catalog, config, missing)))
         return [f"created publication {name!r} for {counted(len(missing), 'table')}"]
     for table in missing:
         if (refused := setup_problem(catalog, table)) is not None:
@@ -99,9 +103,33 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
         connection.execute(set_sql(name, f"publish = {quote_literal(kinds)}"))
         done.append(f"set publication {name!r} to publish {kinds}")
     if missing:
-        connection.execute(add_sql(name, [entry(table) for table in missing]))
+        connection.execute(add_sql(name, entries(catalog, config, missing)))
         done += [f"added {table.sql} to publication {name!r}" for table in missing]
-    return done
+    return [*done, *_replace_entries(connection, catalog, config)]
+
+
+def _replace_entries(
+    connection: Connection, catalog: Catalog, config: PipelineConfig
+) -> Iterator[str]:
+    """Publish tables as the config wants, each in one transaction, so that none is left out.
+
+    `ALTER PUBLICATION … SET TABLE` would take all entries, those of others too.
+    """
+    name = config.source.publication
+    for table in config.table_names:
+        problem = entry_problem(catalog, config, table)
+        shown = other_entry(catalog, config, table)
+        if problem is None or shown is None:
+            continue
+        if not (catalog.publication.owned and catalog.tables[table].owned):
+            raise problem
+        with connection.transaction():
+            connection.execute(drop_sql(name, table))
+            connection.execute(add_sql(name, [shown]))
+        yield (
+            f"publication {name!r} publishes {shown}: if it was copied before, copy it anew: "
+            f"cdc-assets backfill {shlex.quote(str(table))}"
+        )
 
 
 def _create_slot(connection: Connection, slot: str) -> None:
