@@ -111,6 +111,7 @@ class TableResult:
     left_out: tuple[str, ...] = ()  # generated columns of the source that the stream does not bring
     comment: str = ""  # on the source's table
     source_rows: int | None = None  # about how many it has; None before its first ANALYZE
+    deleted_rows: int | None = None  # that the mirror keeps besides; None where it keeps none
     change_rows: int | None = None  # of the change table; None where there is none
 
     @property

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_assets.changes.batch import ChangeBatch, Mask
+from cdc_assets.changes.endings import Endings, endings_of
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.pgoutput.messages import DELETE, INSERT, TRUNCATE, UPDATE, Ints
 
@@ -82,8 +83,10 @@ class Compacted:
             event is a delete or an update that keeps the key.
         is_told: Per key, whether the changes tell so; None: of all. Of a row that may not have been
             kept before, only an insert tells.
-        rows: Changes whose new row is written, one per key that has a row in the end.
+        rows: Changes whose new row is written, one per key that has a row in the end; or has had
+            one within the batch, where endings are asked for.
         fills: What those rows lack.
+        endings: How keys have lost their rows; None where deleted rows are not kept.
     """
 
     keys: list[pa.Array]
@@ -91,6 +94,17 @@ class Compacted:
     is_told: Mask | None
     rows: Ints
     fills: list[Fill]
+    endings: Endings | None = None
+
+    @property
+    def stamps(self) -> Ints:
+        """Give for each of `rows` the change that says since when it is so: it, or its ending."""
+        if self.endings is None:
+            return self.rows
+        stamps, ended = self.rows.copy(), self.endings.images >= 0
+        places = np.searchsorted(self.rows, self.endings.images[ended])
+        stamps[places] = self.endings.by[ended]
+        return stamps
 
 
 def behind_last_truncate(batch: ChangeBatch) -> tuple[ChangeBatch, int | None]:
@@ -147,12 +161,13 @@ def _moved(batch: ChangeBatch, new_keys: list[pa.Array]) -> Mask:
     return moved
 
 
-def compact(batch: ChangeBatch, events: Events) -> Compacted:
+def compact(batch: ChangeBatch, events: Events, *, with_endings: bool = False) -> Compacted:
     """Find the outcome of each key.
 
     Args:
         batch: Changes without truncations.
         events: Their events.
+        with_endings: Whether rows are kept that are deleted.
     """
     if len(events.keys) == 1 and pa.types.is_integer(events.keys[0].type):
         first, last = _ends_per_number(events.keys[0].to_numpy())
@@ -165,14 +180,19 @@ def compact(batch: ChangeBatch, events: Events) -> Compacted:
         keys = [key.take(pa.array(last)) for key in keys]
     makes_row = events.is_upsert & (events.is_moved | (batch.ops[events.rows] == INSERT))
     is_kept = np.ones(len(batch), dtype=bool) if batch.chosen is None else batch.chosen.kept
-    written = last[events.is_upsert[last] & is_kept[events.rows[last]]]
-    rows = np.sort(events.rows[written])
+    is_live = events.is_upsert & is_kept[events.rows]
+    rows, endings = events.rows[last[is_live[last]]], None
+    if with_endings and len(events):
+        endings = endings_of(group_numbers(events.keys), events.rows, is_live, last)
+        rows = np.concatenate([rows, endings.images[endings.images >= 0]])
+    rows = np.sort(rows)
     return Compacted(
         keys=keys,
         standing=~makes_row[first],
         is_told=None if batch.chosen is None else makes_row[first],
         rows=rows,
         fills=_fills(batch, events, rows) if batch.unchanged else [],
+        endings=endings,
     )
 
 

@@ -84,6 +84,7 @@ class TableShape:
         files: Those that hold its rows: others after a rewrite, a truncation or a vacuum in full.
         versions: Of the columns in the catalog: others after an ALTER of one of them.
         shaping: What the config makes of its rows, by `Shaping.declaration`.
+        keeps_deleted: Whether rows that are deleted stay, and say so.
     """
 
     oid: int
@@ -94,6 +95,7 @@ class TableShape:
     files: str = ""
     versions: str = ""
     shaping: str = ""
+    keeps_deleted: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -187,6 +189,7 @@ class TableShape:
             plain.get("files", ""),
             plain.get("versions", ""),
             plain.get("shaping", ""),
+            plain.get("keeps_deleted", False),
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cdc_assets.config.strict import Strict
 
 MaskKind = Literal["sha256", "hmac", "redact", "null", "last4"]
+Deletes = Literal["hard", "soft"]
 
 # Equal outputs mean equal inputs: only these may stand in a key
 ONE_TO_ONE: frozenset[MaskKind] = frozenset({"sha256", "hmac"})

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cdc_assets.config.shaping import ColumnsConfig, MaskKind, masked_columns_kept
+from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName, record_table
@@ -132,6 +132,14 @@ class TableConfig(Strict):
             examples=[{"email": "sha256", "phone": "last4"}],
         ),
     ] = Field(default_factory=dict)
+    deletes: Annotated[
+        Deletes,
+        Field(
+            description="Whether a row that is deleted leaves the mirror (`hard`), or stays and has"
+            " `_cdc_deleted` true (`soft`).",
+            examples=["soft"],
+        ),
+    ] = "hard"
     backfill: Annotated[
         BackfillConfig,
         Field(

@@ -102,6 +102,7 @@ def _compare_table(
 ) -> Comparison:
     table, here = config.name, config.columns.rename
     types = dict(warehouse.execute(_MIRROR_COLUMNS, [table.schema, table.name]).fetchall())
+    live = "_cdc_deleted IS NOT TRUE" if "_cdc_deleted" in types else "true"
     types = {name: kind for name, kind in types.items() if not name.startswith("_cdc_")}
     found = source.execute(_COLUMNS, [table.sql, list(types)]).fetchall()
     columns: dict[str, bool] = {
@@ -118,7 +119,7 @@ def _compare_table(
         for name, kind in zip(columns, kinds, strict=True)
     ]
     ours = _source_rows(source, table, list(columns), readers, where=config.where or "true")
-    theirs = _warehouse_rows(warehouse, table, named, kinds)
+    theirs = _warehouse_rows(warehouse, table, named, kinds, where=live)
     key = [place for place, name in enumerate(columns) if columns[name]]
     odd_rows = (ours - theirs) + (theirs - ours)
     keys = {tuple(row[place] for place in key or range(len(row))) for row in odd_rows}
@@ -166,6 +167,8 @@ def _warehouse_rows(
     table: TableName,
     columns: Sequence[str],
     kinds: Sequence[str],
+    *,
+    where: str,
 ) -> Counter[Row]:
     names = ", ".join(
         warehouse_expression(quote(name), kind) for name, kind in zip(columns, kinds, strict=True)
@@ -173,7 +176,7 @@ def _warehouse_rows(
     readers = [from_warehouse(kind) for kind in kinds]
     rows: Counter[Row] = Counter()
     (catalog,) = warehouse.execute("SELECT current_database()").fetchall()[0]
-    cursor = warehouse.execute(f"SELECT {names} FROM {quote(catalog)}.{table.sql}")
+    cursor = warehouse.execute(f"SELECT {names} FROM {quote(catalog)}.{table.sql} WHERE {where}")
     while batch := cursor.fetchmany(10_000):
         for row in batch:
             rows[

@@ -94,6 +94,7 @@ def _table_as_json(table: TableResult) -> dict[str, Any]:
         "confirmed_lsn_int": int(table.confirmed_lsn),
         "lag_bytes": table.lag_bytes,
         "rows": table.row_count,
+        "deleted_rows": table.deleted_rows,
         **_counts(table.counts),
         "first_commit": table.first_commit.isoformat() if table.first_commit else None,
         "last_commit": table.last_commit.isoformat() if table.last_commit else None,

@@ -37,6 +37,12 @@ _OWN_COLUMNS = [
         description="when that transaction was committed; unknown for rows of a snapshot",
     ),
 ]
+_DELETED_COLUMN = dg.TableColumn(
+    "_cdc_deleted",
+    type="BOOLEAN",
+    description="whether the row was deleted, by that transaction",
+    constraints=dg.TableColumnConstraints(nullable=False),
+)
 
 
 _CHANGE_COLUMNS = [
@@ -69,7 +75,8 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         **_comment(result),
         "dagster/table_name": dg.MetadataValue.text(result.warehouse_table),
         "dagster/row_count": dg.MetadataValue.int(result.row_count),
-        "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result.columns)),
+        **_deleted_rows(result),
+        "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result)),
         "dagster/column_lineage": dg.MetadataValue.column_lineage(_lineage(result.columns, source)),
         **(
             {"cdc/left_out_columns": dg.MetadataValue.json(list(result.left_out))}
@@ -192,6 +199,11 @@ def _comment(result: TableResult) -> Metadata:
     return {"cdc/comment": dg.MetadataValue.text(result.comment)} if result.comment else {}
 
 
+def _deleted_rows(result: TableResult) -> Metadata:
+    kept = result.deleted_rows
+    return {} if kept is None else {"cdc/deleted_rows": dg.MetadataValue.int(kept)}
+
+
 def _commit_times(first: datetime | None, last: datetime | None) -> Metadata:
     times = {"cdc/first_commit": first, "cdc/last_commit": last}
     return {key: dg.MetadataValue.timestamp(time) for key, time in times.items() if time}
@@ -203,9 +215,10 @@ def _commit_range(tables: tuple[TableResult, ...]) -> tuple[datetime | None, dat
     return min(first, default=None), max(last, default=None)
 
 
-def _table_schema(columns: tuple[Column, ...]) -> dg.TableSchema:
-    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in columns]
-    return dg.TableSchema(columns=[*shown, *_OWN_COLUMNS])
+def _table_schema(result: TableResult) -> dg.TableSchema:
+    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
+    deleted = [] if result.deleted_rows is None else [_DELETED_COLUMN]
+    return dg.TableSchema(columns=[*shown, *_OWN_COLUMNS, *deleted])
 
 
 def _origin(column: Column) -> str:

@@ -16,7 +16,7 @@ from cdc_assets.orchestration.keys import changes_key, mirror_key, slot_key, sou
 _MIRROR_VERSION = 1
 
 # Where a config says nothing of these, versions stay what they were before there were these keys.
-_SHAPING = ("columns", "where", "mask")
+_SHAPING = ("columns", "where", "mask", "deletes")
 
 _FRESHNESS_GRACE = timedelta(minutes=5)
 

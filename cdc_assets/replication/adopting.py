@@ -67,8 +67,9 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
     _refuse(session, table, at_lsn)
     shape = session.source_shape(table)
     with session.warehouse.transaction():
-        session.mirrors.add_missing_columns(table, at_lsn)
-        altered = session.mirrors.altered({table: session.shaping(table).kept(shape)})
+        kept = session.shaping(table).kept(shape)
+        session.mirrors.add_missing_columns(table, kept, at_lsn)
+        altered = session.mirrors.altered({table: kept})
         if altered:
             raise TableError(
                 f"table {str(table)!r} can't be adopted: it {altered[table]}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
 from cdc_assets.changes.compact import Events, behind_last_truncate, compact, events_of
+from cdc_assets.changes.endings import Endings, between_truncates
 from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
 from cdc_assets.changes.record import change_rows, moved_lacking
 from cdc_assets.changes.rows import Lookup, build_rows
@@ -18,7 +19,6 @@ from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import (
     ReplicaIdentityError,
     SchemaChangeError,
-    SourceChangedError,
     TableError,
 )
 from cdc_assets.identifiers import TableName
@@ -29,11 +29,12 @@ from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
 from cdc_assets.replication.chunk_rows import no_truth, unfit_value
 from cdc_assets.replication.fencing import keep_out, read_anew
-from cdc_assets.replication.session import RECOPY_ALL_HINT, Session, recopy_hint, refusals_of
+from cdc_assets.replication.rereading import Reread, transaction_at
+from cdc_assets.replication.session import Session, recopy_hint, refusals_of
 from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Write
+from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Marks, Write
 
 APPLY_BYTES = 64 * 1024 * 1024
 
@@ -73,64 +74,6 @@ class AppliedTable:
 
 def _time(micros: int | None) -> datetime | None:
     return None if micros is None else datetime.fromtimestamp(micros / 1_000_000, UTC)
-
-
-@dataclass(slots=True)
-class Reread:
-    """What a read gives again of what was applied before: one transaction at the most.
-
-    Anything else there is another history than the one that was applied: the source was restored
-    from an older copy, which may have the same identity and timeline.
-
-    Attributes:
-        start_lsn: Where the read starts.
-        applied_lsn: The checkpoint up to which everything was applied.
-        expected: The transaction that must come, or None.
-    """
-
-    start_lsn: LSN
-    applied_lsn: LSN
-    expected: LastTransaction | None
-    _has_come: bool = False
-
-    def take(self, transactions: Transactions) -> None:
-        """Check a piece's transactions; one that goes on from the piece before comes again.
-
-        Raises:
-            SourceChangedError: They are not those that were applied.
-        """
-        for at in np.flatnonzero(transactions.end_lsn <= self.applied_lsn).tolist():
-            found = _transaction_at(transactions, at)
-            if found != self.expected:
-                raise _history_changed(found.end_lsn)
-            self._has_come = True
-
-    def end(self, lsn: LSN) -> None:
-        """Check that nothing is missing up to a window's end.
-
-        Raises:
-            SourceChangedError: The transaction that was applied did not come.
-        """
-        expected = self.expected
-        if expected is not None and not self._has_come and expected.end_lsn <= lsn:
-            raise _history_changed(expected.end_lsn)
-
-
-def _transaction_at(transactions: Transactions, at: int) -> LastTransaction:
-    return LastTransaction(
-        xid=int(transactions.xid[at]),
-        commit_micros=int(transactions.commit_micros[at]),
-        commit_lsn=LSN(transactions.commit_lsn[at]),
-        end_lsn=LSN(transactions.end_lsn[at]),
-    )
-
-
-def _history_changed(end_lsn: LSN) -> SourceChangedError:
-    return SourceChangedError(
-        f"the transaction that ends at {end_lsn} is not the one that was applied: the source was "
-        "restored from an older copy",
-        hint=RECOPY_ALL_HINT,
-    )
 
 
 @dataclass(slots=True)
@@ -197,7 +140,7 @@ class WindowApplier:
         self.transactions += len(transactions) - (
             self.last is not None and self.last.end_lsn == int(transactions.end_lsn[0])
         )
-        self.last = _transaction_at(transactions, -1)
+        self.last = transaction_at(transactions, -1)
 
     def _take_changes(self, raw: RawChanges, transactions: Transactions) -> None:
         table = raw.table
@@ -288,18 +231,41 @@ class WindowApplier:
 
     def _write_mirror(self, table: TableName, batch: ChangeBatch) -> None:
         shape = self.session.kept_shape(table)
-        batch, truncated = behind_last_truncate(batch)
-        events = events_of(batch, shape)
-        write, looked_up = _write_of(batch, events, truncated, shape)
+        if not shape.keeps_deleted:
+            batch, truncated = behind_last_truncate(batch)
+            write, looked_up = _write_of(batch, events_of(batch, shape), truncated, shape)
+            self._write(table, batch, write, looked_up)
+            return
+        parts = list(between_truncates(batch))
+        for number, (part, at) in enumerate(parts, 1):
+            truncated = None if at is None else int(batch.end_lsn[at])
+            events = events_of(part, shape)
+            write, looked_up = _write_of(part, events, truncated, shape, with_endings=True)
+            micros = 0 if at is None else int(batch.commit_micros[at])
+            write = replace(write, truncated_micros=micros)
+            self._write(table, part, write, looked_up, is_last=number == len(parts))
+
+    def _write(
+        self,
+        table: TableName,
+        batch: ChangeBatch,
+        write: Write,
+        looked_up: Lookup | None,
+        *,
+        is_last: bool = True,
+    ) -> None:
         with refusals_of(table):
-            found = self.session.mirrors.write(table, shape, write)
-        lacking = int(found.lacking.sum())
-        if looked_up is not None and lacking and batch.chosen is not None:
+            found = self.session.mirrors.write(table, self.session.kept_shape(table), write)
+        lacking = found.lacking
+        if looked_up is not None and batch.chosen is not None and lacking.any():
             # rows that were not kept before: nobody here has what their changes did not carry
-            read_anew(self.session, table, _keys_of(batch, looked_up.changes[found.lacking]))
-            lacking = 0
-        if found.wrong + lacking:
-            raise _differing_mirror(table, found.wrong + lacking, LSN(batch.end_lsn[-1]))
+            unread = looked_up.changes[lacking & ~looked_up.deleted]
+            if len(unread) and is_last:  # what is truncated behind it can't be read any more
+                read_anew(self.session, table, _keys_of(batch, unread))
+            lacking = lacking[:0]
+        if found.wrong + lacking.sum():
+            wrong = found.wrong + int(lacking.sum())
+            raise _differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
 
 
 def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
@@ -333,9 +299,14 @@ def _keys_of(batch: ChangeBatch, rows: Ints) -> list[KeyText]:
 
 
 def _write_of(
-    batch: ChangeBatch, events: Events, truncated: int | None, shape: TableShape
+    batch: ChangeBatch,
+    events: Events,
+    truncated: int | None,
+    shape: TableShape,
+    *,
+    with_endings: bool = False,
 ) -> tuple[Write, Lookup | None]:
-    compacted = compact(batch, events)
+    compacted = compact(batch, events, with_endings=with_endings)
     inserted, looked_up = build_rows(batch, events, compacted, shape)
     write = Write(
         truncated_at=None if truncated is None else LSN(truncated),
@@ -344,8 +315,14 @@ def _write_of(
         is_told=compacted.is_told,
         inserted=inserted,
         looked_up=looked_up,
+        marks=None if compacted.endings is None else _marks(batch, compacted.endings),
     )
     return write, looked_up
+
+
+def _marks(batch: ChangeBatch, endings: Endings) -> Marks:
+    """Say which transactions have deleted rows; of no account for keys that have one."""
+    return Marks(endings.of_warehouse, batch.end_lsn[endings.by], batch.commit_micros[endings.by])
 
 
 def _without_brought(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
-from cdc_assets.changes.rows import ADDED_COLUMNS
+from cdc_assets.changes.rows import with_added
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
@@ -53,11 +54,12 @@ def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) 
             columns.append(decode_read(values, column.type.arrow))
         except UnfitValueError as error:
             raise unfit_value(table, column.name, error.wanted, lsn) from error
-    added = [
-        pa.repeat(pa.scalar(int(lsn), pa.uint64()), batch.num_rows),
-        pa.nulls(batch.num_rows, ADDED_COLUMNS[1].type),
-    ]
-    return pa.table([*columns, *added], [*shape.names, *(column.name for column in ADDED_COLUMNS)])
+    return with_added(
+        columns,
+        shape,
+        end_lsn=np.full(batch.num_rows, int(lsn), dtype=np.uint64),
+        commit=pa.nulls(batch.num_rows, pa.int64()),
+    )
 
 
 def no_truth(table: TableName, kind: str, lsn: LSN) -> TableError:

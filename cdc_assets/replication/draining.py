@@ -18,8 +18,9 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
 from cdc_assets.progress import TableFailed, WindowApplied
-from cdc_assets.replication.applying import AppliedTable, Reread, WindowApplier
+from cdc_assets.replication.applying import AppliedTable, WindowApplier
 from cdc_assets.replication.fencing import record_read_anew
+from cdc_assets.replication.rereading import Reread
 from cdc_assets.replication.session import Session
 from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.window import Window, WindowStream

@@ -154,7 +154,8 @@ def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
     ):
         kept, shaping = session.kept_shape(table), session.shaping(table)
         asked = [pa.array(texts, pa.string()) for texts in zip(*keys, strict=True)]
-        session.mirrors.delete(table, kept, shaping.keys(_typed(shape, asked), shape))
+        gone = shaping.keys(_typed(shape, asked), shape)  # unless they are found
+        session.mirrors.retire(table, kept, gone, chunk.lsn)
         for rows in shaped(session, chunk, table):
             session.mirrors.delete(table, kept, [rows[name].combine_chunks() for name in kept.key])
             session.mirrors.insert(table, rows)

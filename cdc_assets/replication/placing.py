@@ -74,13 +74,16 @@ def _compared(
             records = session.warehouse.records[keep]
             records.append_differing(copy, shape, session.moment(copy.table))
 
-    return session.stages.compare(copy, shape, plan=plan, write=write, before_write=record)
+    lsn = session.checkpoints[copy.table].lsn
+    return session.stages.compare(copy, shape, lsn=lsn, plan=plan, write=write, before_write=record)
 
 
 def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
     """Whether the mirror is one into which single rows of the copy can be written."""
     if checkpoint.phase == "streaming":
         return True
+    if session.kept_shape(copy.table).keeps_deleted:
+        return False
     if not session.mirrors.exists(copy.table):
         return False
     if session.mirrors.altered({copy.table: session.kept_shape(copy.table)}):

@@ -34,6 +34,7 @@ def table_result(
         counts=ChangeCounts(),
         lag_bytes=max(0, end - lsn) if checkpoint else 0,
         row_count=session.mirrors.row_count(table) if checkpoint else 0,
+        deleted_rows=session.mirrors.deleted_count(table) if checkpoint else None,
         columns=_columns(session, table, description) if checkpoint else (),
         warehouse_table=str(table),
         error=session.failed.get(table),

@@ -188,8 +188,8 @@ def refusals_of(table: TableName) -> Iterator[None]:
 def reshaped_error(table: TableName) -> TableError:
     """Say that a table's rows in the warehouse are not shaped as the config says."""
     return SchemaChangeError(
-        f"table {str(table)!r} is shaped otherwise by the config now (columns, where, mask) than "
-        "when it was copied",
+        f"table {str(table)!r} is shaped otherwise by the config now (columns, where, mask, "
+        "deletes) than when it was copied",
         table=str(table),
         hint=recopy_hint(table) + "; or put the config back",
     )

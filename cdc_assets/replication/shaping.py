@@ -27,7 +27,11 @@ def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
     secret = config.mask_secret()
     return {
         table.name: Shaping(
-            columns=table.columns, where=table.where or "", mask=table.mask, secret=secret
+            columns=table.columns,
+            where=table.where or "",
+            mask=table.mask,
+            secret=secret,
+            deletes=table.deletes,
         )
         for table in config.tables
     }

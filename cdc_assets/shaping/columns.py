@@ -20,7 +20,7 @@ import pyarrow as pa
 from cdc_assets.changes.batch import ChangeBatch, Chosen, Mask, Record
 from cdc_assets.changes.leaving import of_kept_rows
 from cdc_assets.changes.shape import SourceColumn, TableShape
-from cdc_assets.config.shaping import ColumnsConfig, MaskKind
+from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, UPDATE
 from cdc_assets.pgoutput.types import SourceType
@@ -39,12 +39,14 @@ class Shaping:
         where: Which rows are kept, over the columns as they are renamed; empty: all.
         mask: Those that are masked, by their names on the source.
         secret: The key of `hmac`.
+        deletes: Whether rows that are deleted stay, and say so.
     """
 
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     where: str = ""
     mask: Mapping[str, MaskKind] = field(default_factory=dict)
     secret: bytes = b""
+    deletes: Deletes = "hard"
 
     def masks_key(self, shape: TableShape) -> bool:
         """Whether the warehouse's keys are others than the source's."""
@@ -66,6 +68,8 @@ class Shaping:
             said["mask"] = dict(self.mask)
         if "hmac" in self.mask.values():
             said["mask_key"] = hmac.digest(self.secret, b"cdc_assets mask_key", "sha256").hex()
+        if self.deletes == "soft":
+            said["deletes"] = self.deletes
         return json.dumps(said, sort_keys=True) if said else ""
 
     def source(self, shape: TableShape) -> TableShape:
@@ -74,7 +78,12 @@ class Shaping:
         if not declaration:
             return shape
         kept = tuple(column for column in shape.columns if self._keeps(column.name, shape.key))
-        return replace(shape, columns=kept, shaping=declaration)
+        return replace(
+            shape,
+            columns=kept,
+            shaping=declaration,
+            keeps_deleted=self.deletes == "soft",
+        )
 
     def changes(self, raw: RawChanges, key: Sequence[str]) -> RawChanges:
         """Leave out of changes the columns that are not kept, before any value is decoded."""

@@ -5,7 +5,8 @@ The contract:
 - The checkpoint is the only truth about what was applied. It is written in the same transaction as
   the rows that it speaks of, so both are durable or neither is.
 - A table's mirror has at most one row per key. Writing a batch deletes every key that it touches
-  and inserts the rows that remain; doing it again changes nothing.
+  and inserts the rows that remain; doing it again changes nothing. Where deleted rows are kept, a
+  key that has no row in the end keeps its last one, marked; nobody but a reader sees it.
 - A fence is committed with the rows that it protects, and removed with the checkpoint that has
   passed it.
 - A copy's stage moves with the table's checkpoint, in the same transactions. What is read goes into
@@ -61,7 +62,10 @@ class Mirrors(Protocol):
         """Find mirrors that are not what they were made, and say what they are instead."""
 
     def row_count(self, table: TableName) -> int:
-        """Count a mirror's rows; none where it is gone, or a view."""
+        """Count a mirror's live rows; none where it is gone, or a view."""
+
+    def deleted_count(self, table: TableName) -> int | None:
+        """Count the deleted rows that a mirror keeps; None where it is one that keeps none."""
 
     def write(self, table: TableName, shape: TableShape, write: Write) -> Written:
         """Apply one batch to a mirror.
@@ -74,6 +78,11 @@ class Mirrors(Protocol):
     def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
         """Delete the rows of some keys, and say how many there were."""
 
+    def retire(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
+    ) -> None:
+        """Delete the rows of some keys, or mark them as deleted, at or before an LSN."""
+
     def insert(self, table: TableName, rows: pa.Table) -> None:
         """Append rows with all columns of the mirror, in its order.
 
@@ -81,7 +90,7 @@ class Mirrors(Protocol):
             ValueConversionError: The warehouse would not keep a value as it is.
         """
 
-    def add_missing_columns(self, table: TableName, lsn: LSN) -> None:
+    def add_missing_columns(self, table: TableName, shape: TableShape, lsn: LSN) -> None:
         """Give a table that somebody else made the columns that a mirror has besides its own."""
 
     def drop(self, table: TableName) -> None:
@@ -131,6 +140,7 @@ class Stages(Protocol):
         copy: Copy,
         shape: TableShape,
         *,
+        lsn: LSN,
         plan: Sequence[Bucket] = (),
         write: bool,
         before_write: Callable[[], None] = lambda: None,
@@ -140,6 +150,7 @@ class Stages(Protocol):
         Args:
             copy: The copy.
             shape: Of both.
+            lsn: As of which both are; where deleted rows are kept, rows too many are gone by then.
             plan: The table's buckets, where numbers are wanted for each.
             write: Whether the mirror is made what the copy is; only what differs is written.
             before_write: Called then, before anything is written.

@@ -30,7 +30,7 @@ class ChangeTables(Records):
         return change_schema(shape)
 
     def _put_all(self, table: TableName, shape: TableShape, moment: Moment) -> None:
-        rows = f"FROM {self._mirrors.name(table)} AS stage"
+        rows = f"FROM {self._mirrors.live_rows(table, shape)} AS stage"
         self._append_query(table, shape, rows, lsn=moment.lsn)
 
     def append(self, table: TableName, rows: pa.Table) -> None:
@@ -55,7 +55,8 @@ class ChangeTables(Records):
         """
         named = pa.table(list(keys), names=key_names(shape))
         same = key_matches(shape, "stage")
-        query = f"FROM {self._mirrors.name(table)} AS stage SEMI JOIN _cdc_batch ON {same}"
+        rows = self._mirrors.live_rows(table, shape)
+        query = f"FROM {rows} AS stage SEMI JOIN _cdc_batch ON {same}"
         self._append_query(table, shape, query, lsn=moment.lsn, batch=named)
 
     def append_differing(self, copy: Copy, shape: TableShape, moment: Moment) -> None:
@@ -80,7 +81,7 @@ class ChangeTables(Records):
             f" LEFT JOIN (SELECT *, true AS _cdc_is FROM {self._mirrors.name(copy.stage)}) AS stage"
             f" ON {here}"
             f" LEFT JOIN (SELECT DISTINCT ON ({named}) *, true AS _cdc_is"
-            f" FROM {self._mirrors.name(copy.table)} AS mirror"
+            f" FROM {self._mirrors.live_rows(copy.table, shape)} AS mirror"
             f" SEMI JOIN _cdc_differing AS found ON {there}) AS mirror ON {there}",
             op="CASE WHEN stage._cdc_is IS NULL THEN 'delete'"
             " WHEN mirror._cdc_is IS NULL THEN 'insert' ELSE 'update' END",

@@ -13,7 +13,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from cdc_assets.changes.rows import ADDED_COLUMNS, COMMIT_COLUMN, LSN_COLUMN, Lookup
+from cdc_assets.changes.batch import Mask
+from cdc_assets.changes.rows import (
+    COMMIT_COLUMN,
+    DELETED_COLUMN,
+    LSN_COLUMN,
+    Lookup,
+    added_columns,
+)
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import CheckpointConflictError, MirrorRefusedError
 from cdc_assets.identifiers import TableName, quote
@@ -21,39 +28,10 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.layout import difference, read_stored
+from cdc_assets.warehouse.liveness import endings, is_live, live_rows, mark_sql
+from cdc_assets.warehouse.types import column_type as column_type
 from cdc_assets.warehouse.values import Write, Written
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
-
-_SCALARS: dict[pa.DataType, str] = {
-    pa.bool_(): "BOOLEAN",
-    pa.int16(): "SMALLINT",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.uint64(): "UBIGINT",
-    pa.float32(): "FLOAT",
-    pa.float64(): "DOUBLE",
-    pa.string(): "VARCHAR",
-    pa.binary(): "BLOB",
-    pa.date32(): "DATE",
-    pa.time64("us"): "TIME",
-    pa.timestamp("us"): "TIMESTAMP",
-    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
-    pa.uuid(): "UUID",
-    pa.json_(pa.string()): "JSON",
-}
-
-
-def column_type(arrow_type: pa.DataType) -> str:
-    """Name the DuckDB type that keeps every value of an Arrow type."""
-    if pa.types.is_decimal(arrow_type):
-        return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
-    if pa.types.is_list(arrow_type):
-        return f"{column_type(arrow_type.value_type)}[]"
-    if pa.types.is_struct(arrow_type):
-        listed = (f"{quote(field.name)} {column_type(field.type)}" for field in arrow_type)
-        return f"STRUCT({', '.join(listed)})"
-    return _SCALARS[arrow_type]
-
 
 _PLACE = "_cdc_place"
 _OF_THE_MIRROR = (
@@ -107,6 +85,10 @@ class DuckDBMirrors:
         """
         return f"{self.catalog}.{table.sql}"
 
+    def live_rows(self, table: TableName, shape: TableShape) -> str:
+        """Write the rows that a table has as a relation in SQL, without deleted ones."""
+        return live_rows(shape, self.name(table))
+
     def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
         """Find mirrors that are not what they were made, and say what they are instead."""
         stored = read_stored(self.connection)
@@ -129,16 +111,34 @@ class DuckDBMirrors:
         ).fetchall()
         return str(found[0][0]) if found else None
 
+    def _keeps_deleted(self, table: TableName) -> bool:
+        found = self.connection.execute(
+            "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database()"
+            " AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+            " AND column_name = ?",
+            (table.schema, table.name, DELETED_COLUMN),
+        ).fetchall()
+        return bool(found)
+
     def drop(self, table: TableName) -> None:
         """Drop a mirror, or the view that somebody put in its place, if it is there."""
         kind = "VIEW" if self._kind(table) == "VIEW" else "TABLE"
         self.connection.execute(f"DROP {kind} IF EXISTS {self.name(table)}")
 
     def row_count(self, table: TableName) -> int:
-        """Count a mirror's rows; none where it is gone, or a view."""
+        """Count a mirror's live rows; none where it is gone, or a view."""
         if self._kind(table) != "BASE TABLE":
             return 0
-        return _only_number(self.connection.execute(f"SELECT count(*) FROM {self.name(table)}"))
+        kept = self.deleted_count(table) or 0
+        counted = self.connection.execute(f"SELECT count(*) FROM {self.name(table)}")
+        return _only_number(counted) - kept
+
+    def deleted_count(self, table: TableName) -> int | None:
+        """Count the deleted rows that a mirror keeps; None where it is one that keeps none."""
+        if self._kind(table) != "BASE TABLE" or not self._keeps_deleted(table):
+            return None
+        deleted = f"SELECT count(*) FROM {self.name(table)} WHERE {DELETED_COLUMN}"
+        return _only_number(self.connection.execute(deleted))
 
     @contextmanager
     def _blamed_on(self, table: TableName) -> Iterator[None]:
@@ -168,18 +168,64 @@ class DuckDBMirrors:
     def _write(self, table: TableName, shape: TableShape, write: Write) -> Written:
         wrong, lacking = 0, np.zeros(0, dtype=bool)
         if write.truncated_at is not None:
-            self.truncate(table, write.truncated_at)
+            self._truncate(table, shape, write, write.truncated_at)
         if write.looked_up is not None:
             refuse_lost_zeros(table, write.looked_up.rows)
             lacking = np.ones(write.looked_up.rows.num_rows, dtype=bool)
             lacking[self.fill(table, shape, write.looked_up)] = False
-        for keys, rows in _by_standing(write):
-            deleted = self._delete(table, shape, keys)
-            wrong += 0 if rows is None else abs(deleted - rows)
+        for chosen, rows in write.by_standing():
+            found = self._end(table, shape, write, chosen)
+            wrong += 0 if rows is None else abs(found - rows)
+        if shape.keeps_deleted:
+            self._delete(table, shape, _keys_of(write.inserted, shape))
         self._insert(table, write.inserted)
         if write.looked_up is not None:
-            self.insert_filled(table)
+            self.insert_filled(table, shape)
         return Written(wrong, lacking)
+
+    def _truncate(self, table: TableName, shape: TableShape, write: Write, at: LSN) -> None:
+        if not shape.keeps_deleted:
+            self.truncate(table, at)
+            return
+        ended = endings([int(at)], [write.truncated_micros])
+        marked = mark_sql(shape, self.name(table), _older(at))
+        self._execute_with(marked, ended)
+
+    def _end(self, table: TableName, shape: TableShape, write: Write, chosen: Mask) -> int:
+        """Delete the live rows of chosen keys, or mark them, and say how many there were."""
+        if write.marks is None:
+            return self._delete(table, shape, _chosen(write.deleted, chosen))
+        marks, kept = write.marks, chosen & write.marks.chosen
+        ended = endings(marks.end_lsn[kept], marks.commit_micros[kept])
+        marked = self._mark_keys(table, shape, _chosen(write.deleted, kept), ended)
+        gone = _chosen(write.deleted, chosen & ~marks.chosen)
+        return marked + self._delete(table, shape, gone, live=True)
+
+    def _mark_keys(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], ended: pa.Table
+    ) -> int:
+        """Mark the live rows of some keys as deleted, and say how many there were."""
+        if not ended.num_rows:
+            return 0
+        for name, key in zip(key_names(shape), keys, strict=True):
+            ended = ended.append_column(name, key)
+        marked = mark_sql(shape, self.name(table), key_matches(shape))
+        return self._execute_with(marked, ended)
+
+    def retire(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
+    ) -> None:
+        """Delete the rows of some keys, or mark them deleted as of an LSN.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not take it.
+        """
+        with self._blamed_on(table):
+            if shape.keeps_deleted:
+                count = len(keys[0])
+                self._mark_keys(table, shape, keys, endings([int(lsn)] * count, [None] * count))
+            else:
+                self._delete(table, shape, keys)
 
     def truncate(self, table: TableName, truncated_at: LSN) -> None:
         """Delete the rows of transactions up to a truncation.
@@ -187,10 +233,8 @@ class DuckDBMirrors:
         What a chunk brought that was read after the truncation is there already. Its LSN is at or
         past the truncation's, and it has no commit time, unlike rows of the stream.
         """
-        lsn, at = quote(LSN_COLUMN), int(truncated_at)
         self.connection.execute(
-            f"DELETE FROM {self.name(table)}"
-            f" WHERE {lsn} < {at} OR {lsn} = {at} AND {quote(COMMIT_COLUMN)} IS NOT NULL"
+            f"DELETE FROM {self.name(table)} AS mirror WHERE {_older(truncated_at)}"
         )
 
     def delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
@@ -202,11 +246,15 @@ class DuckDBMirrors:
         with self._blamed_on(table):
             return self._delete(table, shape, keys)
 
-    def _delete(self, table: TableName, shape: TableShape, keys: Sequence[pa.Array]) -> int:
+    def _delete(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], *, live: bool = False
+    ) -> int:
         if not keys or not len(keys[0]):
             return 0
         named = pa.table(list(keys), names=key_names(shape))
         matches = key_matches(shape)
+        if live:
+            matches += f" AND {is_live(shape, 'mirror')}"
         return self._execute_with(
             f"DELETE FROM {self.name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
         )
@@ -247,32 +295,39 @@ class DuckDBMirrors:
         )
         self._execute_with(
             f"CREATE TEMP TABLE _cdc_filled AS SELECT {values}, {_PLACE} FROM _cdc_batch"
-            f" JOIN {self.name(table)} AS mirror ON {key_matches(shape)}",
+            f" JOIN {self.live_rows(table, shape)} AS mirror ON {key_matches(shape)}",
             staged,
         )
         found = self.connection.execute(f"SELECT DISTINCT {_PLACE} FROM _cdc_filled").fetchall()
         return np.array(found, dtype=np.int64).reshape(-1)
 
-    def insert_filled(self, table: TableName) -> None:
-        """Write what `fill` has filled."""
+    def insert_filled(self, table: TableName, shape: TableShape) -> None:
+        """Write what `fill` has filled; where deleted rows are kept, in place of such ones."""
+        if shape.keeps_deleted:
+            same = " AND ".join(f"mirror.{key} = filled.{key}" for key in map(quote, shape.key))
+            self.connection.execute(
+                f"DELETE FROM {self.name(table)} AS mirror USING _cdc_filled AS filled WHERE {same}"
+            ).fetchall()
         self.connection.execute(
             f"INSERT INTO {self.name(table)} SELECT * EXCLUDE ({_PLACE}) FROM _cdc_filled"
         )
         self.connection.execute("DROP TABLE _cdc_filled")
 
-    def add_missing_columns(self, table: TableName, lsn: LSN) -> None:
+    def add_missing_columns(self, table: TableName, shape: TableShape, lsn: LSN) -> None:
         """Give a table that somebody else made the columns that a mirror has besides its own."""
         stored = read_stored(self.connection).get(table.folded)
         known = dict(stored.columns) if stored is not None else {}
-        for added in ADDED_COLUMNS:
+        first = {LSN_COLUMN: str(int(lsn)), DELETED_COLUMN: "false"}
+        for added in added_columns(shape):
             if added.name in known:
                 continue
             name = quote(added.name)
             self.connection.execute(
                 f"ALTER TABLE {self.name(table)} ADD COLUMN {name} {column_type(added.type)}"
             )
-            if added.name == LSN_COLUMN:
-                self.connection.execute(f"UPDATE {self.name(table)} SET {name} = {int(lsn)}")
+            if added.name in first:
+                value = first[added.name]
+                self.connection.execute(f"UPDATE {self.name(table)} SET {name} = {value}")
 
     def rename(self, table: TableName, to: TableName) -> None:
         """Give a table of the same schema another name."""
@@ -295,7 +350,7 @@ class DuckDBMirrors:
 def _columns(shape: TableShape) -> list[tuple[str, str]]:
     return [
         *zip(shape.names, map(column_type, shape.types), strict=True),
-        *((added.name, column_type(added.type)) for added in ADDED_COLUMNS),
+        *((added.name, column_type(added.type)) for added in added_columns(shape)),
     ]
 
 
@@ -304,19 +359,18 @@ def _only_number(result: duckdb.DuckDBPyConnection) -> int:
     return int(result.fetchall()[0][0])
 
 
-def _by_standing(write: Write) -> Iterator[tuple[Sequence[pa.Array], int | None]]:
-    """Give keys with how many rows they have: those with a row, those without, and untold ones."""
-    standing = write.standing
-    is_told = np.ones(len(standing), dtype=bool) if write.is_told is None else write.is_told
-    for mask, rows in (
-        (standing & is_told, int((standing & is_told).sum())),
-        (~standing & is_told, 0),
-        (~is_told, None),
-    ):
-        if mask.all():
-            yield write.deleted, rows
-        elif mask.any():
-            yield [key.filter(pa.array(mask)) for key in write.deleted], rows
+def _chosen(keys: Sequence[pa.Array], mask: Mask) -> Sequence[pa.Array]:
+    return keys if mask.all() else [key.filter(pa.array(mask)) for key in keys]
+
+
+def _keys_of(rows: pa.Table, shape: TableShape) -> list[pa.Array]:
+    return [rows[name].combine_chunks() for name in shape.key]
+
+
+def _older(truncated_at: LSN) -> str:
+    """Write that a row is of a transaction up to a truncation."""
+    lsn, at = f"mirror.{quote(LSN_COLUMN)}", int(truncated_at)
+    return f"({lsn} < {at} OR {lsn} = {at} AND mirror.{quote(COMMIT_COLUMN)} IS NOT NULL)"
 
 
 def key_names(shape: TableShape) -> list[str]:

@@ -16,6 +16,7 @@ from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.buckets import in_bucket, numbered
+from cdc_assets.warehouse.liveness import gone
 from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
 from cdc_assets.warehouse.values import Copy, Differences, Write
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
@@ -78,7 +79,7 @@ class Stages:
         self._mirrors.delete(stage, shape, write.deleted)
         self._mirrors.insert(stage, write.inserted)
         if write.looked_up is not None:
-            self._mirrors.insert_filled(stage)
+            self._mirrors.insert_filled(stage, shape)
         return lacking
 
     def _fill(self, stage: TableName, shape: TableShape, lookup: Lookup | None) -> Mask:
@@ -105,6 +106,7 @@ class Stages:
         copy: Copy,
         shape: TableShape,
         *,
+        lsn: LSN,
         plan: Sequence[Bucket] = (),
         write: bool,
         before_write: Callable[[], None] = lambda: None,
@@ -114,7 +116,7 @@ class Stages:
         found = replace(comparison.differences(), parts=comparison.parts(plan))
         if write:
             before_write()
-            comparison.write()
+            comparison.write(lsn)
         comparison.end()
         return found
 
@@ -140,6 +142,7 @@ class _Comparison:
     def __init__(self, mirrors: DuckDBMirrors, copy: Copy, shape: TableShape) -> None:
         self._connection, self._shape = mirrors.connection, shape
         self._mirror, self._stage = mirrors.name(copy.table), mirrors.name(copy.stage)
+        self._live = mirrors.live_rows(copy.table, shape)
         self._condition = in_bucket(shape, copy.bucket) if copy.bucket else "true"
         self._removes = not copy.predicate
         self._keys = [quote(name) for name in shape.key]
@@ -152,7 +155,7 @@ class _Comparison:
 
     def differences(self) -> Differences:
         """Find the keys whose rows differ, and count them."""
-        counted = [self._count(self._stage), self._count(self._mirror)]
+        counted = [self._count(self._stage), self._count(self._live)]
         self._find()
         missing, extra, different = self._one_row(
             "SELECT count(*) FILTER (WHERE is_missing), count(*) FILTER (WHERE is_extra),"
@@ -171,13 +174,20 @@ class _Comparison:
             keys=self._some_keys() if missing + extra + different + doubled else (),
         )
 
-    def write(self) -> None:
-        """Write the rows of the keys that were found."""
+    def write(self, lsn: LSN) -> None:
+        """Write the rows of the keys that were found; those of no row are gone as of an LSN."""
         named = ", ".join(self._keys)
         matches = " AND ".join(
             f"mirror.{key} IS NOT DISTINCT FROM found.{key}" for key in self._keys
         )
         same = " AND ".join(f"stage.{key} = found.{key}" for key in self._keys)
+        if self._shape.keeps_deleted:
+            self._execute(
+                f"CREATE TEMP TABLE _cdc_gone AS SELECT DISTINCT ON ({named})"
+                f" {gone('mirror', lsn)} FROM {self._live} AS mirror"
+                f" SEMI JOIN _cdc_differing AS found ON {matches}"
+                f" ANTI JOIN {self._stage} AS stage ON {self._same_key}"
+            )
         self._execute(
             f"DELETE FROM {self._mirror} AS mirror USING _cdc_differing AS found WHERE {matches}"
         )
@@ -185,6 +195,9 @@ class _Comparison:
             f"INSERT INTO {self._mirror} SELECT stage.* FROM {self._stage} AS stage"
             f" JOIN (SELECT DISTINCT {named} FROM _cdc_differing) AS found ON {same}"
         )
+        if self._shape.keeps_deleted:
+            self._execute(f"INSERT INTO {self._mirror} SELECT * FROM _cdc_gone")
+            self._execute("DROP TABLE _cdc_gone")
 
     def end(self) -> None:
         """Forget the keys that were found."""
@@ -197,7 +210,7 @@ class _Comparison:
         number = numbered(self._shape, plan)
         rows, mirror_rows = (
             self._per_bucket(f"SELECT {number}, count(*) FROM {relation} GROUP BY 1")
-            for relation in (self._stage, self._mirror)
+            for relation in (self._stage, self._live)
         )
         missing, extra, different = (
             self._per_bucket(
@@ -228,7 +241,7 @@ class _Comparison:
         self._execute(
             f"CREATE TEMP TABLE _cdc_differing AS SELECT {key},"
             " mirror._cdc_is IS NULL AS is_missing, stage._cdc_is IS NULL AS is_extra"
-            f" FROM {self._part(self._mirror)} AS mirror"
+            f" FROM {self._part(self._live)} AS mirror"
             f" FULL JOIN {self._part(self._stage)} AS stage ON {self._same_key} WHERE {differs}"
         )
 
@@ -239,7 +252,7 @@ class _Comparison:
         """Add the keys that have more than one row in the mirror, and count the rows too many."""
         named = ", ".join(self._keys)
         doubled = (
-            f"SELECT {named}, count(*) - 1 AS surplus FROM {self._mirror} WHERE {self._condition}"
+            f"SELECT {named}, count(*) - 1 AS surplus FROM {self._live} WHERE {self._condition}"
             f" GROUP BY {named} HAVING count(*) > 1"
         )
         same = " AND ".join(f"stage.{key} = doubled.{key}" for key in self._keys)
@@ -261,7 +274,7 @@ class _Comparison:
         flags = self._one_row(
             f"SELECT {differ} FROM _cdc_differing AS found"
             f" JOIN {self._stage} AS stage ON {found}"
-            f" JOIN {self._mirror} AS mirror ON {self._same_key}"
+            f" JOIN {self._live} AS mirror ON {self._same_key}"
         )
         names = [name for name in self._shape.names if name not in self._shape.key]
         return tuple(name for name, flag in zip(names, flags, strict=True) if flag)

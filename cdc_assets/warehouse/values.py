@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
@@ -16,6 +17,7 @@ from cdc_assets.changes.rows import Lookup
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.pgoutput.messages import Ints
 
 MadeBy = Literal["sync", "backfill"]
 
@@ -130,6 +132,22 @@ class Differences:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """What becomes of the rows of n keys that are deleted, where these are kept.
+
+    Attributes:
+        chosen: Whose row in the mirror, if there is one, is marked deleted. The others' goes, as
+            another one is written.
+        end_lsn: Of the transaction that deleted it,
+        commit_micros: and when that committed.
+    """
+
+    chosen: Mask
+    end_lsn: Ints
+    commit_micros: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
     """What a batch does to one mirror, in this order.
 
@@ -140,6 +158,8 @@ class Write:
         is_told: Of which of them that is certain; None: of all.
         inserted: Rows that are written then, complete.
         looked_up: Rows that are written too, once the mirror's old values are in.
+        marks: Which rows are marked deleted instead; None where deleted rows are not kept.
+        truncated_micros: When the truncation committed.
     """
 
     truncated_at: LSN | None
@@ -148,6 +168,20 @@ class Write:
     is_told: Mask | None
     inserted: pa.Table
     looked_up: Lookup | None = None
+    marks: Marks | None = None
+    truncated_micros: int = 0
+
+    def by_standing(self) -> Iterator[tuple[Mask, int | None]]:
+        """Choose keys with how many rows they have: those with a row, without, and untold ones."""
+        standing = self.standing
+        is_told = np.ones(len(standing), dtype=bool) if self.is_told is None else self.is_told
+        for mask, rows in (
+            (standing & is_told, int((standing & is_told).sum())),
+            (~standing & is_told, 0),
+            (~is_told, None),
+        ):
+            if mask.any():
+                yield mask, rows
 
 
 @dataclass(frozen=True, slots=True)
