@@ -83,6 +83,9 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
     """Create or complete the publication, once nothing of it makes a writer fail."""
     name, names = config.source.publication, config.table_names
     catalog = read_catalog(connection, name, names)
+    done = list(_replace_entries(connection, catalog, config))  # it may be what makes them fail
+    if done:
+        catalog = read_catalog(connection, name, names)
     for problem in table_problems(catalog, names, published=False).values():
         raise problem
     missing = [table for table in names if not catalog.tables[table].published]
@@ -95,7 +98,6 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
     for table in missing:
         if (refused := setup_problem(catalog, table)) is not None:
             raise refused
-    done = []
     if catalog.publication.leaves_out:
         for problem in widening_problems(connection, catalog, names):
             raise problem
@@ -105,7 +107,7 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
     if missing:
         connection.execute(add_sql(name, entries(catalog, config, missing)))
         done += [f"added {table.sql} to publication {name!r}" for table in missing]
-    return [*done, *_replace_entries(connection, catalog, config)]
+    return done
 
 
 def _replace_entries(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from cdc_assets.config import PipelineConfig, load_config
@@ -255,3 +256,74 @@ def test_changes_of_a_table_with_a_pushed_filter(
     any_database.execute("UPDATE t SET state = 'other', id = -id; DELETE FROM t WHERE id < -1000")
     converge(any_database, config)
     assert mirror_rows(config, "public.t") == []
+
+
+def test_a_list_that_stops_writers_is_taken_out(
+    any_database: ScratchDatabase, pushed: MakePushed
+) -> None:
+    config = pushed(SHAPED, PLAIN)
+    setup(config)
+    converge(any_database, config)
+    any_database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    with pytest.raises(psycopg.Error):
+        write(any_database)
+    assert "'cdc-assets setup'" in errors_of(sync_once(config))["public.t"].hint
+    (said,) = setup(config)
+    assert "WHERE" in said
+    write(any_database)
+    list(backfill(config, T))
+    converge(any_database, config)
+
+
+def test_a_partitioned_table(any_database: ScratchDatabase, pushed: MakePushed) -> None:
+    any_database.execute(
+        "CREATE TABLE p (id int, region text, secret text, body text, PRIMARY KEY (id, region))"
+        " PARTITION BY LIST (region);"
+        "CREATE TABLE p_eu PARTITION OF p FOR VALUES IN ('eu');"
+        "CREATE TABLE p_us PARTITION OF p FOR VALUES IN ('us');"
+        f"INSERT INTO p SELECT i, CASE WHEN i % 2 = 0 THEN 'eu' ELSE 'us' END, '{CANARY}',"
+        " repeat(md5(i::text), 100) FROM generate_series(1, 9) i"
+    )
+    table = {
+        "source": "public.p",
+        "columns": {"include": ["body", "region"]},
+        "where": "region = 'eu' OR id < 5",
+    }
+    config = pushed(table)
+    setup(config)
+    assert notes(config) == []
+    converge(any_database, config)
+    for _ in range(2):
+        any_database.execute(
+            f"UPDATE p SET secret = '{CANARY}2'; UPDATE p SET region = 'us' WHERE id = 8;"
+            "UPDATE p SET region = 'eu' WHERE id = 7; UPDATE p SET id = 4 - id WHERE id IN (4, 9);"
+            "UPDATE p SET id = 20 WHERE id = 1; UPDATE p SET id = 1 WHERE id = 20;"
+            f"INSERT INTO p VALUES (31, 'us', 'x', '{CANARY}') ON CONFLICT DO NOTHING"
+        )
+        sent = stream(any_database, config)
+        assert b"eu" in sent
+        assert CANARY.encode() not in sent
+        converge(any_database, config)
+    assert setup(config) == []
+
+
+def test_an_owner_is_told_the_entries(any_database: ScratchDatabase, pushed: MakePushed) -> None:
+    config = pushed(SHAPED, PLAIN, push_down=False)
+    setup(config)
+    role = f"reader_{any_database.name}"
+    any_database.execute(
+        f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'x'; GRANT SELECT ON t, plain TO {role}"
+    )
+    dsn = f"postgresql://{role}:x@127.0.0.1:{any_database.server.port}/{any_database.name}"
+    config = pushed(SHAPED, PLAIN)
+    limited = load_config(rewrite(config, source__dsn=dsn, source__push_down=True))
+    try:
+        with pytest.raises(TableError, match="push_down") as refused:
+            setup(limited)
+        told = refused.value.hint.partition("as the owner: ")[2].partition("; then copy")[0]
+        any_database.execute(told)
+        assert setup(limited) == []
+        assert entries(any_database)[0][3] is not None
+        converge(any_database, limited)
+    finally:
+        any_database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
