@@ -135,6 +135,10 @@ class SchemaChangeError(TableError):
     """The source table's columns are no longer those of its mirror."""
 
 
+class TransformError(TableError):
+    """The function that the table's rows go through fails, or gives what can't be kept."""
+
+
 class ReplicaIdentityError(TableError):
     """A change does not say which row it is about."""
 

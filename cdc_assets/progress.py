@@ -41,7 +41,8 @@ class Column:
     """One column of a mirror, in the source's type and the warehouse's.
 
     Attributes:
-        source_name: Of the source's column that it is made of.
+        source_name: Of the source's column that it is; empty where a function has made it.
+        made_of: Columns of the source that it was made of by a function.
         mask: How its values are masked, or empty.
         comment: Of the source.
     """
@@ -54,6 +55,7 @@ class Column:
     is_key: bool
     mask: str = ""
     comment: str = ""
+    made_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class TableResult:
     # missing before its copy, waiting where a backfill is to make it, copying until it is in place
     phase: str = "streaming"
     error: CdcError | None = None
+    source_columns: tuple[Column, ...] = ()  # those of the source that are read
     left_out: tuple[str, ...] = ()  # generated columns of the source that the stream does not bring
     comment: str = ""  # on the source's table
     source_rows: int | None = None  # about how many it has; None before its first ANALYZE

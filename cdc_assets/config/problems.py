@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
 from cdc_assets.config.shaping import ColumnsConfig
 from cdc_assets.config.tables import LATER_KEYS, TableConfig
+from cdc_assets.config.transforms import TransformConfig
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
 from cdc_assets.config.watching import HealthConfig, ScheduleConfig
@@ -75,6 +76,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "dsn": EnvironmentVariable,
     "mask_key": EnvironmentVariable,
     "columns": ColumnsConfig,
+    "transform": TransformConfig,
 }
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind, masked_columns_kept
 from cdc_assets.config.strict import Strict
+from cdc_assets.config.transforms import TransformConfig, as_transform
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName, record_table
 
 DEFAULT_BUCKETS = 8
 
 # Keys that the design fixes and that a later version understands.
-LATER_KEYS = frozenset({"enrich", "transform"})
+LATER_KEYS = frozenset({"enrich"})
 LATER_KEEPS = frozenset({"history"})
 MIRROR, CHANGES = "mirror", "changes"
 # What is kept beside mirrors, and what one is called
@@ -140,6 +141,14 @@ class TableConfig(Strict):
             examples=["soft"],
         ),
     ] = "hard"
+    transform: Annotated[
+        TransformConfig | None,
+        BeforeValidator(as_transform),
+        Field(
+            description="A function that its rows go through, from a pandas DataFrame to one.",
+            examples=["my_project.transforms:add_margin"],
+        ),
+    ] = None
     backfill: Annotated[
         BackfillConfig,
         Field(

@@ -107,7 +107,7 @@ def _source_problems(
         if (differs := entry_problem(catalog, config, name)) is not None:
             yield differs
         if (source := catalog.tables.get(name)) is not None:
-            yield from shaping_problems(config.table(name), source)
+            yield from shaping_problems(config.table(name), source, config.root)
         if known is not None and (point is None or point.phase == "copying"):
             yield from read_problems(catalog, name)
         for line in (*notes_of(catalog, name), *not_pushed(catalog, config, name)):

@@ -154,7 +154,7 @@ def source_metadata(result: TableResult) -> Metadata:
     schema = dg.TableSchema(
         columns=[
             _table_column(replace(one, name=one.source_name), one.source_type, one.comment)
-            for one in result.columns
+            for one in result.source_columns
         ]
     )
     found: Metadata = {
@@ -222,6 +222,8 @@ def _table_schema(result: TableResult) -> dg.TableSchema:
 
 
 def _origin(column: Column) -> str:
+    if column.made_of:
+        return f"made by {column.source_type} of {', '.join(column.made_of)}"
     name = f"{column.source_name}, " if column.source_name != column.name else ""
     mask = f", masked: {column.mask}" if column.mask else ""
     origin = f"{name}{column.source_type} in the source{mask}"
@@ -242,7 +244,10 @@ def _table_column(column: Column, shown_type: str, description: str) -> dg.Table
 def _lineage(columns: tuple[Column, ...], source: dg.AssetKey) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         deps_by_column={
-            column.name: [dg.TableColumnDep(asset_key=source, column_name=column.source_name)]
+            column.name: [
+                dg.TableColumnDep(asset_key=source, column_name=name)
+                for name in column.made_of or (column.source_name,)
+            ]
             for column in columns
         }
     )

@@ -11,12 +11,13 @@ from cdc_assets.config import PipelineConfig, ScheduleConfig
 from cdc_assets.config.tables import MIRROR
 from cdc_assets.identifiers import TableName, change_table
 from cdc_assets.orchestration.keys import changes_key, mirror_key, slot_key, source_key
+from cdc_assets.replication.shaping import transform_of
 
 # Raised when the same changes would give other rows than before.
 _MIRROR_VERSION = 1
 
 # Where a config says nothing of these, versions stay what they were before there were these keys.
-_SHAPING = ("columns", "where", "mask", "deletes")
+_SHAPING = ("columns", "where", "mask", "deletes", "transform")
 
 _FRESHNESS_GRACE = timedelta(minutes=5)
 
@@ -91,9 +92,13 @@ def _code_version(config: PipelineConfig, table: TableName) -> str:
     # What shapes rows and nothing else: a new password or slot must not make an asset stale.
     # Nor what is kept beside: that alters no row of what was there.
     one = config.table(table).model_copy(update={"keep": [MIRROR]})
-    unsaid = {key for key in _SHAPING if key not in one.model_fields_set}
-    shape = one.model_dump_json(exclude={"backfill", *unsaid})
-    return hashlib.sha256(f"{_MIRROR_VERSION} {shape}".encode()).hexdigest()[:12]
+    unsaid = dict.fromkeys((key for key in _SHAPING if key not in one.model_fields_set), True)
+    shape = one.model_dump_json(
+        exclude={"backfill": True, "transform": {"lineage": True}, **unsaid}
+    )
+    function = transform_of(one, config.root)
+    digest = "" if function is None else f" {function.digest}"
+    return hashlib.sha256(f"{_MIRROR_VERSION} {shape}{digest}".encode()).hexdigest()[:12]
 
 
 def _freshness(schedule: ScheduleConfig | None) -> dg.FreshnessPolicy | None:

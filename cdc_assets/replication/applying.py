@@ -27,10 +27,11 @@ from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
-from cdc_assets.replication.chunk_rows import no_truth, unfit_value
+from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.rereading import Reread, transaction_at
 from cdc_assets.replication.session import Session, recopy_hint, refusals_of
+from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
@@ -152,10 +153,12 @@ class WindowApplier:
         raw = shaping.changes(raw, checkpoint.shape.key)
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
         _check_shape(raw, checkpoint.shape, first_lsn)
-        from_old_rows = bool(shaping.where) and self._has_records(table)
+        from_old_rows = shaping.chooses and self._has_records(table)
         if from_old_rows and not raw.has_whole_old_rows:
             raise _identity_error(
-                table, first_lsn, "old rows do not come whole, which 'where' takes beside changes"
+                table,
+                first_lsn,
+                "old rows do not come whole, as 'where' and 'transform' need it here",
             )
         try:
             masks = None
@@ -166,7 +169,7 @@ class WindowApplier:
                 transactions,
                 checkpoint.shape,
                 fenced=masks,
-                with_key_text=bool(self.session.copies_of(table) or shaping.where),
+                with_key_text=bool(self.session.copies_of(table) or shaping.chooses),
                 with_record=self._is_recorded(table),
                 with_old=shaping.reads(checkpoint.shape) if from_old_rows else (),
             )
@@ -179,6 +182,8 @@ class WindowApplier:
             shaped = shaping.batch(batch, checkpoint.shape, from_old_rows=from_old_rows)
         except RowError as error:
             raise no_truth(table, str(error), first_lsn) from error
+        except FunctionError as error:
+            raise not_transformed(table, error, first_lsn) from None
         if not len(shaped):
             return
         self.applied.setdefault(table, AppliedTable()).add(shaped)

@@ -38,6 +38,7 @@ from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
+from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.lock import is_waited_for
 from cdc_assets.source.predicates import check_predicate
@@ -128,11 +129,15 @@ class Beside:
         """Check what a copy can't cure.
 
         Raises:
-            CdcError: The table is not there, or not published, or can't be read.
+            CdcError: The table is not there, or not published, or can't be read or shaped.
         """
+        config = session.config
         problem: CdcError | None = table_problems(session.catalog, [self.table]).get(self.table)
         problem = problem or entry_problem(session.catalog, session.config, self.table)
         problem = problem or next(read_problems(session.catalog, self.table), None)
+        if problem is None:
+            source = session.source_table(self.table)
+            problem = next(shaping_problems(config.table(self.table), source, config.root), None)
         if problem is None and self.table not in session.checkpoints:
             problem = session.failed.get(self.table)
         if problem is not None:

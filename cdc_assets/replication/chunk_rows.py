@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,15 +10,18 @@ import pyarrow as pa
 
 from cdc_assets.changes.rows import with_added
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.errors import SchemaChangeError, TableError, ValueConversionError
+from cdc_assets.errors import SchemaChangeError, TableError, TransformError, ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pages import page
 from cdc_assets.pgoutput.native import decode_read
 from cdc_assets.pgoutput.values import UnfitValueError
 from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.snapshot import Chunk
+
+_LOG = logging.getLogger("cdc_assets.transform")
 
 
 def altered_while_copied(table: TableName, altered: str) -> SchemaChangeError:
@@ -45,6 +49,8 @@ def shaped(session: Session, chunk: Chunk, table: TableName) -> Iterator[pa.Tabl
             yield shaping.rows(rows, shape)
         except RowError as error:
             raise no_truth(table, str(error), chunk.lsn) from error
+        except FunctionError as error:
+            raise not_transformed(table, error, chunk.lsn) from None
 
 
 def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
@@ -71,6 +77,18 @@ def no_truth(table: TableName, kind: str, lsn: LSN) -> TableError:
         lsn=str(lsn),
         hint="write it so that it is true, false or null for every row (try_cast, nullif), then "
         + recopy_hint(table),
+    )
+
+
+def not_transformed(table: TableName, error: FunctionError, lsn: LSN) -> TableError:
+    """Say that a table's function has failed; its traceback goes to the log, without a message."""
+    if error.trace:
+        _LOG.error("the transform of table %r failed:\n%s", str(table), "\n".join(error.trace))
+    return TransformError(
+        f"the transform of table {str(table)!r} failed at {lsn}: {error}",
+        table=str(table),
+        lsn=str(lsn),
+        hint=(error.hint or "correct the function") + ", then " + recopy_hint(table),
     )
 
 

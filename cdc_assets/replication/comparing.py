@@ -40,7 +40,6 @@ def compare(session: Session) -> None:
         **_unreadable(session),
         **_left_over_mirrors(session),
         **table_problems(session.catalog, session.config.table_names),
-        **_unshapable(session),
         **_gone_tables(session),
         **_keys_made_anew(session),
         **_not_brought(session),
@@ -48,6 +47,7 @@ def compare(session: Session) -> None:
         **record_problems(session),
         **altered_mirrors(session.mirrors, _streaming(session), session.shapings),
         **_published_otherwise(session),  # what is copied before that is put right is copied twice
+        **_unshapable(session),
     }
 
 
@@ -139,7 +139,7 @@ def _unshapable(session: Session) -> dict[TableName, CdcError]:
     """Find tables that can't be shaped as the config says."""
     config, sources = session.config, session.catalog.tables
     found = {
-        name: next(shaping_problems(config.table(name), sources[name]), None)
+        name: next(shaping_problems(config.table(name), sources[name], config.root), None)
         for name in config.table_names
         if name in sources
     }

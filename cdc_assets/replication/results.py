@@ -27,6 +27,7 @@ def table_result(
     checkpoint, source = session.checkpoints.get(table), session.catalog.tables.get(table)
     lsn = checkpoint.lsn if checkpoint else LSN(0)
     description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
+    read = _read_columns(session, table, description) if checkpoint else ()
     return TableResult(
         table=table,
         start_lsn=start,
@@ -35,7 +36,8 @@ def table_result(
         lag_bytes=max(0, end - lsn) if checkpoint else 0,
         row_count=session.mirrors.row_count(table) if checkpoint else 0,
         deleted_rows=session.mirrors.deleted_count(table) if checkpoint else None,
-        columns=_columns(session, table, description) if checkpoint else (),
+        columns=_kept_columns(session, table, read) if checkpoint else (),
+        source_columns=read,
         warehouse_table=str(table),
         error=session.failed.get(table),
         left_out=source.left_out if source else (),
@@ -47,7 +49,10 @@ def table_result(
     )
 
 
-def _columns(session: Session, table: TableName, description: Description) -> tuple[Column, ...]:
+def _read_columns(
+    session: Session, table: TableName, description: Description
+) -> tuple[Column, ...]:
+    """Give the source's columns that are kept, as they are before a function gets them."""
     shape, shaping = session.checkpoints[table].shape, session.shaping(table)
     return tuple(
         Column(
@@ -60,5 +65,38 @@ def _columns(session: Session, table: TableName, description: Description) -> tu
             mask=shaping.mask.get(column.name, ""),
             comment=description.column_comments.get(column.attnum, ""),
         )
-        for column, here in zip(shape.columns, shaping.kept(shape).columns, strict=True)
+        for column, here in zip(shape.columns, shaping.given(shape).columns, strict=True)
+    )
+
+
+def _kept_columns(
+    session: Session, table: TableName, read: tuple[Column, ...]
+) -> tuple[Column, ...]:
+    """Give the warehouse's columns: those that are read, and those that a function makes."""
+    transform = session.shaping(table).transform
+    if transform is None:
+        return read
+    given = session.shaping(table).given(session.checkpoints[table].shape)
+    known = {
+        one: column
+        for one, column in zip(given.columns, read, strict=True)
+        if one.name not in transform.lineage
+    }
+    sources = {column.name: column.source_name for column in read}
+    return tuple(
+        known.get(one)
+        or Column(
+            name=one.name,
+            source_name="",
+            source_type=transform.reference,
+            warehouse_type=session.mirrors.column_type(one.type.arrow),
+            nullable=True,
+            is_key=False,
+            made_of=tuple(
+                sources[name]
+                for name in transform.lineage.get(one.name, sources)
+                if name in sources
+            ),
+        )
+        for one in session.kept_shape(table).columns
     )

@@ -189,7 +189,7 @@ def reshaped_error(table: TableName) -> TableError:
     """Say that a table's rows in the warehouse are not shaped as the config says."""
     return SchemaChangeError(
         f"table {str(table)!r} is shaped otherwise by the config now (columns, where, mask, "
-        "deletes) than when it was copied",
+        "transform, deletes) than when it was copied",
         table=str(table),
         hint=recopy_hint(table) + "; or put the config back",
     )

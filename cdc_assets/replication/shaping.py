@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.shaping import ONE_TO_ONE, names_in
 from cdc_assets.config.tables import TableConfig
-from cdc_assets.errors import TableError
+from cdc_assets.errors import TableError, TransformError
 from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.shaping.columns import Shaping
+from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of
+from cdc_assets.shaping.transforms import Transform
 from cdc_assets.source.catalog import SourceTable
 
 _FULL = "f"
@@ -32,13 +35,35 @@ def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
             mask=table.mask,
             secret=secret,
             deletes=table.deletes,
+            transform=transform_of(table, config.root),
         )
         for table in config.tables
     }
 
 
-def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
-    """Find what keeps a table from being shaped as its config says."""
+def transform_of(config: TableConfig, root: Path) -> Transform | None:
+    """Give the function that a table's rows go through, if any."""
+    if config.transform is None:
+        return None
+    said = config.transform
+    return Transform(said.function, root, declared=said.columns, lineage=said.lineage)
+
+
+def shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> Iterator[TableError]:
+    """Find what keeps a table from being shaped as its config says.
+
+    Args:
+        config: The table's.
+        source: The table.
+        root: The project's, where functions are.
+    """
+    found = list(_problems(config, source))
+    yield from found
+    if config.transform is not None and not found:
+        yield from _transform_problems(config, source, root)
+
+
+def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     shape = source.shape
     unlisted = {column.name for column in source.columns} & set(config.columns.exclude)
     named = set(names_in(config.columns, config.mask)) - unlisted  # a list may leave out the same
@@ -63,7 +88,8 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
             f"its condition is none: {why}",
             "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
         )
-    if config.where and config.records and (refusal := _whole_old_rows(source)) is not None:
+    chooses = config.where or config.transform
+    if chooses and config.records and (refusal := _whole_old_rows(config, source)) is not None:
         yield refusal
     masks_key = not config.mask.keys().isdisjoint(shape.key)
     if masks_key and source.identity != _FULL and _may_lack(config, source):
@@ -75,21 +101,22 @@ def shaping_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
         )
 
 
-def _whole_old_rows(source: SourceTable) -> TableError | None:
-    """Refuse a condition beside changes where a change may not tell what its row was before."""
+def _whole_old_rows(config: TableConfig, source: SourceTable) -> TableError | None:
+    """Refuse to leave out rows beside changes that may not tell what their rows were before."""
+    what = "condition" if config.where else "transform"
     if source.is_partitioned:
         return _refusal(
             source,
-            "it has a condition, more than its mirror is kept, and it is partitioned: how much of "
-            "an old row comes is each partition's own",
-            "take 'where' out, or keep its mirror alone",
+            f"it has a {what}, more than its mirror is kept, and it is partitioned: how much of an "
+            "old row comes is each partition's own",
+            "take that out, or keep its mirror alone",
         )
     if source.identity == _FULL:
         return None
     return _refusal(
         source,
-        "it has a condition, and more than its mirror is kept: only a whole old row tells whether "
-        "it was kept before",
+        f"it has a {what}, and more than its mirror is kept: only a whole old row tells whether it "
+        "was kept before",
         _full_hint(source),
     )
 
@@ -100,6 +127,38 @@ def _full_hint(source: SourceTable) -> str:
     if source.published_as.columns is None:
         return alter
     return f"first publish it without a column list (ALTER PUBLICATION), then {alter}"
+
+
+def _transform_problems(
+    config: TableConfig, source: SourceTable, root: Path
+) -> Iterator[TableError]:
+    transform = transform_of(config, root)
+    if transform is None:
+        return
+    shaping = Shaping(columns=config.columns, mask=config.mask, transform=transform)
+    try:
+        given = shaping.given(shaping.source(source.shape))
+        kept = transform.kept(given)
+    except FunctionError as error:
+        yield TransformError(
+            f"table {str(source.name)!r} can't be transformed: {error}",
+            table=str(source.name),
+            hint=error.hint or "correct the function",
+        )
+        return
+    for name, origins in transform.lineage.items():
+        if name not in kept.names or name in kept.key:
+            yield _refusal(
+                source,
+                f"transform.lineage names a column {name!r} that the function does not make",
+                f"it makes: {', '.join(one for one in kept.names if one not in kept.key)}",
+            )
+        for origin in sorted(set(origins) - set(given.names)):
+            yield _refusal(
+                source,
+                f"transform.lineage of {name!r} names a column {origin!r} that it is not given",
+                f"it is given: {', '.join(given.names)}",
+            )
 
 
 def _no_condition(config: TableConfig, source: SourceTable) -> str:

@@ -1,7 +1,8 @@
 """What a table's config makes of its rows, column by column: which are kept, how, and as what.
 
 A column of the warehouse is a function of one column of the source, so a change that does not carry
-a value leaves the warehouse's as it is. Keys stay keys: what masks them is one to one.
+a value leaves the warehouse's as it is; but where a transform makes columns of whole rows, a change
+has to carry all. Keys stay keys: what masks them is one to one.
 
 Two shapes belong to a table: the *source's*, of the columns that are kept under the names that
 they have there, and the *kept* one, of the same columns as the warehouse has them.
@@ -24,8 +25,16 @@ from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, UPDATE
 from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.masks import masked, masked_type
 from cdc_assets.shaping.predicates import columns_of, matches
+from cdc_assets.shaping.transforming import (
+    refuse_lacking,
+    transformed,
+    transformed_rows,
+    transformed_with_old,
+)
+from cdc_assets.shaping.transforms import Transform
 
 _TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
 
@@ -40,6 +49,7 @@ class Shaping:
         mask: Those that are masked, by their names on the source.
         secret: The key of `hmac`.
         deletes: Whether rows that are deleted stay, and say so.
+        transform: The function that rows go through at last.
     """
 
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
@@ -47,6 +57,7 @@ class Shaping:
     mask: Mapping[str, MaskKind] = field(default_factory=dict)
     secret: bytes = b""
     deletes: Deletes = "hard"
+    transform: Transform | None = None
 
     def masks_key(self, shape: TableShape) -> bool:
         """Whether the warehouse's keys are others than the source's."""
@@ -70,6 +81,8 @@ class Shaping:
             said["mask_key"] = hmac.digest(self.secret, b"cdc_assets mask_key", "sha256").hex()
         if self.deletes == "soft":
             said["deletes"] = self.deletes
+        if self.transform is not None:
+            said["transform"] = self.transform.declaration
         return json.dumps(said, sort_keys=True) if said else ""
 
     def source(self, shape: TableShape) -> TableShape:
@@ -94,7 +107,20 @@ class Shaping:
         return self.columns.keeps(name) or name in key
 
     def kept(self, source: TableShape) -> TableShape:
-        """Give the warehouse's shape of the source's."""
+        """Give the warehouse's shape of the source's.
+
+        Where the transform can't be asked it is what that would be given: no row comes so far.
+        """
+        given = self.given(source)
+        if self.transform is None:
+            return given
+        try:
+            return self.transform.kept(given)
+        except FunctionError:
+            return given
+
+    def given(self, source: TableShape) -> TableShape:
+        """Give the shape of what is renamed and masked, before it is transformed."""
         if not self.columns.rename and not self.mask:
             return source
         return replace(
@@ -120,8 +146,18 @@ class Shaping:
             order_type="",
         )
 
+    @property
+    def chooses(self) -> bool:
+        """Whether rows may be left out."""
+        return bool(self.where) or self.transform is not None
+
     def reads(self, source: TableShape) -> list[int]:
-        """Find the columns that tell whether a row is kept, by their places."""
+        """Find the columns without which a row can't be shaped, by their places."""
+        if self.transform is not None:
+            return list(range(len(source.columns)))
+        return self._asked(source)
+
+    def _asked(self, source: TableShape) -> list[int]:
         if not self.where:
             return []
         read = {name.casefold() for name in columns_of(self.where)}
@@ -140,35 +176,47 @@ class Shaping:
 
         Raises:
             RowError: The condition can't be computed for a row.
+            FunctionError: The transform fails.
         """
-        if self.where and from_old_rows:
-            batch = self._of_kept_rows(batch, source)
-        elif self.where:
-            batch = replace(batch, chosen=self._chosen(batch, source))
-        if not self.mask:
-            return batch
-        return replace(
-            batch,
-            columns=self._masked(batch.columns, source.names),
-            old_key=self._masked(batch.old_key, source.key),
-            record=self._masked_record(batch.record, source),
-        )
+        if self.transform is not None and from_old_rows:
+            refuse_lacking(batch)
+        chosen = self._chosen(batch, source) if self.chooses else None
+        if self.where and chosen is not None and from_old_rows:
+            batch = self._of_kept_rows(batch, source, chosen)
+            chosen = _every_row(batch)
+        if self.mask:
+            batch = replace(
+                batch,
+                columns=self._masked(batch.columns, source.names),
+                old_key=self._masked(batch.old_key, source.key),
+                record=self._masked_record(batch.record, source),
+                old_values=self._masked_old(batch.old_values, source),
+            )
+        if self.transform is not None and chosen is not None:
+            given = self.given(source)
+            if from_old_rows:
+                return transformed_with_old(batch, chosen, given, self.transform)
+            return transformed(batch, chosen, given, self.transform)
+        return batch if from_old_rows else replace(batch, chosen=chosen)
 
-    def _of_kept_rows(self, batch: ChangeBatch, source: TableShape) -> ChangeBatch:
-        new, old = self._chosen(batch, source).kept, np.zeros(len(batch), dtype=bool)
+    def _of_kept_rows(self, batch: ChangeBatch, source: TableShape, chosen: Chosen) -> ChangeBatch:
+        old = np.zeros(len(batch), dtype=bool)
         if len(batch.old_rows):
-            values = batch.old_values or {0: batch.old_key[0]}  # it reads no column: any will do
-            old[batch.old_rows] = self._matches(values, source)
-        return of_kept_rows(replace(batch, old_values={}), new=new, old=old)
+            asked = {at: batch.old_values[at] for at in self._asked(source)}
+            # where it reads no column any will do
+            old[batch.old_rows] = self._matches(asked or {0: batch.old_key[0]}, source)
+        return of_kept_rows(batch, new=chosen.kept, old=old)
 
     def _chosen(self, batch: ChangeBatch, source: TableShape) -> Chosen:
         unsure = np.zeros(len(batch), dtype=bool)
         for at in self.reads(source):
             unsure |= batch.unchanged.get(at, False)
-        has_row = ((batch.ops == INSERT) | (batch.ops == UPDATE)) & ~unsure
+        has_row = _every_row(batch).kept & ~unsure
+        if not self.where:
+            return Chosen(has_row, unsure)
         kept = np.zeros(len(batch), dtype=bool)
         rows = pa.array(np.flatnonzero(has_row))
-        read = self.reads(source) or [0]
+        read = self._asked(source) or [0]
         kept[has_row] = self._matches({at: batch.columns[at].take(rows) for at in read}, source)
         return Chosen(kept, unsure)
 
@@ -181,6 +229,12 @@ class Shaping:
             return None
         return replace(record, before=self._masked(record.before, source.names))
 
+    def _masked_old(
+        self, values: Mapping[int, pa.Array], source: TableShape
+    ) -> Mapping[int, pa.Array]:
+        names = [source.names[at] for at in values]
+        return dict(zip(values, self._masked(list(values.values()), names), strict=True))
+
     def keys(self, keys: Sequence[pa.Array], source: TableShape) -> list[pa.Array]:
         """Shape keys, one array per key column."""
         return self._masked(keys, source.key)
@@ -190,20 +244,31 @@ class Shaping:
 
         Raises:
             RowError: The condition can't be computed for a row.
+            FunctionError: The transform fails.
         """
-        if not self.columns.rename and not self.mask and not self.where:
+        if not self.columns.rename and not self.mask and not self.chooses:
             return rows
         count = len(source.columns)
         arrays = [column.combine_chunks() for column in rows.columns]
         if self.where:
-            read = {at: arrays[at] for at in self.reads(source) or [0]}
+            read = {at: arrays[at] for at in self._asked(source) or [0]}
             kept = pa.array(self._matches(read, source))
             arrays = [array.filter(kept) for array in arrays]
-        shaped = [*self._masked(arrays[:count], source.names), *arrays[count:]]
-        return pa.table(shaped, [*map(self.name, source.names), *rows.column_names[count:]])
+        shaped = self._masked(arrays[:count], source.names)
+        added = pa.table(arrays[count:], rows.column_names[count:])
+        if self.transform is not None:
+            return transformed_rows(shaped, added, self.given(source), self.transform)
+        return pa.table(
+            [*shaped, *added.columns], [*map(self.name, source.names), *added.column_names]
+        )
 
     def _masked(self, arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
         return [
             masked(array, self.mask[name], self.secret) if name in self.mask else array
             for name, array in zip(names, arrays, strict=False)
         ]
+
+
+def _every_row(batch: ChangeBatch) -> Chosen:
+    has_row = (batch.ops == INSERT) | (batch.ops == UPDATE)
+    return Chosen(has_row, np.zeros(len(batch), dtype=bool))

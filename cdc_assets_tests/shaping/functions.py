@@ -1,0 +1,90 @@
+"""What a project might put its rows through; the tests' configs name these."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow as pa
+
+MODULE = __name__
+
+
+def as_it_is(frame: pd.DataFrame) -> pd.DataFrame:
+    """Change nothing."""
+    return frame
+
+
+def add_margin(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add a column that is made of two others."""
+    return frame.assign(margin=frame["total"] - frame["cost"])
+
+
+def shape_orders(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add, change and drop columns, drop rows, and give the rest in another order."""
+    length = frame["body"].str.len().astype(pd.ArrowDtype(pa.int64()))
+    kept = frame.assign(margin=frame["total"] - frame["cost"], length=length)
+    kept["status"] = kept["status"].str.upper()
+    kept = kept[(kept["margin"] > 0).fillna(False)]
+    return kept.drop(columns=["cost", "body"]).sort_values("total", kind="stable")
+
+
+def reset_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Forget which row is which."""
+    return frame[frame["total"] > 0].reset_index(drop=True)
+
+
+def no_frame(frame: pd.DataFrame) -> list[int]:
+    """Give no frame."""
+    return list(frame["id"])
+
+
+def without_key(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lose the key."""
+    return frame.drop(columns=["id"])
+
+
+def text_key(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the key another type."""
+    return frame.assign(id=frame["id"].astype(str))
+
+
+def other_keys(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give rows the keys of others."""
+    return frame.assign(id=frame["id"].iloc[::-1].array)
+
+
+def reserved_name(frame: pd.DataFrame) -> pd.DataFrame:
+    """Take one of our names."""
+    return frame.assign(_cdc_lsn=1)
+
+
+def two_spellings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make two columns of one name."""
+    return frame.assign(Status="x")
+
+
+def no_type(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add a column whose type an empty frame does not tell."""
+    return frame.assign(extra=pd.Series([None] * len(frame), dtype=object, index=frame.index))
+
+
+def needs_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Take no empty frame."""
+    first = frame["total"].iloc[0]
+    return frame.assign(first=first == first)
+
+
+def fails_for_some(frame: pd.DataFrame) -> pd.DataFrame:
+    """Fail with a row in the message."""
+    if (frame["status"] == "canary").any():
+        raise ValueError(f"what is {frame['status'].tolist()}")
+    return frame
+
+
+def named_by_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give columns that are called like values."""
+    return pd.concat([frame, pd.get_dummies(frame["status"])], axis=1)
+
+
+def thirds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give what no decimal holds."""
+    return frame.assign(third=frame["total"].astype("float64") / 3)
