@@ -76,7 +76,8 @@ class Drain:
             max_wal_bytes=session.config.window.max_wal_bytes,
         ) as reader:
             spool = session.warehouse.spool
-            stream = WindowStream(reader, session.control, start, spool)
+            hides = any(shaping.hides for shaping in session.shapings.values())
+            stream = WindowStream(reader, session.control, start, spool, sealed=hides)
             for window in stream.windows():
                 yield self._apply(window, decoder, reread)
                 self.held_by = window.held_by

@@ -64,6 +64,11 @@ class Shaping:
         return not self.mask.keys().isdisjoint(shape.key)
 
     @property
+    def hides(self) -> bool:
+        """Whether the source has values that are not to be seen here."""
+        return bool(self.mask or self.columns.exclude or self.columns.include is not None)
+
+    @property
     def declaration(self) -> str:
         """Give what must stay for rows to stay what they are; empty where nothing is shaped.
 

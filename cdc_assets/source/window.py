@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -40,6 +40,7 @@ from cdc_assets.pgoutput.messages import (
 )
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.reader import SlotReader, WindowElement, WindowEnd, WindowStart
+from cdc_assets.source.sealing import SealedFile
 from cdc_assets.source.slot import current_snapshot
 from cdc_assets.source.standby import Standby, describe, furthest_behind
 
@@ -84,12 +85,14 @@ class WindowStream:
         control: Another session of the same source, to ask what it shows.
         start_lsn: Where the reader starts.
         spool_directory: Where an open transaction past `MEMORY_BYTES` waits.
+        sealed: Whether it is not to be read there by anybody else.
     """
 
     reader: SlotReader
     control: Connection
     start_lsn: LSN
     spool_directory: Path
+    sealed: bool = False
     _window: Window | None = field(default=None, init=False)
 
     def windows(self) -> Iterator[Window]:
@@ -120,7 +123,7 @@ class WindowStream:
         rest: Iterator[WindowElement],
     ) -> Iterator[CommittedPiece]:
         shown = _Shown(self.control, self.reader.slot)
-        with _OpenTransaction(self.spool_directory) as open_transaction:
+        with _OpenTransaction(self.spool_directory, sealed=self.sealed) as open_transaction:
             element = first
             while not isinstance(element, WindowStart | WindowEnd):
                 messages = Messages.from_arrow(element.column(0)).framed(
@@ -192,12 +195,12 @@ def _part(transactions: Transactions, start: int, stop: int) -> Transactions:
 class _OpenTransaction:
     """What was read of a transaction whose commit has not come yet."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, *, sealed: bool) -> None:
+        self._directory, self._sealed = directory, sealed
         self._held: list[Messages] = []
         self._held_bytes = 0
         self._begins: list[Transactions] = []
-        self._file: BinaryIO | None = None
+        self._file: BinaryIO | SealedFile | None = None
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
 
     def __enter__(self) -> Self:
@@ -263,18 +266,19 @@ class _OpenTransaction:
     def _write_held(self) -> None:
         schema = pa.schema([("data", pa.binary())])
         if self._writer is None:
-            self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed by _read_back or __exit__
+            file: BinaryIO = tempfile.TemporaryFile(  # noqa: SIM115 - closed by _read_back or __exit__
                 dir=self._directory, prefix="cdc-open-transaction-"
             )
+            self._file = SealedFile(file) if self._sealed else file
             self._writer = pa.ipc.new_stream(self._file, schema)
         for messages in self._held:
             self._writer.write_batch(pa.record_batch([messages.to_arrow()], schema=schema))
         self._held, self._held_bytes = [], 0
 
 
-def _read_back(file: BinaryIO) -> Iterator[Messages]:
-    with file:
-        file.seek(0)
+def _read_back(file: BinaryIO | SealedFile) -> Iterator[Messages]:
+    with closing(file):
+        file.rewind() if isinstance(file, SealedFile) else file.seek(0)
         for batch in pa.ipc.open_stream(file):
             yield Messages.from_arrow(batch.column(0))
 
