@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -21,7 +22,7 @@ from cdc_assets_tests.audit import (
     recorded,
 )
 from cdc_assets_tests.command_line import rewrite, run_command
-from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
@@ -241,3 +242,34 @@ def test_partitions_have_old_rows_of_their_own(
     table = {"source": "public.t", "keep": BOTH, "where": "n > 1"}
     config = load_config(rewrite(pipeline("public.t"), tables=[table]))
     assert "it is partitioned" in run_command(config, "check").err
+
+
+@pytest.mark.parametrize("deletes", ["hard", "soft"])
+def test_a_mirror_is_the_same_with_changes_and_without(
+    database: ScratchDatabase, tmp_path: Path, deletes: str
+) -> None:
+    """Two ways lead to a filtered mirror: by old rows, and by the new ones alone."""
+    create_ledger(database)
+    for table in TABLES:
+        database.execute(f"ALTER TABLE {TableName.parse(table).sql} REPLICA IDENTITY FULL")
+    configs = []
+    for name, keep in (("alone", ["mirror"]), ("beside", BOTH)):
+        (tmp_path / name).mkdir()
+        made = make_pipeline(database, tmp_path / name, *TABLES, name=name)
+        tables = [
+            {"source": table, "keep": keep, "where": WHERE[table], "deletes": deletes}
+            for table in TABLES
+        ]
+        configs.append(load_config(rewrite(made, tables=tables)))
+        sync_all(configs[-1])
+    writer = Writer(database, seed=34)
+    lsn = "CASE WHEN _cdc_commit_ts IS NOT NULL THEN _cdc_lsn END"
+    for _ in range(3):
+        write(database, writer)
+        for config in configs:
+            converge(database, config)
+        for table in TABLES:
+            one, other = (
+                mirror_rows(config, table, f"* REPLACE ({lsn} AS _cdc_lsn)") for config in configs
+            )
+            assert one == other

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pyarrow as pa
 import pytest
 
@@ -93,13 +95,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("predicate", PUSHED)
-def test_what_is_translated_is_true_of_the_same_rows(
-    any_database: ScratchDatabase, predicate: str
-) -> None:
-    """On each version, and read back from the server's own print it is the same condition."""
+def create(database: ScratchDatabase) -> None:
+    """Make a table with each value beside each other's."""
     listed = ", ".join(f'"{name}" {kind}' for name, kind in TYPES.items())
-    any_database.execute(
+    database.execute(
         f"CREATE TABLE x ({listed}); ALTER TABLE x REPLICA IDENTITY FULL;"
         "INSERT INTO x SELECT i, s, 9223372036854775800 + b, n, ok, t, t FROM"
         " unnest(ARRAY[-5, 1, 2, 5, 7, NULL]) i, unnest(ARRAY[0, 2, 3, NULL]) s,"
@@ -107,22 +106,54 @@ def test_what_is_translated_is_true_of_the_same_rows(
         " unnest(ARRAY[true, false, NULL]) ok,"
         " unnest(ARRAY['a', 'b', '', 'it''s', '7', '-1.5', 'Zürich', NULL]) t"
     )
+
+
+def assert_alike(database: ScratchDatabase, predicate: str) -> None:
+    """Fail unless both ends find the same rows, and the server's print is the same condition."""
     condition = translated(predicate, NAMED)
-    written = sql(condition)
-    any_database.execute(f"CREATE PUBLICATION p FOR TABLE x WHERE ({written})")
-    ((shown,),) = any_database.execute(
-        "SELECT pg_get_expr(prqual, prrelid) FROM pg_publication_rel"
+    database.execute(
+        f"DROP PUBLICATION IF EXISTS p;CREATE PUBLICATION p FOR TABLE x WHERE ({sql(condition)})"
     )
+    ((shown,),) = database.execute("SELECT pg_get_expr(prqual, prrelid) FROM pg_publication_rel")
     assert stored(shown, COLUMNS) == condition
-    kept = any_database.execute(f"SELECT coalesce({shown}, false), * FROM x")
+    kept = database.execute(f"SELECT coalesce({shown}, false), * FROM x")
     types = [column.type.arrow for column in COLUMNS.values()]
     columns = [
         pa.array(values, kind)
         for values, kind in zip(list(zip(*kept, strict=True))[1:], types, strict=True)
     ]
     found = matches(predicate, pa.table(columns, list(COLUMNS)))
-    assert found.tolist() == [row[0] for row in kept]
+    assert found.tolist() == [row[0] for row in kept], predicate
     assert columns_in(condition) <= COLUMNS.keys()
+
+
+@pytest.mark.parametrize("predicate", PUSHED)
+def test_what_is_translated_is_true_of_the_same_rows(
+    any_database: ScratchDatabase, predicate: str
+) -> None:
+    create(any_database)
+    assert_alike(any_database, predicate)
+
+
+LEAVES = [predicate for predicate in PUSHED if " AND " not in predicate and " OR " not in predicate]
+
+
+def grown(pick: random.Random, depth: int) -> str:
+    """Make a condition of others."""
+    if depth == 0 or pick.random() < 0.2:
+        return pick.choice(LEAVES)
+    if pick.random() < 0.3:
+        return f"NOT ({grown(pick, depth - 1)})"
+    word = pick.choice((" AND ", " OR "))
+    parts = [grown(pick, depth - 1) for _ in range(pick.randint(2, 3))]
+    return word.join(part if pick.random() < 0.3 else f"({part})" for part in parts)
+
+
+def test_conditions_of_any_form(any_database: ScratchDatabase) -> None:
+    create(any_database)
+    pick = random.Random(17)
+    for _ in range(25):
+        assert_alike(any_database, grown(pick, 3))
 
 
 @pytest.mark.parametrize(("predicate", "why"), REFUSED.items())
