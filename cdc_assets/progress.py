@@ -102,7 +102,7 @@ class TableResult:
     confirmed_lsn: LSN  # the checkpoint after it
     counts: ChangeCounts
     lag_bytes: int  # WAL between the checkpoint and the source's end when the run stopped
-    row_count: int  # of the mirror
+    row_count: int  # of the mirror, or of the change table where there is none
     columns: tuple[Column, ...]
     warehouse_table: str  # "schema.table"
     first_commit: datetime | None = None  # of the changes that this run applied, UTC
@@ -210,6 +210,7 @@ class TableCompared:
         repaired: Whether what differed was made right, or the whole table where that was needed.
         not_compared: Why it could not be compared, or empty.
         hint: The way out of that.
+        no_mirror: Whether nobody has asked for it by its name, and there is nothing to compare.
     """
 
     table: TableName
@@ -221,6 +222,7 @@ class TableCompared:
     not_compared: str = ""
     hint: str = ""
     seconds: float = 0.0
+    no_mirror: bool = False
 
     @property
     def equal(self) -> bool:

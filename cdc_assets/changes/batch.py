@@ -201,7 +201,7 @@ def type_changes(
         UnfitColumnError: A value that its column's type can't hold.
     """
     end_lsn = transactions.end_lsn[raw.transactions]
-    new = complete_fields(raw, shape)
+    new = complete_fields(raw)
     types = shape.types
     nothing = np.zeros(len(raw.ops), dtype=bool)
     fenced_new, fenced_old = fenced or (nothing, nothing)
@@ -285,7 +285,7 @@ def _first_unfit(raw: RawChanges, field: Field, arrow_type: pa.DataType) -> int:
     return fitting
 
 
-def complete_fields(raw: RawChanges, shape: TableShape) -> list[Field]:
+def complete_fields(raw: RawChanges) -> list[Field]:
     """Take what an update did not carry from its old tuple, where that has it.
 
     A whole old row has everything. An old key has the key, and a key column that is TOASTed comes
@@ -300,7 +300,8 @@ def complete_fields(raw: RawChanges, shape: TableShape) -> list[Field]:
     full[raw.old_rows], any_old[raw.old_rows] = raw.old_is_full, True
     merged = []
     for at, (new, narrow) in enumerate(zip(raw.new, raw.old, strict=True)):
-        take = (new.kinds == UNCHANGED) & (any_old if at in shape.key_indexes else full)
+        in_key = raw.relation.columns[at].in_identity
+        take = (new.kinds == UNCHANGED) & (any_old if in_key else full)
         if not take.any():
             merged.append(new)
             continue

@@ -254,6 +254,11 @@ class PipelineConfig(Strict):
         return tuple(table.name for table in self.tables)
 
     @property
+    def unmirrored(self) -> frozenset[TableName]:
+        """The tables of which changes alone are kept."""
+        return frozenset(table.name for table in self.tables if not table.keeps_mirror)
+
+    @property
     def warehouse_path(self) -> Path:
         """The DuckDB file."""
         return self.root / Path(self.warehouse.duckdb.path).expanduser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from typing import Annotated, Literal
 
@@ -21,17 +22,16 @@ LATER_KEEPS = frozenset({"history"})
 MIRROR, CHANGES = "mirror", "changes"
 # What is kept beside mirrors, and what one is called
 RECORDS = {CHANGES: "change table"}
+_EXPECTED_KEEPS = "expected [mirror], [mirror, changes] or [changes]"
 
 
 def _known_keeps(keep: list[str]) -> list[str]:
     if later := [kept for kept in keep if kept in LATER_KEEPS]:
         raise ValueError(f"{later[0]!r} is not supported by this version yet")
     if not keep:
-        raise ValueError("nothing is kept: expected [mirror] or [mirror, changes]")
-    if set(keep) == {CHANGES}:
-        raise ValueError("'changes' without 'mirror' is not supported by this version yet")
-    if MIRROR not in keep or set(keep) - {MIRROR, CHANGES} or len(set(keep)) < len(keep):
-        raise ValueError("expected [mirror] or [mirror, changes]")
+        raise ValueError(f"nothing is kept: {_EXPECTED_KEEPS}")
+    if set(keep) - {MIRROR, CHANGES} or len(set(keep)) < len(keep):
+        raise ValueError(_EXPECTED_KEEPS)
     return keep
 
 
@@ -106,9 +106,16 @@ class TableConfig(Strict):
         Field(
             description="What is kept of it: `mirror`, the table's current rows; `changes`, every"
             " change, in `<table>__changes`.",
-            examples=[["mirror"], ["mirror", "changes"]],
+            examples=[["mirror"], ["mirror", "changes"], ["changes"]],
         ),
     ] = Field(default_factory=lambda: [MIRROR])
+    append_only: Annotated[
+        bool,
+        Field(
+            description="With `keep: [mirror]`: the same as `keep: [changes]`.",
+            examples=[True],
+        ),
+    ] = False
 
     columns: Annotated[
         ColumnsConfig,
@@ -158,6 +165,20 @@ class TableConfig(Strict):
     ] = BackfillConfig()
 
     @model_validator(mode="after")
+    def _appends_alone(self) -> TableConfig:
+        if self.append_only and self.keep != [MIRROR]:
+            raise ValueError(
+                "append_only: goes with keep: [mirror], and is keep: [changes] then; leave it out"
+            )
+        if not self.keeps_mirror and self.deletes == "soft":
+            raise ValueError("deletes: soft marks rows of a mirror, and none is kept")
+        if not self.keeps_mirror and self.transform is not None:
+            raise ValueError(
+                "transform: not supported by this version where changes alone are kept"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _masks_what_is_kept(self) -> TableConfig:
         masked_columns_kept(self.columns, self.mask)
         return self
@@ -170,12 +191,29 @@ class TableConfig(Strict):
     @property
     def keeps_changes(self) -> bool:
         """Whether it has a change table."""
-        return CHANGES in self.keep
+        return self.append_only or CHANGES in self.keep
+
+    @property
+    def keeps_mirror(self) -> bool:
+        """Whether it has a mirror; else its changes are all there is, and it needs no key."""
+        return not self.append_only and MIRROR in self.keep
 
     @property
     def records(self) -> tuple[str, ...]:
-        """What is kept beside the mirror."""
-        return tuple(keep for keep in RECORDS if keep in self.keep)
+        """What is kept beside the mirror, or in its place."""
+        return (CHANGES,) if self.append_only else tuple(k for k in RECORDS if k in self.keep)
+
+    def refuse_parts(self) -> None:
+        """Check that a part of the table can be compared with what is kept of it.
+
+        Raises:
+            ConfigError: Its changes alone are kept.
+        """
+        if not self.keeps_mirror:
+            raise ConfigError(
+                f"table {self.source!r} has no mirror, so no part of it can be backfilled",
+                hint=f"cdc-assets backfill {shlex.quote(self.source)} begins its change table anew",
+            )
 
     def select_buckets(self, names: Collection[str]) -> tuple[str, ...]:
         """Find buckets by what a user typed: `3` is `03`.
@@ -183,6 +221,8 @@ class TableConfig(Strict):
         Raises:
             ConfigError: The table has no such bucket.
         """
+        if names:
+            self.refuse_parts()
         known = self.backfill.bucket_names
         found = [name.zfill(len(known[0])) for name in names]
         unknown = [name for name, full in zip(names, found, strict=True) if full not in known]

@@ -103,14 +103,19 @@ def _source_problems(
     for name in names:
         point = (known or {}).get(name)
         gone = point and gone_problem(control, catalog, name, point.shape.oid)
-        yield from [gone] if gone else all_table_problems(catalog, name, names)
+        needs_key = config.table(name).keeps_mirror
+        if gone:
+            yield gone
+        else:
+            yield from all_table_problems(catalog, name, names, needs_key=needs_key)
         if (differs := entry_problem(catalog, config, name)) is not None:
             yield differs
         if (source := catalog.tables.get(name)) is not None:
             yield from shaping_problems(config.table(name), source, config.root)
         if known is not None and (point is None or point.phase == "copying"):
             yield from read_problems(catalog, name)
-        for line in (*notes_of(catalog, name), *not_pushed(catalog, config, name)):
+        notes = notes_of(catalog, name, needs_key=needs_key)
+        for line in (*notes, *not_pushed(catalog, config, name)):
             note(line)
     yield from publication_problems(catalog, names)
     try:

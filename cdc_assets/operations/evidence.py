@@ -90,7 +90,10 @@ def read_evidence(config: PipelineConfig) -> Evidence:
             gone = _gone_problems(control, catalog, names, before)
             problems = (
                 *publication_problems(catalog, names),
-                *{**table_problems(catalog, names), **gone}.values(),
+                *{
+                    **table_problems(catalog, names, unmirrored=config.unmirrored),
+                    **gone,
+                }.values(),
             )
             shaping = shapings(config)
             shapes = {

@@ -32,6 +32,8 @@ def compared_lines(tables: Sequence[TableCompared]) -> list[str]:
 
 
 def _verdict(table: TableCompared) -> str:
+    if table.no_mirror:
+        return "no mirror"
     if table.not_compared:
         return "backfilled" if table.repaired else "NOT COMPARED"
     if table.equal:
@@ -42,6 +44,8 @@ def _verdict(table: TableCompared) -> str:
 def details(table: TableCompared) -> list[str]:
     """Say what differs in a table, and the way out; nothing of one that is equal."""
     if table.not_compared:
+        if table.no_mirror:
+            return []
         hint = "" if table.repaired else table.hint
         return [table.not_compared, *([f"hint: {hint}"] if hint else [])]
     if table.equal:

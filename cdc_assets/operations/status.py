@@ -13,7 +13,7 @@ from datetime import datetime
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, WarehouseBusyError
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, change_table
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.operations.evidence import Evidence, read_evidence
 from cdc_assets.operations.finding import HealthCheck
@@ -37,7 +37,8 @@ class TableStatus:
             can say now.
         lag_seconds: The mirror has everything that was committed longer ago than that; None where
             that is not known, as in a copy.
-        rows: Of the mirror, now or when the last run ended.
+        rows: Of the mirror, or of the change table where there is none, now or when the last run
+            ended.
         error: Why it does not go on, or empty.
         hint: The way out of the error.
     """
@@ -180,7 +181,13 @@ def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
         state, mirrors = warehouse.state, warehouse.mirrors
         problem = ownership_problem(config, evidence.served, state.warehouse_id())
         checkpoints = state.read()
-        rows = {table: mirrors.row_count(table) for table in checkpoints if mirrors.exists(table)}
+        kept = {
+            table: change_table(table) if table in config.unmirrored else table
+            for table in checkpoints
+        }
+        rows = {
+            table: mirrors.row_count(name) for table, name in kept.items() if mirrors.exists(name)
+        }
         going_on = {table: at for table, at in checkpoints.items() if at.phase == "streaming"}
         altered = altered_mirrors(mirrors, going_on, shapings(config))
         note = copy_note(config, warehouse)

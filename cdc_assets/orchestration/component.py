@@ -190,27 +190,33 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
             for table in tables
             if config.table(table).keeps_changes
         }
+        alone = {table: changes.pop(table) for table in tables if table in config.unmirrored}
+        mirrors = {table: spec for table, spec in mirrors.items() if table not in alone}
         assets = PipelineAssets(
             config,
-            mirrors={table: spec.key for table, spec in mirrors.items()},
+            kept={table: (mirrors | alone)[table].key for table in tables},
             sources={table: spec.key for table, spec in sources.items()},
             slot=slot.key,
             changes={table: spec.key for table, spec in changes.items()},
         )
         op = self.op or OpSpec()
-        synced = self._synced_assets(assets, [*mirrors.values(), *changes.values(), slot], op)
+        kept = [*mirrors.values(), *changes.values(), *alone.values()]
+        synced = self._synced_assets(assets, [*kept, slot], op)
         snapshots = snapshot_specs(config, mirrors)
         backfills = backfill_jobs(config, snapshots)
-        checks = equality_checks(config, assets.mirrors, op=op)
-        reconciles = reconcile_job_and_schedule(config, checks)
+        mirror_keys = {table: spec.key for table, spec in mirrors.items()}
+        checks = [equality_checks(config, mirror_keys, op=op)] if mirrors else []
+        reconciles = dg.Definitions.merge(
+            *(reconcile_job_and_schedule(config, check) for check in checks)
+        )
         return dg.Definitions.merge(
             dg.Definitions(
                 assets=[
                     *sources.values(),
                     synced,
-                    *snapshot_assets(config, snapshots, mirrors=assets.mirrors, op=op),
+                    *snapshot_assets(config, snapshots, mirrors=mirror_keys, op=op),
                 ],
-                asset_checks=[checks],
+                asset_checks=checks,
                 sensors=[health_sensor(config, slot.key)],
             ),
             job_and_schedule(

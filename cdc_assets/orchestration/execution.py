@@ -54,13 +54,14 @@ class PipelineAssets:
     """A pipeline and the keys that its assets have after translation.
 
     Attributes:
-        mirrors: The tables in the warehouse.
+        kept: The tables in the warehouse: mirrors, and change tables without one.
         sources: The tables of the source.
         slot: The control asset.
+        changes: Change tables beside mirrors.
     """
 
     config: PipelineConfig
-    mirrors: Mapping[TableName, dg.AssetKey]
+    kept: Mapping[TableName, dg.AssetKey]
     sources: Mapping[TableName, dg.AssetKey]
     slot: dg.AssetKey
     changes: Mapping[TableName, dg.AssetKey] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class PipelineAssets:
         """Find the tables of which a run was asked for mirror or change table."""
         return tuple(
             table
-            for table, key in self.mirrors.items()
+            for table, key in self.kept.items()
             if key in keys or self.changes.get(table) in keys
         )
 
@@ -89,7 +90,7 @@ def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> I
     from cdc_assets.replication.sync import sync
 
     tables = assets.selected_tables(context.selected_asset_keys)
-    every_table = len(tables) == len(assets.mirrors)
+    every_table = len(tables) == len(assets.kept)
     broke_off: CdcError | None = None
     try:
         with (
@@ -182,7 +183,7 @@ class _Run:
         """
         for table, (counts, confirmed) in self._durable.items():
             found = metadata.partial_metadata(counts, confirmed)
-            kept = [self._assets.mirrors[table], self._assets.changes.get(table)]
+            kept = [self._assets.kept[table], self._assets.changes.get(table)]
             for key in filter(None, kept):
                 self._context.log_event(_materialization(key, found, confirmed))
 
@@ -197,8 +198,8 @@ class _Run:
             self._context.log.warning(note)
         reported = self._to_materialize(finished)
         for result in finished.tables:
-            key = self._assets.mirrors[result.table]
-            found = metadata.table_metadata(result, self._assets.sources[result.table])
+            key = self._assets.kept[result.table]
+            found = self._described(result)
             if result in reported:
                 yield self._source_told(result)
                 yield self._materialized(key, found, result.confirmed_lsn)
@@ -211,6 +212,12 @@ class _Run:
             elif self._tells_of_quiet_tables():
                 yield self._source_told(result)
                 yield self._quiet(result)
+
+    def _described(self, result: TableResult) -> metadata.Metadata:
+        source = self._assets.sources[result.table]
+        if result.table in self._assets.config.unmirrored:
+            return metadata.changes_metadata(result, source)
+        return metadata.table_metadata(result, source)
 
     def _changes_told(self, result: TableResult) -> Iterator[RunEvent]:
         """Tell of a change table with its mirror, whichever of them was asked for."""
@@ -228,14 +235,14 @@ class _Run:
     def _not_there_yet(self, result: TableResult) -> dg.AssetObservation:
         copied = counted(result.counts.copied, "row")
         return dg.AssetObservation(
-            self._assets.mirrors[result.table],
+            self._assets.kept[result.table],
             description="waits for its backfill"
             if result.phase == "waiting"
             else f"is being copied: {copied} more in this run, the next one goes on",
         )
 
     def _quiet(self, result: TableResult) -> dg.AssetObservation:
-        key = self._assets.mirrors[result.table]
+        key = self._assets.kept[result.table]
         since = self._told[key].quiet_since
         return dg.AssetObservation(
             key,
@@ -288,7 +295,7 @@ class _Run:
         They were empty at their first sync, or the command line synced them, or a run was killed
         between a commit and its report.
         """
-        keys = [self._assets.mirrors[result.table] for result in results]
+        keys = [self._assets.kept[result.table] for result in results]
         told = self._told = read_told(self._context.instance, [*keys, self._assets.slot])
         everywhere = told[self._assets.slot].confirmed_lsn if self._assets.slot in told else LSN(0)
         return [

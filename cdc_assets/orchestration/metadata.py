@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from cdc_assets.identifiers import change_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
@@ -87,7 +88,7 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
 
 
 def changes_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
-    """Describe a table's change table, which has what the run did to the mirror."""
+    """Describe a table's change table, which has what the run did to a mirror as well."""
     found = table_metadata(result, source)
     shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
     nullable = [
@@ -95,7 +96,7 @@ def changes_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
     ]
     return {
         **found,
-        "dagster/table_name": dg.MetadataValue.text(f"{result.warehouse_table}__changes"),
+        "dagster/table_name": dg.MetadataValue.text(str(change_table(result.table))),
         "dagster/row_count": dg.MetadataValue.int(result.change_rows or 0),
         "dagster/column_schema": dg.MetadataValue.table_schema(
             dg.TableSchema(columns=[*nullable, *_CHANGE_COLUMNS])

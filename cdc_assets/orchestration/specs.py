@@ -52,14 +52,19 @@ def mirror_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
 
 def changes_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
     """Describe a table's change table: it comes out of the mirror's op and transactions."""
+    beside = (
+        " A run that was asked for it brings on the mirror as well, and the reverse: both are"
+        " written in one transaction."
+        if config.table(table).keeps_mirror
+        else " It has no mirror beside it."
+    )
     return dg.AssetSpec(
         changes_key(mirror_key(config.name, table)),
         deps=[source_key(config.name, table)],
         skippable=True,
         description=(
             f"Every change of the source's `{table}`, once, in the order of `_cdc_lsn` and"
-            " `_cdc_seq`. A run that was asked for it brings on the mirror as well, and the"
-            " reverse: both are written in one transaction."
+            f" `_cdc_seq`.{beside}"
         ),
         metadata={"dagster/table_name": str(change_table(table))},
         group_name=config.name,
@@ -90,12 +95,19 @@ def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
 
 def _code_version(config: PipelineConfig, table: TableName) -> str:
     # What shapes rows and nothing else: a new password or slot must not make an asset stale.
-    # Nor what is kept beside: that alters no row of what was there.
+    # Nor what is kept beside a mirror: that alters no row of what was there.
     one = config.table(table).model_copy(update={"keep": [MIRROR]})
     unsaid = dict.fromkeys((key for key in _SHAPING if key not in one.model_fields_set), True)
     shape = one.model_dump_json(
-        exclude={"backfill": True, "transform": {"lineage": True}, **unsaid}
+        exclude={
+            "backfill": True,
+            "append_only": True,
+            "transform": {"lineage": True},
+            **unsaid,
+        }
     )
+    if not config.table(table).keeps_mirror:
+        shape += " changes alone"
     function = transform_of(one, config.root)
     digest = "" if function is None else f" {function.digest}"
     return hashlib.sha256(f"{_MIRROR_VERSION} {shape}{digest}".encode()).hexdigest()[:12]

@@ -61,6 +61,13 @@ def adopt(config: PipelineConfig, table: TableName, at_lsn: LSN) -> Generator[Re
 
 
 def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
+    if not session.is_mirrored(table):
+        raise TableError(
+            f"table {str(table)!r} can't be adopted: its changes alone are kept, and what there is "
+            "in the warehouse has none",
+            table=str(table),
+            hint="run 'cdc-assets sync', which begins a change table",
+        )
     problem = table_problems(session.catalog, [table]).get(table)
     if problem is not None:
         raise problem

@@ -38,7 +38,9 @@ def find_altered(session: Session, tables: Collection[TableName]) -> dict[TableN
     session.catalog = catalog
     found: dict[TableName, CdcError] = {
         table: problem
-        for table, problem in table_problems(catalog, names).items()
+        for table, problem in table_problems(
+            catalog, names, unmirrored=session.config.unmirrored
+        ).items()
         if table in tables
     }
     for table in set(tables) - found.keys():

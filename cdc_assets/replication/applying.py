@@ -15,12 +15,6 @@ from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
 from cdc_assets.changes.record import change_rows, moved_lacking
 from cdc_assets.changes.rows import Lookup, build_rows
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.config.tables import CHANGES
-from cdc_assets.errors import (
-    ReplicaIdentityError,
-    SchemaChangeError,
-    TableError,
-)
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
@@ -29,8 +23,9 @@ from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
 from cdc_assets.replication.fencing import keep_out, read_anew
+from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
 from cdc_assets.replication.rereading import Reread, transaction_at
-from cdc_assets.replication.session import Session, recopy_hint, refusals_of
+from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.window import CommittedPiece
@@ -152,17 +147,17 @@ class WindowApplier:
         shaping = self.session.shaping(table)
         raw = shaping.changes(raw, checkpoint.shape.key)
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
-        _check_shape(raw, checkpoint.shape, first_lsn)
+        check_shape(raw, checkpoint.shape, first_lsn, has_key=shaping.is_mirrored)
         from_old_rows = shaping.chooses and self._has_records(table)
         if from_old_rows and not raw.has_whole_old_rows:
-            raise _identity_error(
+            raise identity_error(
                 table,
                 first_lsn,
                 "old rows do not come whole, as 'where' and 'transform' need it here",
             )
         try:
             masks = None
-            if checkpoint.phase == "streaming":
+            if checkpoint.phase == "streaming" and shaping.is_mirrored:
                 masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
             batch = type_changes(
                 raw,
@@ -170,14 +165,14 @@ class WindowApplier:
                 checkpoint.shape,
                 fenced=masks,
                 with_key_text=bool(self.session.copies_of(table) or shaping.chooses),
-                with_record=self._is_recorded(table),
+                with_record=self.session.appends(table),
                 with_old=shaping.reads(checkpoint.shape) if from_old_rows else (),
             )
         except UnfitColumnError as error:
             lsn = LSN(error.end_lsn or first_lsn)
             raise unfit_value(table, error.column, error.wanted, lsn) from error
         if any(key.null_count for key in batch.old_key):
-            raise _identity_error(table, first_lsn, "an old row came without the mirror's key")
+            raise identity_error(table, first_lsn, "an old row came without the mirror's key")
         try:
             shaped = shaping.batch(batch, checkpoint.shape, from_old_rows=from_old_rows)
         except RowError as error:
@@ -208,20 +203,18 @@ class WindowApplier:
             return
         batch = concatenate(batches)
         if self.session.checkpoints[table].phase == "streaming":
-            if self._is_recorded(table):
+            if self.session.appends(table):
                 self._append_changes(table, batch)
-            self._write_mirror(table, batch)
+            if self.session.is_mirrored(table):
+                self._write_mirror(table, batch)
         for copy in self.session.copies_of(table):
             write_stage(self.session, copy, batch)
         reached("table_applied")
 
-    def _is_recorded(self, table: TableName) -> bool:
-        """Whether changes go to a change table: a copy that replaces the mirror ends in rows."""
-        streams = self.session.checkpoints[table].phase == "streaming"
-        return streams and CHANGES in self.session.records_of(table)
-
     def _has_records(self, table: TableName) -> bool:
         """Whether anything is kept beside the mirror that has to be told what happened."""
+        if not self.session.is_mirrored(table):
+            return True
         streams = self.session.checkpoints[table].phase == "streaming"
         return streams and bool(self.session.records_of(table))
 
@@ -270,7 +263,7 @@ class WindowApplier:
             lacking = lacking[:0]
         if found.wrong + lacking.sum():
             wrong = found.wrong + int(lacking.sum())
-            raise _differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
+            raise differing_mirror(table, wrong, LSN(batch.end_lsn[-1]))
 
 
 def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
@@ -281,6 +274,10 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
     """
     shape = session.kept_shape(copy.table)
     batch = batch.keep(~copy.baseline.shows(batch.xids))
+    if not session.is_mirrored(copy.table):
+        if len(batch):
+            session.change_tables.append_staged(copy.stage, change_rows(batch, shape))
+        return
     batch, truncated = behind_last_truncate(batch)
     fences = session.chunk_fences[copy.table, copy.part]
     events = _without_brought(session, copy, batch, events_of(batch, shape), fences)
@@ -350,44 +347,3 @@ def _without_brought(
         rows = asked[places[of == lsn]]
         out[rows] |= seen[rows]
     return events.keep(~out)
-
-
-def _differing_mirror(table: TableName, rows: int, lsn: LSN) -> TableError:
-    return TableError(
-        f"the mirror of {str(table)!r} differs from the source: changes up to {lsn} update or "
-        f"delete rows that it lacks, or insert rows that it has ({rows} rows)",
-        table=str(table),
-        lsn=str(lsn),
-        hint="somebody else wrote the mirror, or rows of the source came or went without a change "
-        "on the slot (README, limits): " + recopy_hint(table),
-    )
-
-
-def _check_shape(raw: RawChanges, shape: TableShape, lsn: LSN) -> None:
-    """Refuse changes that the mirror's columns or key can't take.
-
-    Raises:
-        SchemaChangeError: The relation has other columns than the mirror.
-        ReplicaIdentityError: Its old tuples do not carry the mirror's key.
-    """
-    if difference := shape.difference(raw.relation):
-        raise SchemaChangeError(
-            f"table {str(raw.table)!r} was altered on the source at {lsn}: {difference}",
-            table=str(raw.table),
-            lsn=str(lsn),
-            hint=recopy_hint(raw.table),
-        )
-    carried = {column.name for column in raw.relation.columns if column.in_identity}
-    if raw.relation.replica_identity != "f" and carried != set(shape.key):
-        raise _identity_error(
-            raw.table, lsn, f"it is not the mirror's key ({', '.join(shape.key)}) any more"
-        )
-
-
-def _identity_error(table: TableName, lsn: LSN, reason: str) -> ReplicaIdentityError:
-    return ReplicaIdentityError(
-        f"the replica identity of table {str(table)!r} was changed at {lsn}: {reason}",
-        table=str(table),
-        lsn=str(lsn),
-        hint=recopy_hint(table),
-    )

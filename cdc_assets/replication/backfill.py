@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar, Literal
@@ -39,6 +40,7 @@ from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
+from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.lock import is_waited_for
 from cdc_assets.source.predicates import check_predicate
@@ -63,6 +65,8 @@ def backfill(
 ) -> Generator[BackfillEvent]:
     """Make a table in the warehouse what it is on the source, while syncs go on.
 
+    Of a table whose changes alone are kept another change table is begun, with all of its rows.
+
     A table that has no mirror yet, or whose mirror can't go on, is copied as a whole, whatever part
     was asked for. So is one whose mirror turns out to lack rows that the stream touches meanwhile.
 
@@ -83,21 +87,28 @@ def backfill(
         CdcError: The table can't be copied, or the source or the warehouse refuses.
     """
     chosen = config.table(table).select_buckets(buckets or ())
+    if where:
+        config.table(table).refuse_parts()
     return_freed_memory()
     parts = [WHERE] if where else sorted(chosen or [""])
     work = Beside(config, table, where, parts)
-    yield from in_sessions(
-        config,
-        work.turn,
-        is_done=lambda: not work.parts,
-        copies_anew=True,
-        takes_turns=True,
-    )
+    with work.held:
+        yield from in_sessions(
+            config,
+            work.turn,
+            is_done=lambda: not work.parts,
+            copies_anew=True,
+            takes_turns=True,
+        )
 
 
 @dataclass(slots=True)
 class Beside:
-    """Parts of one table that are copied beside syncs, and what is left of them to do."""
+    """Parts of one table that are copied beside syncs, and what is left of them to do.
+
+    Attributes:
+        held: What outlives a session: the snapshot of a table without a mirror.
+    """
 
     config: PipelineConfig
     table: TableName
@@ -108,13 +119,19 @@ class Beside:
     _started: float = field(default_factory=time.monotonic)
     _attempts: int = 0
     _held_by: str = ""
+    held: ExitStack = field(default_factory=ExitStack)
+    _whole: Snapshotting | None = None
+    _kept_reader: SnapshotReader | None = None
 
     def turn(self, session: Session) -> Iterator[BackfillEvent]:
         """Get on until all is done, or somebody waits for the pipeline."""
         self._refuse_unfit(session)
-        with SnapshotReader(conninfo=session.conninfo, slot=session.config.source.slot) as reader:
+        with self._reader(session) as reader:
             while self.parts:
-                part = self._begun(session, reader)
+                if session.is_mirrored(self.table):
+                    part = self._begun(session, reader)
+                else:
+                    part = self._begun_whole(session, reader)
                 is_anew = session.is_copied_anew(self.table)
                 yield from self._copy(session, reader, part)
                 if (self.table, part) in session.copies or self.table in session.failed:
@@ -125,6 +142,36 @@ class Beside:
                 self._started = time.monotonic()
             publish_copy(session.config, session.warehouse)
 
+    def _reader(self, session: Session) -> AbstractContextManager[SnapshotReader]:
+        slot = session.config.source.slot
+        if session.is_mirrored(self.table):
+            return SnapshotReader(conninfo=session.conninfo, slot=slot)
+        if self._kept_reader is None:
+            reader = SnapshotReader(conninfo=session.conninfo, slot=slot)
+            self._kept_reader = self.held.enter_context(reader)
+        return nullcontext(self._kept_reader)
+
+    def _begun_whole(self, session: Session, reader: SnapshotReader) -> str:
+        """Begin a change table anew, unless this backfill has, or another one has read all rows."""
+        table, whole = self.table, self._whole
+        fits = self._goes_on(session) or self._is_begun_anew(session)
+        if whole is not None and whole.goes_on_in(session) and fits:
+            return ""
+        if whole is not None:
+            whole.close()
+        kept = session.copies.get((table, ""))
+        if kept is None or not kept.is_read or not fits:
+            if self._goes_on(session):
+                begin_beside(session, reader, table)
+            else:
+                begin_anew(session, reader, table, "backfill")
+        session.failed.pop(table, None)
+        rate = session.config.table(table).backfill.max_rows_per_second
+        self._whole = self.held.enter_context(
+            Snapshotting(session, reader, table, rows_per_second=rate)
+        )
+        return ""
+
     def _refuse_unfit(self, session: Session) -> None:
         """Check what a copy can't cure.
 
@@ -132,7 +179,8 @@ class Beside:
             CdcError: The table is not there, or not published, or can't be read or shaped.
         """
         config = session.config
-        problem: CdcError | None = table_problems(session.catalog, [self.table]).get(self.table)
+        found = table_problems(session.catalog, [self.table], unmirrored=config.unmirrored)
+        problem: CdcError | None = found.get(self.table)
         problem = problem or entry_problem(session.catalog, session.config, self.table)
         problem = problem or next(read_problems(session.catalog, self.table), None)
         if problem is None:
@@ -200,8 +248,16 @@ class Beside:
 
     def _copy(self, session: Session, reader: SnapshotReader, part: str) -> Iterator[BackfillEvent]:
         """Get on with a part until it is in its place, or somebody waits for the pipeline."""
-        rate = session.config.table(self.table).backfill.max_rows_per_second
-        copying = Copying(session, reader, self.table, part=part, rows_per_second=rate)
+        copying: Copying | Snapshotting
+        if self._whole is not None:
+            copying = self._whole
+            if not copying.is_open and not copying.copy.is_read:
+                yield from self._catch_up(session)  # the rows stand where that has come to
+                if self.table in session.failed:
+                    return
+        else:
+            rate = session.config.table(self.table).backfill.max_rows_per_second
+            copying = Copying(session, reader, self.table, part=part, rows_per_second=rate)
         rounds = 0
         doing = self._doing(session, part)
         while True:
@@ -310,6 +366,8 @@ class Beside:
                 return
             raise TableError(error.message, table=str(table), hint=recopy_hint(table)) from error
         with session.warehouse.transaction():
+            if not session.is_mirrored(table):
+                session.end_records(table)
             session.put(replace(session.checkpoints[table], phase="copying", error=""))
 
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:

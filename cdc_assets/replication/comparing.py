@@ -39,7 +39,9 @@ def compare(session: Session) -> None:
     session.failed = {
         **_unreadable(session),
         **_left_over_mirrors(session),
-        **table_problems(session.catalog, session.config.table_names),
+        **table_problems(
+            session.catalog, session.config.table_names, unmirrored=session.config.unmirrored
+        ),
         **_gone_tables(session),
         **_keys_made_anew(session),
         **_not_brought(session),
@@ -178,7 +180,9 @@ def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
             f"{shlex.quote(str(table))}), then run 'cdc-assets sync' again",
         )
         for table in session.config.table_names
-        if table not in session.checkpoints and session.mirrors.exists(table)
+        if table not in session.checkpoints
+        and session.is_mirrored(table)
+        and session.mirrors.exists(table)
     }
 
 
@@ -195,13 +199,14 @@ def altered_mirrors(
     }
     reshaped = (table for table in checkpoints if table in shapings and table not in shapes)
     found: dict[TableName, CdcError] = {table: reshaped_error(table) for table in reshaped}
+    mirrored = {table: shape for table, shape in shapes.items() if shapings[table].is_mirrored}
     return found | {
         table: TableError(
             f"the mirror of {str(table)!r} {what}",
             table=str(table),
             hint="somebody else altered it: undo that, or " + recopy_hint(table),
         )
-        for table, what in mirrors.altered(shapes).items()
+        for table, what in mirrors.altered(mirrored).items()
     }
 
 

@@ -24,6 +24,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.chunk_rows import altered_while_copied, shaped
 from cdc_assets.replication.session import Session
+from cdc_assets.shaping.columns import is_unmirrored
 from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.buckets import in_bucket
 from cdc_assets.source.catalog import SourceTable, read_catalog
@@ -73,12 +74,16 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
     )
     with session.warehouse.transaction():
         session.drop_copies(table)
-        if session.fences.get(table) and table in session.checkpoints:
+        if table in session.checkpoints and not session.is_mirrored(table):
+            session.end_records(table)  # nothing is appended to it any more
+            if not is_unmirrored(session.checkpoints[table].shape):
+                session.mirrors.drop(table)  # nobody would keep it up
+        elif session.fences.get(table) and table in session.checkpoints:
             # rows ahead of the stream: the mirror is not what its records come to
             session.end_records(table)
         session.state.drop_fences(table)
         session.put(checkpoint)
-        _put_up(session, copy)
+        put_up(session, copy)
     session.fences.pop(table, None)
 
 
@@ -101,7 +106,7 @@ def begin_beside(
         copy, part=part, stage=stage_name(table, part), bucket=bucket, predicate=predicate
     )
     with session.warehouse.transaction():
-        _put_up(session, copy)
+        put_up(session, copy)
 
 
 def _surveyed(session: Session, reader: SnapshotReader, table: TableName, made_by: MadeBy) -> Copy:
@@ -120,10 +125,14 @@ def _surveyed(session: Session, reader: SnapshotReader, table: TableName, made_b
     )
 
 
-def _put_up(session: Session, copy: Copy) -> None:
+def put_up(session: Session, copy: Copy) -> None:
+    """Begin a copy with nothing in it, inside a transaction, in place of what there was of it."""
     session.copy_state.forget(copy)
     session.copy_state.write(copy)
-    session.stages.create(copy.stage, session.kept_shape(copy.table))
+    if session.is_mirrored(copy.table):
+        session.stages.create(copy.stage, session.kept_shape(copy.table))
+    else:
+        session.change_tables.stage(copy.stage, session.kept_shape(copy.table))
     session.copies[copy.table, copy.part] = copy
     session.chunk_fences[copy.table, copy.part] = []
 
@@ -215,7 +224,7 @@ class Copying:
                 )
                 session.copy_state.write(copy)
             if copy.is_read:  # behind the last chunk's snapshot: a later alteration is seen
-                self._refuse_altered(shape)
+                refuse_altered(session, self._table, shape)
             reached("chunk_staged")
         if chunk.files != copy.files:
             self._start_over(source)
@@ -282,16 +291,7 @@ class Copying:
             nbytes=0,
         )
         with session.warehouse.transaction():
-            _put_up(session, copy)
-
-    def _refuse_altered(self, shape: TableShape) -> None:
-        publication = self._session.config.source.publication
-        found = read_catalog(self._session.control, publication, [self._table]).tables
-        if self._table not in found:
-            raise altered_while_copied(self._table, "it is not there any more")
-        now = self._session.shaping(self._table).source(found[self._table].shape)
-        if altered := shape.altered_to(now):
-            raise altered_while_copied(self._table, altered)
+            put_up(session, copy)
 
     def close_gaps(self) -> int:
         """Read the rows that a change has left without a value; how many keys there were.
@@ -314,6 +314,20 @@ class Copying:
             ChunkFence(Snapshot.parse(chunk.snapshot), chunk.lsn)
         )
         return len(keys)
+
+
+def refuse_altered(session: Session, table: TableName, shape: TableShape) -> None:
+    """Refuse a table that is another one now than it was when its copy began.
+
+    Raises:
+        SchemaChangeError: It is.
+    """
+    found = read_catalog(session.control, session.config.source.publication, [table]).tables
+    if table not in found:
+        raise altered_while_copied(table, "it is not there any more")
+    now = session.shaping(table).source(found[table].shape)
+    if altered := shape.altered_to(now):
+        raise altered_while_copied(table, altered)
 
 
 def _chosen(copy: Copy, shape: TableShape) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import ProtocolError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -66,7 +65,7 @@ class Drain:
         start = reread.start_lsn
         if start >= self.target_lsn:
             return
-        decoder = StreamDecoder(numbered=not session.recorded[CHANGES].isdisjoint(self.tables))
+        decoder = StreamDecoder(numbered=any(map(session.appends, self.tables)))
         with SlotReader(
             conninfo=session.conninfo,
             slot=source.slot,

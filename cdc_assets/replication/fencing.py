@@ -64,7 +64,7 @@ def keep_out(
     is_unsure = bool(reads) and lacking([raw.new[at] for at in reads]).any()
     if not session.fences.get(table) and not enters.any() and not is_unsure:
         return None
-    fields = complete_fields(raw, shape)
+    fields = complete_fields(raw)
     lacks = lacking(fields)
     if is_unsure:  # unless the old row has it
         enters |= lacking([fields[at] for at in reads])

@@ -27,7 +27,7 @@ def note_well(session: Session, table: TableName) -> None:
         update={
             "phase": point.phase,
             "lsn": point.lsn,
-            "rows": session.mirrors.row_count(table),
+            "rows": session.mirrors.row_count(session.kept_name(table)),
             "oid": point.shape.oid,
             "shape": digest(point.shape),
             "error": None,

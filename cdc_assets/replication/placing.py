@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.shape import TableShape
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.replication.fencing import read_anew
 from cdc_assets.replication.recording import (
     begin_recording,
@@ -32,6 +33,8 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     """
     table, checkpoint = copy.table, session.checkpoints[copy.table]
     placed = replace(checkpoint, phase="streaming", error="")
+    if not session.is_mirrored(table):
+        return _put_changes_in_place(session, copy, placed)
     with session.warehouse.transaction(), refusals_of(table):
         gaps = session.copy_state.gaps(copy, _MANY)
         fits = _fits(session, copy, checkpoint)
@@ -56,6 +59,23 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     note_begun(session, table, begins)
     reached("copy_placed")
     return found
+
+
+def _put_changes_in_place(session: Session, copy: Copy, placed: Checkpoint) -> Differences:
+    """Put a change table that was begun anew in the place of the one of before, if there is one."""
+    table, change_tables = copy.table, session.change_tables
+    with session.warehouse.transaction(), refusals_of(table):
+        before = session.mirrors.row_count(change_tables.name(table))
+        change_tables.put_in_place(table, copy.stage, session.moment(table))
+        if session.is_copied_anew(table):
+            session.state.write(placed)
+        session.drop_copy(copy)
+        session.state.renew_stamp()
+        reached("copy_staged")
+    session.checkpoints[table] = placed
+    note_begun(session, table, [CHANGES])
+    reached("copy_placed")
+    return Differences(rows=copy.rows, mirror_rows=before, missing=copy.rows, different=0, extra=0)
 
 
 def _compared(

@@ -57,8 +57,21 @@ def reconcile(
     """
     return_freed_memory()
     for table in config.table_names:
-        if tables is None or table in tables:
+        if table in config.unmirrored:
+            if tables is None or table in tables:
+                yield _unmirrored(table, is_named=tables is not None)
+        elif tables is None or table in tables:
             yield from _reconcile(config, table, sample=sample, repair=repair)
+
+
+def _unmirrored(table: TableName, *, is_named: bool) -> TableCompared:
+    return TableCompared(
+        table=table,
+        at_lsn=LSN(0),
+        buckets=(),
+        not_compared=f"table {str(table)!r} has no mirror to compare: its changes alone are kept",
+        no_mirror=not is_named,
+    )
 
 
 def _reconcile(

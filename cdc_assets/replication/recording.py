@@ -65,6 +65,7 @@ def begin_wanted(session: Session) -> None:
         lacking = [keep for keep in wanted_records(session, table) if keep not in going_on]
         if (
             lacking
+            and session.is_mirrored(table)
             and checkpoint is not None
             and checkpoint.phase == "streaming"
             and not checkpoint.error
@@ -101,6 +102,18 @@ def record_problems(session: Session) -> dict[TableName, CdcError]:
     return found
 
 
+def _ended(session: Session, table: TableName) -> CdcError | None:
+    """Say of a table without a mirror that its changes were not kept for a while."""
+    if session.is_mirrored(table) or table not in session.checkpoints:
+        return None
+    return TableError(
+        f"the change table of {str(table)!r} has ended, and there is no mirror to begin another "
+        "one with",
+        table=str(table),
+        hint="begin another one, which sets it aside: " + recopy_hint(table),
+    )
+
+
 def _problem(session: Session, table: TableName, keep: str) -> CdcError | None:
     records = session.warehouse.records[keep]
     name = records.name(table)
@@ -113,8 +126,10 @@ def _problem(session: Session, table: TableName, keep: str) -> CdcError | None:
             f"{shlex.quote(str(table))} drops it with the mirror), then run 'cdc-assets sync' "
             "again",
         )
-    if keep not in session.records_of(table) or session.is_copied_anew(table):
+    if session.is_copied_anew(table):
         return None
+    if keep not in session.records_of(table):
+        return _ended(session, table)
     what = records.altered(table, session.kept_shape(table))
     if not what:
         return None

@@ -134,7 +134,7 @@ def begin_resync(config: PipelineConfig) -> None:
             with warehouse.transaction():
                 for table in _lost(config, before, points):
                     copies.drop(table)
-                    if state.read_fences(table):
+                    if state.read_fences(table) or table in config.unmirrored:
                         for records in warehouse.records.values():
                             records.end(table, points[table].lsn)
                     state.drop_fences(table)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from cdc_assets.changes.fence import ChunkFence, Fence
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
@@ -108,6 +109,19 @@ class Session:
         """Give what the config makes of a table's rows."""
         return self.shapings[table]
 
+    def is_mirrored(self, table: TableName) -> bool:
+        """Whether a table has a mirror; else its changes alone are kept."""
+        return self.shapings[table].is_mirrored
+
+    def appends(self, table: TableName) -> bool:
+        """Whether changes of a table are appended to a change table, or to one in the making.
+
+        None are while a copy is to replace a mirror: that ends in rows.
+        """
+        if not self.is_mirrored(table):
+            return True
+        return table in self.recorded[CHANGES] and not self.is_copied_anew(table)
+
     def kept_shape(self, table: TableName) -> TableShape:
         """Give the columns that the warehouse has of a table, or will have."""
         return self.shapings[table].kept(self.checkpoints[table].shape)
@@ -119,6 +133,10 @@ class Session:
     def copies_of(self, table: TableName) -> list[Copy]:
         """Give the copies of a table that are under way."""
         return [copy for (of, _), copy in self.copies.items() if of == table]
+
+    def kept_name(self, table: TableName) -> TableName:
+        """Give the warehouse's table: the mirror, or the change table where there is none."""
+        return table if self.is_mirrored(table) else self.change_tables.name(table)
 
     def is_copied_anew(self, table: TableName) -> bool:
         """Whether a copy is to take the mirror's place, and the mirror stands still so long."""
@@ -189,7 +207,7 @@ def reshaped_error(table: TableName) -> TableError:
     """Say that a table's rows in the warehouse are not shaped as the config says."""
     return SchemaChangeError(
         f"table {str(table)!r} is shaped otherwise by the config now (columns, where, mask, "
-        "transform, deletes) than when it was copied",
+        "transform, deletes, or keep with a mirror or without) than when it was copied",
         table=str(table),
         hint=recopy_hint(table) + "; or put the config back",
     )

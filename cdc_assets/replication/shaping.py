@@ -36,6 +36,7 @@ def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
             secret=secret,
             deletes=table.deletes,
             transform=transform_of(table, config.root),
+            is_mirrored=table.keeps_mirror,
         )
         for table in config.tables
     }
@@ -65,11 +66,12 @@ def shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> It
 
 def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     shape = source.shape
+    key = shape.key if config.keeps_mirror else ()
     unlisted = {column.name for column in source.columns} & set(config.columns.exclude)
     named = set(names_in(config.columns, config.mask)) - unlisted  # a list may leave out the same
     for name in sorted(named - set(shape.names)):
         yield _unknown(source, name)
-    for name in shape.key:
+    for name in key:
         if name in config.columns.exclude:
             yield _refusal(
                 source, f"its key column {name!r} is excluded", "take it out of columns.exclude"
@@ -91,7 +93,7 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     chooses = config.where or config.transform
     if chooses and config.records and (refusal := _whole_old_rows(config, source)) is not None:
         yield refusal
-    masks_key = not config.mask.keys().isdisjoint(shape.key)
+    masks_key = not config.mask.keys().isdisjoint(key)
     if masks_key and source.identity != _FULL and _may_lack(config, source):
         yield _refusal(
             source,

@@ -52,6 +52,7 @@ from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.recording import begin_wanted
 from cdc_assets.replication.results import table_result
 from cdc_assets.replication.session import Session
+from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.descriptions import read_descriptions
 from cdc_assets.source.slot import current_end
@@ -63,6 +64,8 @@ _LEFT_SECONDS = 60.0
 _ABANDONED_SECONDS = 900.0
 # To the run's target, and to where the rows stand that were read anew on the way there
 _ROUNDS = 2
+
+_Copies = dict[TableName, Copying | Snapshotting]
 
 
 def sync(
@@ -210,7 +213,7 @@ class _Run:
                 yield self._fail(table, lagging_standby_error(table, lacking))
             return
         with SnapshotReader(conninfo=session.conninfo, slot=slot) as reader:
-            copies: dict[TableName, Copying] = {}
+            copies: _Copies = {}
             for table in tables:
                 yield from self._read(reader, table, copies)
             for last in range(_ROUNDS):
@@ -225,7 +228,10 @@ class _Run:
             self._note(f"the copy of {str(table)!r} is not in its place yet: the next run goes on")
 
     def _read(
-        self, reader: SnapshotReader, table: TableName, copies: dict[TableName, Copying]
+        self,
+        reader: SnapshotReader,
+        table: TableName,
+        copies: _Copies,
     ) -> Iterator[SyncEvent]:
         """Read a table's chunks to the last, or until this run's time is over."""
         session = self._session
@@ -236,6 +242,11 @@ class _Run:
             if (table, "") not in session.copies:
                 begin_anew(session, reader, table, "sync")
             rate = session.config.table(table).backfill.max_rows_per_second
+            if not session.is_mirrored(table):
+                with Snapshotting(session, reader, table, rows_per_second=rate) as whole:
+                    copies[table] = whole
+                    yield from self._read_at_once(whole)
+                return
             copying = copies[table] = Copying(session, reader, table, rows_per_second=rate)
             while not copying.copy.is_read and self._copy_seconds > 0:
                 started = time.monotonic()
@@ -253,7 +264,20 @@ class _Run:
             copies.pop(table, None)
             yield self._fail(table, error)
 
-    def _place(self, copies: dict[TableName, Copying], *, with_gaps: bool) -> Iterator[SyncEvent]:
+    def _read_at_once(self, copying: Snapshotting) -> Iterator[SyncEvent]:
+        """Read a table in one snapshot, however long that takes: another run would start over."""
+        table = copying.copy.table
+        if not copying.copy.is_read:
+            yield from self._catch_up()  # the rows stand where that has come to
+        while table not in self._session.failed and not copying.copy.is_read:
+            for event in copying.chunks(TURN_SECONDS):
+                self._copied[table] = self._copied.get(table, 0) + event.rows
+                yield event
+            copying.rest()
+            if not copying.copy.is_read:
+                yield from self._catch_up()
+
+    def _place(self, copies: _Copies, *, with_gaps: bool) -> Iterator[SyncEvent]:
         """Put in place what is as of its table's checkpoint."""
         for table, copying in list(copies.items()):
             if table in self._session.failed:
@@ -264,7 +288,10 @@ class _Run:
                 copies.pop(table, None)
 
     def _guarded(
-        self, table: TableName, copies: dict[TableName, Copying], step: Callable[[], object]
+        self,
+        table: TableName,
+        copies: _Copies,
+        step: Callable[[], object],
     ) -> Iterator[TableFailed]:
         try:
             step()

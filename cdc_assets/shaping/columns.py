@@ -36,6 +36,7 @@ from cdc_assets.shaping.transforming import (
 )
 from cdc_assets.shaping.transforms import Transform
 
+UNMIRRORED = "changes alone"
 _TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
 
 
@@ -50,6 +51,8 @@ class Shaping:
         secret: The key of `hmac`.
         deletes: Whether rows that are deleted stay, and say so.
         transform: The function that rows go through at last.
+        is_mirrored: Whether current rows are kept. Where changes alone are, no key tells rows
+            apart, whether the source has one or not.
     """
 
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
@@ -58,6 +61,7 @@ class Shaping:
     secret: bytes = b""
     deletes: Deletes = "hard"
     transform: Transform | None = None
+    is_mirrored: bool = True
 
     def masks_key(self, shape: TableShape) -> bool:
         """Whether the warehouse's keys are others than the source's."""
@@ -82,6 +86,8 @@ class Shaping:
             said["where"] = self.where
         if self.mask:
             said["mask"] = dict(self.mask)
+        if not self.is_mirrored:
+            said["keep"] = UNMIRRORED
         if "hmac" in self.mask.values():
             said["mask_key"] = hmac.digest(self.secret, b"cdc_assets mask_key", "sha256").hex()
         if self.deletes == "soft":
@@ -95,6 +101,8 @@ class Shaping:
         declaration = self.declaration
         if not declaration:
             return shape
+        if not self.is_mirrored:
+            shape = replace(shape, key=(), key_origin=0)
         kept = tuple(column for column in shape.columns if self._keeps(column.name, shape.key))
         return replace(
             shape,
@@ -209,7 +217,7 @@ class Shaping:
         if len(batch.old_rows):
             asked = {at: batch.old_values[at] for at in self._asked(source)}
             # where it reads no column any will do
-            old[batch.old_rows] = self._matches(asked or {0: batch.old_key[0]}, source)
+            old[batch.old_rows] = self._matches(asked or {0: _any_old_values(batch)}, source)
         return of_kept_rows(batch, new=chosen.kept, old=old)
 
     def _chosen(self, batch: ChangeBatch, source: TableShape) -> Chosen:
@@ -277,3 +285,12 @@ class Shaping:
 def _every_row(batch: ChangeBatch) -> Chosen:
     has_row = (batch.ops == INSERT) | (batch.ops == UPDATE)
     return Chosen(has_row, np.zeros(len(batch), dtype=bool))
+
+
+def _any_old_values(batch: ChangeBatch) -> pa.Array:
+    return batch.old_key[0] if batch.record is None else batch.record.before[0]
+
+
+def is_unmirrored(source: TableShape) -> bool:
+    """Whether a table's shape was that of one of which changes alone are kept."""
+    return bool(source.shaping) and json.loads(source.shaping).get("keep") == UNMIRRORED

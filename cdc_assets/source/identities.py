@@ -21,7 +21,11 @@ _PLAIN_KEY = "give it a key over columns that are not generated"
 
 
 def identity_problems(
-    catalog: Catalog, table: SourceTable, names: Collection[TableName]
+    catalog: Catalog,
+    table: SourceTable,
+    names: Collection[TableName],
+    *,
+    needs_key: bool = True,
 ) -> Iterator[TableError]:
     """Find what keeps a table's changes from saying which row they are about.
 
@@ -29,7 +33,12 @@ def identity_problems(
         catalog: The source's.
         table: Of the config's tables `names`.
         names: The config's tables.
+        needs_key: Whether that has to be said; else only what its writers would fail by, though
+            they have a replica identity, is found.
     """
+    if not needs_key:
+        yield from _failing_writers(catalog, table, names)
+        return
     if not table.shape.key:
         yield _no_key(table)
         return
@@ -50,6 +59,45 @@ def identity_problems(
     unpublished = sorted(set(table.shape.key) - set(table.shape.names))
     if unpublished:
         yield _unpublished_key(catalog, table, unpublished, names)
+
+
+def _failing_writers(
+    catalog: Catalog, table: SourceTable, names: Collection[TableName]
+) -> Iterator[TableError]:
+    for part in table.parts:
+        if table.is_partitioned and not part.in_wal:
+            yield _not_in_wal(table, part)
+            continue
+        match find_fault(part, table.published_as, catalog.version):
+            case "generated":
+                yield _unpublished_generated(catalog, table, part, names)
+            case "filter":
+                yield _filter_outside_identity(catalog, table, part, names)
+            case "list" if part.identity == "f":
+                yield _list_of_full_identity(table, part)
+            case "list":
+                lacking = sorted(set(part.identity_columns) - set(table.shape.names))
+                yield _unpublished_key(catalog, table, lacking, names)
+            case _:
+                continue
+
+
+def identity_notes(catalog: Catalog, table: SourceTable) -> Iterator[str]:
+    """Say what the writers of a table that needs no key meet, and what its changes will lack."""
+    for part in table.parts:
+        what = _where(table, part)
+        full = f"ALTER TABLE {part.name.sql} REPLICA IDENTITY FULL"
+        if part.in_wal and find_fault(part, table.published_as, catalog.version) == "identity":
+            yield (
+                f"{what} has no replica identity: while it is published, Postgres refuses its "
+                f"UPDATE and DELETE, so that there are inserts and truncates alone; {full} lets "
+                "them through, with whole old rows"
+            )
+        elif part.in_wal and part.identity != "f":
+            yield (
+                f"of old rows of {what} its key alone comes, and nothing where an UPDATE leaves "
+                f"that; {full} brings them whole"
+            )
 
 
 def _no_key(table: SourceTable) -> ReplicaIdentityError:

@@ -19,6 +19,7 @@ from cdc_assets.source.connection import (
     fetch_one,
     translated,
 )
+from cdc_assets.source.identities import identity_notes
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import forget_served
 from cdc_assets.source.preflight import missing_publication, server_problems
@@ -86,15 +87,23 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
     done = list(_replace_entries(connection, catalog, config))  # it may be what makes them fail
     if done:
         catalog = read_catalog(connection, name, names)
-    for problem in table_problems(catalog, names, published=False).values():
+    unmirrored = config.unmirrored
+    found = table_problems(catalog, names, published=False, unmirrored=unmirrored)
+    for problem in found.values():
         raise problem
     missing = [table for table in names if not catalog.tables[table].published]
+    said = [
+        f"note: {line}"
+        for table in missing
+        if table in unmirrored
+        for line in identity_notes(catalog, catalog.tables[table])
+    ]
     if not catalog.publication.exists:
         for table in missing:
             if not (catalog.publication.owned and catalog.tables[table].owned):
                 raise missing_publication(catalog, names)
         connection.execute(create_sql(name, entries(catalog, config, missing)))
-        return [f"created publication {name!r} for {counted(len(missing), 'table')}"]
+        return [f"created publication {name!r} for {counted(len(missing), 'table')}", *said]
     for table in missing:
         if (refused := setup_problem(catalog, table)) is not None:
             raise refused
@@ -107,7 +116,7 @@ def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
     if missing:
         connection.execute(add_sql(name, entries(catalog, config, missing)))
         done += [f"added {table.sql} to publication {name!r}" for table in missing]
-    return done
+    return [*done, *said]
 
 
 def _replace_entries(

@@ -82,6 +82,12 @@ class SnapshotReader:
         """End what is being read, from another thread; the reader is of no use after that."""
         self._session.cancel()
 
+    @contextmanager
+    def refusals(self, table: TableName) -> Iterator[None]:
+        """Name what the source refuses while a chunk of a table is read."""
+        with translated(self._slot), table_errors(table):
+            yield
+
     def survey(self, table: SourceTable) -> tuple[Snapshot, str, int]:
         """Give what is seen now, the files that hold the table's rows, and how many places.
 
@@ -124,6 +130,16 @@ class SnapshotReader:
         )
         conditions = [f"{_SOURCE}.ctid >= {start} AND {_SOURCE}.ctid < {stop}", condition]
         with self._read(table, shape, conditions, keep_keys=False) as chunk:
+            yield chunk
+
+    @contextmanager
+    def read_all(self, table: SourceTable, shape: TableShape) -> Iterator[Chunk]:
+        """Read all rows of a table, of every partition if there are any.
+
+        Raises:
+            CdcError: The source refuses, or the connection is lost.
+        """
+        with self._read(table, shape, [], keep_keys=False) as chunk:
             yield chunk
 
     @contextmanager
@@ -185,7 +201,8 @@ class SnapshotReader:
                     str(files or ""),
                     is_altered=declared != _declaration(shape) or row_filter is None,
                 )
-                where = " AND ".join(f"({part}\n)" for part in (*conditions, row_filter) if part)
+                chosen = [f"({part}\n)" for part in (*conditions, row_filter) if part]
+                where = " AND ".join(chosen) or "true"
                 rows = self._session.batches(
                     f"SELECT {columns} FROM {relation} AS {_SOURCE} WHERE {where}",
                     larger=_LARGER_BATCHES,

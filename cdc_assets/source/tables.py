@@ -15,7 +15,7 @@ from cdc_assets.identifiers import TableName, nearest, quote
 from cdc_assets.pages import page
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection
-from cdc_assets.source.identities import identity_problems
+from cdc_assets.source.identities import identity_notes, identity_problems
 from cdc_assets.source.published import IS_PUBLISHED
 from cdc_assets.source.publishing import add_sql, entry, publish_sql, set_sql
 from cdc_assets.source.writers import Fault, find_fault
@@ -39,7 +39,11 @@ _LEAVE_OUT = "leave it out of the config's tables"
 
 
 def table_problems(
-    catalog: Catalog, names: Collection[TableName], *, published: bool = True
+    catalog: Catalog,
+    names: Collection[TableName],
+    *,
+    published: bool = True,
+    unmirrored: Collection[TableName] = (),
 ) -> dict[TableName, TableError]:
     """Find what keeps single tables from being replicated: the first thing of each.
 
@@ -47,16 +51,27 @@ def table_problems(
         catalog: The source's.
         names: The config's tables.
         published: Whether they must be in the publication already.
+        unmirrored: Those that need no key, as their changes alone are kept.
     """
     found = {
-        name: next(all_table_problems(catalog, name, names, published=published), None)
+        name: next(
+            all_table_problems(
+                catalog, name, names, published=published, needs_key=name not in unmirrored
+            ),
+            None,
+        )
         for name in names
     }
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
 def all_table_problems(
-    catalog: Catalog, name: TableName, names: Collection[TableName], *, published: bool = True
+    catalog: Catalog,
+    name: TableName,
+    names: Collection[TableName],
+    *,
+    published: bool = True,
+    needs_key: bool = True,
 ) -> Iterator[TableError]:
     """Find everything that keeps one of the config's tables `names` from being replicated."""
     table = catalog.tables.get(name)
@@ -66,7 +81,7 @@ def all_table_problems(
     if (problem := _kind_problem(table) or _root_problem(table, names)) is not None:
         yield problem
         return
-    unfit = list(identity_problems(catalog, table, names))
+    unfit = list(identity_problems(catalog, table, names, needs_key=needs_key))
     yield from unfit
     if published and catalog.publication.exists and not (table.published or unfit):
         yield _not_published(catalog, table)
@@ -181,11 +196,13 @@ def read_problems(catalog: Catalog, name: TableName) -> Iterator[TableError]:
         )
 
 
-def notes_of(catalog: Catalog, name: TableName) -> Iterator[str]:
-    """Say what a mirror will not hold, though nothing is wrong."""
+def notes_of(catalog: Catalog, name: TableName, *, needs_key: bool = True) -> Iterator[str]:
+    """Say what a mirror, or a change table, will not hold, though nothing is wrong."""
     table = catalog.tables.get(name)
     if table is None:
         return
+    if not needs_key:
+        yield from identity_notes(catalog, table)
     if table.left_out:
         yield (
             f"the mirror of {str(name)!r} is without {_listed(table.left_out)}: the stream brings "

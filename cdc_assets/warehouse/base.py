@@ -295,6 +295,30 @@ class ChangeTables(Records, Protocol):
             ValueConversionError: The warehouse would not keep a value as it is.
         """
 
+    def stage(self, stage: TableName, shape: TableShape) -> None:
+        """Make an empty one that is to take the place of a table's, instead of one that was left.
+
+        It is one without a mirror, which begins with what is read of the source.
+        """
+
+    def append_staged(self, stage: TableName, rows: pa.Table) -> None:
+        """Append changes to one that is being made, as `append` does."""
+
+    def append_snapshot(
+        self, stage: TableName, shape: TableShape, rows: pa.Table, lsn: LSN
+    ) -> None:
+        """Append rows of a copy to one that is being made.
+
+        Args:
+            stage: Its name now.
+            shape: The kept one.
+            rows: Its columns, by their names.
+            lsn: At or before the copy's moment; no change that follows the copy is at it.
+        """
+
+    def put_in_place(self, table: TableName, stage: TableName, moment: Moment) -> None:
+        """Make one a table's, which has everything past a moment; that of before is set aside."""
+
 
 class Plans(Protocol):
     """How one pipeline's tables are cut into buckets; writes belong into a transaction."""

@@ -14,6 +14,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
 from cdc_assets.warehouse.records import Records
 from cdc_assets.warehouse.values import Copy, Moment
+from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 # The columns behind the kept ones, of rows that no transaction of the stream has brought
 _ADDED = "{op}, {lsn}::UBIGINT, {first} + row_number() OVER (), NULL, NULL, {source}, [], {before}"
@@ -31,7 +32,7 @@ class ChangeTables(Records):
 
     def _put_all(self, table: TableName, shape: TableShape, moment: Moment) -> None:
         rows = f"FROM {self._mirrors.live_rows(table, shape)} AS stage"
-        self._append_query(table, shape, rows, lsn=moment.lsn)
+        self._append_query(self.name(table), shape, rows, lsn=moment.lsn)
 
     def append(self, table: TableName, rows: pa.Table) -> None:
         """Append changes.
@@ -41,6 +42,56 @@ class ChangeTables(Records):
             ValueConversionError: DuckDB would not keep a value as it is.
         """
         self._mirrors.insert(self.name(table), rows)
+
+    def stage(self, stage: TableName, shape: TableShape) -> None:
+        """Make an empty one that is to take the place of a table's, instead of one that was left.
+
+        Args:
+            stage: Its name until then.
+            shape: The kept one.
+        """
+        self._mirrors.drop(stage)
+        self._mirrors.create_schema(stage)
+        self._create(stage, shape)
+
+    def append_staged(self, stage: TableName, rows: pa.Table) -> None:
+        """Append changes to one that is being made.
+
+        Raises:
+            ValueConversionError: DuckDB would not keep a value as it is.
+        """
+        self._mirrors.insert(stage, rows)
+
+    def append_snapshot(
+        self, stage: TableName, shape: TableShape, rows: pa.Table, lsn: LSN
+    ) -> None:
+        """Append rows of a copy to one that is being made.
+
+        Args:
+            stage: Its name now.
+            shape: The kept one.
+            rows: Its columns, by their names.
+            lsn: At or before the copy's moment; no change that follows the copy is at it.
+
+        Raises:
+            ValueConversionError: DuckDB would not keep a value as it is.
+        """
+        refuse_lost_zeros(stage, rows)
+        query = "FROM _cdc_batch AS stage"
+        self._append_query(stage, shape, query, lsn=lsn, batch=rows)
+
+    def put_in_place(self, table: TableName, stage: TableName, moment: Moment) -> None:
+        """Make the one that was made a table's.
+
+        Args:
+            table: Whose.
+            stage: Its name until now.
+            moment: From where on it has everything, and the one of before, which is set aside, has
+                nothing.
+        """
+        self._set_aside(table, moment.lsn)
+        self._mirrors.rename(stage, self.name(table))
+        self._note(table, moment.lsn)
 
     def append_read(
         self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], moment: Moment
@@ -57,7 +108,7 @@ class ChangeTables(Records):
         same = key_matches(shape, "stage")
         rows = self._mirrors.live_rows(table, shape)
         query = f"FROM {rows} AS stage SEMI JOIN _cdc_batch ON {same}"
-        self._append_query(table, shape, query, lsn=moment.lsn, batch=named)
+        self._append_query(self.name(table), shape, query, lsn=moment.lsn, batch=named)
 
     def append_differing(self, copy: Copy, shape: TableShape, moment: Moment) -> None:
         """Append how a mirror's rows come to be those of a copy, before they are written.
@@ -75,7 +126,7 @@ class ChangeTables(Records):
         )
         old = ", ".join(f"{quote(name)} := mirror.{quote(name)}" for name in shape.names)
         self._append_query(
-            copy.table,
+            self.name(copy.table),
             shape,
             f"FROM (SELECT DISTINCT {named} FROM _cdc_differing) AS found"
             f" LEFT JOIN (SELECT *, true AS _cdc_is FROM {self._mirrors.name(copy.stage)}) AS stage"
@@ -92,7 +143,7 @@ class ChangeTables(Records):
 
     def _append_query(
         self,
-        table: TableName,
+        into: TableName,
         shape: TableShape,
         query: str,
         *,
@@ -108,7 +159,7 @@ class ChangeTables(Records):
         more = _ADDED.format(
             op=op, lsn=int(lsn), first=FIRST_COPIED - 1 + first, source=source, before=before
         )
-        sql = f"INSERT INTO {self.sql_name(table)} SELECT {columns}, {more} {query}"
+        sql = f"INSERT INTO {self._mirrors.name(into)} SELECT {columns}, {more} {query}"
         ((count,),) = self._mirrors.rows_with(sql, batch)
         self._execute(f"UPDATE {self._numbers} SET copied = copied + {count}")
 

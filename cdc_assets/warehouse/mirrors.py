@@ -74,9 +74,13 @@ class DuckDBMirrors:
                 hint="rename or drop it, then run 'cdc-assets sync' again",
             )
         listed = ", ".join(f"{quote(name)} {kind}" for name, kind in _columns(shape))
+        self.create_schema(table)
+        self.connection.execute(f"CREATE TABLE {self.name(table)} ({listed})")
+
+    def create_schema(self, table: TableName) -> None:
+        """Make the schema that a table is to be in, if it is not there."""
         schema = f"{self.catalog}.{quote(table.schema)}"
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        self.connection.execute(f"CREATE TABLE {self.name(table)} ({listed})")
 
     def name(self, table: TableName) -> str:
         """Write a table's name in SQL, with the catalog.

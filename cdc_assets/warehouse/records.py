@@ -93,13 +93,19 @@ class Records(ABC):
         One that was there before keeps its rows, under another name.
         """
         self._set_aside(table, moment.lsn)
+        self._create(self.name(table), shape)
+        self._note(table, moment.lsn)
+        self._put_all(table, shape, moment)
+
+    def _create(self, name: TableName, shape: TableShape) -> None:
         listed = ", ".join(f"{quote(column)} {kind}" for column, kind in self._declared(shape))
-        self._execute(f"CREATE TABLE {self.sql_name(table)} ({listed})")
+        self._execute(f"CREATE TABLE {self._mirrors.name(name)} ({listed})")
+
+    def _note(self, table: TableName, since: LSN) -> None:
         self._execute(
             f"INSERT INTO {self._noted} VALUES (?, ?, ?, ?, NULL)",
-            (self._pipeline, str(table), str(self.name(table)), int(moment.lsn)),
+            (self._pipeline, str(table), str(self.name(table)), int(since)),
         )
-        self._put_all(table, shape, moment)
 
     def _declared(self, shape: TableShape) -> list[tuple[str, str]]:
         return [(field.name, column_type(field.type)) for field in self._schema(shape)]

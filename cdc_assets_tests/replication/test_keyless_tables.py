@@ -1,0 +1,433 @@
+"""Tables of which changes alone are kept: they need no key, and equal rows are counted."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+import duckdb
+import pytest
+
+from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.errors import ConfigError, TableError
+from cdc_assets.identifiers import TableName
+from cdc_assets.progress import TableCompared
+from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.reconcile import reconcile
+from cdc_assets.steps import Step
+from cdc_assets_tests.command_line import rewrite
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.syncs import errors_of, has_mirror, sync_all, sync_once
+from cdc_assets_tests.waiting import wait_until_unlocked
+
+EVENTS = "public.events"
+ROWS = 600
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch.setattr)
+
+
+def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
+    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
+    return load_config(rewrite(config, tables=tables))
+
+
+@pytest.fixture
+def events(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    """A table without a key, with rows that are equal, some twice and some ten times."""
+    database.execute(
+        f"""
+        CREATE TABLE events (kind text, amount int, body text);
+        INSERT INTO events SELECT 'kind ' || n % 60, n % 5,
+            CASE WHEN n % 3 = 0 THEN repeat(md5((n % 60)::text), 90) END
+        FROM generate_series(1, {ROWS}) AS n;
+        ALTER TABLE events REPLICA IDENTITY FULL;
+        CREATE TABLE audit (n bigserial, op text, old text, new text);
+        CREATE FUNCTION write_audit() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO audit (op, old, new) VALUES (lower(TG_OP), OLD::text, NEW::text);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER audit_rows AFTER INSERT OR UPDATE OR DELETE ON events
+            FOR EACH ROW EXECUTE FUNCTION write_audit();
+        CREATE TRIGGER audit_truncates AFTER TRUNCATE ON events
+            FOR EACH STATEMENT EXECUTE FUNCTION write_audit();
+        """
+    )
+    return kept(pipeline(EVENTS), ["changes"])
+
+
+_STATEMENTS = (
+    "INSERT INTO events VALUES ('new', {n} % 3, NULL), ('new', {n} % 3, NULL)",
+    "INSERT INTO events SELECT 'many', 1, repeat(md5('m'), 90) FROM generate_series(1, 5)",
+    "UPDATE events SET amount = amount + 1 WHERE kind = 'kind {n}'",
+    "UPDATE events SET body = repeat(md5('{n}'), 90) WHERE kind = 'kind {n}'",
+    "DELETE FROM events WHERE ctid IN (SELECT ctid FROM events WHERE kind = 'kind {n}' LIMIT 2)",
+)
+
+
+def write(database: ScratchDatabase, seed: int, transactions: int = 40) -> None:
+    chosen = random.Random(seed)
+    with database.connect() as connection:
+        for _ in range(transactions):
+            with connection.transaction():
+                for _ in range(chosen.randrange(1, 4)):
+                    connection.execute(_statement(chosen))
+
+
+def _statement(chosen: random.Random) -> bytes:
+    return chosen.choice(_STATEMENTS).format(n=chosen.randrange(60)).encode()
+
+
+@contextmanager
+def writing(database: ScratchDatabase, seed: int) -> Iterator[None]:
+    stop, failures = Event(), list[BaseException]()
+
+    def run() -> None:
+        try:
+            at = 0
+            while not stop.is_set():
+                at += 1
+                write(database, seed + at, 3)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+
+
+def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
+        return warehouse.execute(sql).fetchall()
+
+
+_OWN = "kind, amount, body"
+
+
+def rows_of(database: ScratchDatabase, columns: str = _OWN) -> Counter[tuple[Any, ...]]:
+    return Counter(database.execute(f"SELECT {columns} FROM events"))
+
+
+def replayed(config: PipelineConfig) -> Counter[tuple[Any, ...]]:
+    """Apply the change table's rows one by one to nothing, as a multiset."""
+    state: Counter[tuple[Any, ...]] = Counter()
+    told = query(
+        config,
+        f"SELECT _cdc_op, {_OWN}, _cdc_before FROM public.events__changes"
+        " ORDER BY _cdc_lsn, _cdc_seq",
+    )
+    for op, *new, before in told:
+        if op == "truncate":
+            state.clear()
+        if before is not None:
+            gone = tuple(before.values())
+            assert state[gone] > 0, "a row went that was not there"
+            state[gone] -= 1
+        if op not in ("delete", "truncate"):
+            state[tuple(new)] += 1
+    return +state
+
+
+def assert_as_audited(database: ScratchDatabase, config: PipelineConfig) -> list[str]:
+    """Fail unless the change table has what happened since it began: all, once, in order."""
+    happened = database.execute(
+        "SELECT op, (old::events).kind, (old::events).amount, (old::events).body,"
+        " (new::events).kind, (new::events).amount, (new::events).body FROM audit ORDER BY n"
+    )
+    told = query(
+        config,
+        "SELECT _cdc_op, _cdc_before.kind, _cdc_before.amount, _cdc_before.body,"
+        f" {_OWN} FROM public.events__changes WHERE _cdc_source = 'stream'"
+        " ORDER BY _cdc_lsn, _cdc_seq",
+    )
+    assert told == happened[len(happened) - len(told) :]
+    assert replayed(config) == rows_of(database)
+    ((doubled,),) = query(
+        config,
+        "SELECT count(*) - count(DISTINCT (_cdc_lsn, _cdc_seq)) FROM public.events__changes",
+    )
+    assert not doubled
+    return [row[0] for row in told]
+
+
+def sources(config: PipelineConfig) -> list[str]:
+    found = query(
+        config, "SELECT _cdc_source FROM public.events__changes ORDER BY _cdc_lsn, _cdc_seq"
+    )
+    return [source for (source,) in found]
+
+
+def test_equal_rows_are_recorded_as_often_as_they_came(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    sync_all(events)
+    assert sources(events) == ["snapshot"] * ROWS
+    assert replayed(events) == rows_of(database)
+    write(database, seed=1)
+    database.execute(
+        "INSERT INTO events VALUES ('same', 1, NULL), ('same', 1, NULL), ('same', 1, NULL);"
+        "TRUNCATE events; INSERT INTO events VALUES ('same', 1, NULL), ('same', 1, NULL)"
+    )
+    write(database, seed=2)
+
+    sync_all(events)
+
+    told = assert_as_audited(database, events)
+    assert len(told) == database.execute("SELECT count(*) FROM audit")[0][0]
+    assert set(told) == {"insert", "update", "delete", "truncate"}
+    assert not has_mirror(events, EVENTS)
+
+
+def test_what_is_written_while_it_is_copied_is_neither_lost_nor_doubled(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    with writing(database, seed=100):
+        sync_all(events)
+    sync_all(events)
+
+    assert_as_audited(database, events)
+
+    found = sources(events)
+    first = found.index("stream")
+    assert found[:first] == ["snapshot"] * first
+    assert set(found[first:]) == {"stream"}
+
+
+def test_what_the_snapshot_shows_and_what_it_does_not_is_told_by_the_transaction(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    """A transaction that is open when the rows are read follows them; later ones do, too."""
+    with database.connect() as early, database.connect() as other:
+        early.execute("BEGIN; INSERT INTO events VALUES ('early', 1, NULL)")
+        other.execute("INSERT INTO events VALUES ('before', 1, NULL)")
+
+        def commit() -> None:
+            early.execute("COMMIT")
+            other.execute("INSERT INTO events VALUES ('after', 1, NULL)")
+            other.execute("DELETE FROM events WHERE kind = 'kind 7'")
+
+        with at_step("chunk_committed", 1, commit):
+            sync_all(events)
+    sync_all(events)
+
+    told = dict(
+        query(
+            events,
+            "SELECT kind, _cdc_source FROM public.events__changes"
+            " WHERE kind IN ('early', 'before', 'after')",
+        )
+    )
+    assert told == {"early": "stream", "before": "snapshot", "after": "stream"}
+    assert replayed(events) == rows_of(database)
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["chunk_read", "chunk_staged", "chunk_committed", "copy_staged", "copy_placed"],
+)
+@pytest.mark.parametrize("number", [1])
+def test_a_kill_while_it_is_copied_neither_loses_nor_doubles(
+    database: ScratchDatabase, events: PipelineConfig, step: Step, number: int
+) -> None:
+    with writing(database, seed=200):
+        kill_at(events, step, number)
+        wait_until_unlocked(database)
+        sync_all(events)
+    sync_all(events)
+
+    assert_as_audited(database, events)
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["window_read", "changes_appended", "before_commit", "window_committed", "window_confirmed"],
+)
+def test_a_kill_while_changes_come_neither_loses_nor_doubles(
+    database: ScratchDatabase, events: PipelineConfig, step: Step
+) -> None:
+    sync_all(events)
+    write(database, seed=3, transactions=80)
+    assert kill_at(events, step, 2 if step != "changes_appended" else 1)
+    wait_until_unlocked(database)
+    sync_all(events)
+
+    told = assert_as_audited(database, events)
+
+    assert len(told) == database.execute("SELECT count(*) FROM audit")[0][0]
+
+
+@pytest.mark.parametrize("step", ["chunk_committed", "copy_staged", "copy_placed"])
+def test_a_backfill_begins_another_change_table(
+    database: ScratchDatabase, events: PipelineConfig, step: Step
+) -> None:
+    sync_all(events)
+    write(database, seed=4)
+    sync_all(events)
+    before = query(events, "SELECT count(*) FROM public.events__changes")
+    with writing(database, seed=300):
+        assert kill_at(events, step, 1, work="backfill events")
+        wait_until_unlocked(database)
+        sync_all(events)
+        list(backfill(events, TableName.parse(EVENTS)))
+    sync_all(events)
+
+    assert_as_audited(database, events)
+
+    aside = query(
+        events,
+        "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'events__changes__until_%'"
+        " ORDER BY 1",
+    )
+    assert len(aside) == 1 + (step == "copy_placed")
+    assert query(events, f'SELECT count(*) FROM public."{aside[0][0]}"') >= before
+
+
+def test_syncs_take_their_turns_beside_a_backfill(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    sync_all(events)
+    work = backfill(events, TableName.parse(EVENTS))
+    write(database, seed=5)
+    next(work)
+    work.close()
+    sync_all(events)
+    assert_as_audited(database, events)
+    list(backfill(events, TableName.parse(EVENTS)))
+    assert_as_audited(database, events)
+
+
+def test_without_an_identity_inserts_come_alone(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE events (kind text); CREATE TABLE bare (kind text);"
+        "ALTER TABLE bare REPLICA IDENTITY NOTHING"
+    )
+    config = kept(pipeline(EVENTS, "public.bare"), ["changes"])
+    sync_all(config)
+    database.execute("INSERT INTO events VALUES ('a'), ('a'); INSERT INTO bare VALUES ('b'), ('b')")
+    database.execute("TRUNCATE bare")
+    for table in ("events", "bare"):
+        with pytest.raises(Exception, match="does not have a replica identity"):
+            database.execute(f"UPDATE {table} SET kind = 'c'")
+    sync_all(config)
+
+    for table, told in {"events": 2, "bare": 3}.items():
+        found = query(
+            config,
+            f"SELECT _cdc_op, kind, _cdc_before FROM public.{table}__changes"
+            " ORDER BY _cdc_lsn, _cdc_seq",
+        )
+        assert (
+            found
+            == [
+                ("insert", table[0] if table == "bare" else "a", None),
+                ("insert", "b" if table == "bare" else "a", None),
+                ("truncate", None, None),
+            ][:told]
+        )
+
+
+def test_an_identity_may_change_in_the_middle(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE events (id int PRIMARY KEY, body text)")
+    config = kept(pipeline(EVENTS), ["changes"])
+    sync_all(config)
+    database.execute("INSERT INTO events VALUES (1, 'a'); UPDATE events SET id = 2")
+    database.execute("ALTER TABLE events REPLICA IDENTITY FULL")
+    database.execute("UPDATE events SET body = 'b'")
+    database.execute("ALTER TABLE events REPLICA IDENTITY DEFAULT; DELETE FROM events")
+    database.execute(
+        "ALTER TABLE events DROP CONSTRAINT events_pkey; INSERT INTO events VALUES (3)"
+    )
+    sync_all(config)
+
+    assert query(
+        config,
+        "SELECT _cdc_op, id, body, _cdc_before FROM public.events__changes"
+        " ORDER BY _cdc_lsn, _cdc_seq",
+    ) == [
+        ("insert", 1, "a", None),
+        ("update", 2, "a", {"id": 1, "body": None}),
+        ("update", 2, "b", {"id": 2, "body": "a"}),
+        ("delete", None, None, {"id": 2, "body": None}),
+        ("insert", 3, None, None),
+    ]
+
+
+def test_taking_the_mirror_out_stops_the_table_until_it_is_backfilled(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE events (kind int PRIMARY KEY); INSERT INTO events VALUES (1)")
+    both = kept(pipeline(EVENTS), ["mirror", "changes"])
+    sync_all(both)
+    alone = kept(both, ["mirror"], append_only=True)
+    database.execute("INSERT INTO events VALUES (2)")
+
+    with pytest.raises(TableError, match="with a mirror or without"):
+        sync_once(alone)
+    list(backfill(alone, TableName.parse(EVENTS)))
+    assert not has_mirror(alone, EVENTS)
+    told = "SELECT _cdc_op, kind FROM public.events__changes ORDER BY _cdc_lsn, _cdc_seq"
+    assert query(alone, told) == [("snapshot", 1), ("snapshot", 2)]
+    database.execute("INSERT INTO events VALUES (3)")
+    sync_all(alone)
+    assert query(alone, told)[2:] == [("insert", 3)]
+
+    both = kept(alone, ["mirror", "changes"])
+    with pytest.raises(TableError, match="with a mirror or without"):
+        sync_once(both)
+    list(backfill(both, TableName.parse(EVENTS)))
+    assert query(both, "SELECT kind FROM public.events ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+def test_an_altered_table_stops_until_it_is_begun_anew(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    sync_all(events)
+    database.execute("ALTER TABLE events ADD more int")
+    assert "added 'more'" in errors_of(sync_once(events))[EVENTS].message
+    list(backfill(events, TableName.parse(EVENTS)))
+    sync_all(events)
+    assert query(events, "SELECT count(*), count(more) FROM public.events__changes") == [(ROWS, 0)]
+
+
+def test_parts_are_refused_and_there_is_nothing_to_compare(events: PipelineConfig) -> None:
+    sync_all(events)
+    table = TableName.parse(EVENTS)
+    with pytest.raises(ConfigError, match="has no mirror"):
+        list(backfill(events, table, buckets=["0"]))
+    with pytest.raises(ConfigError, match="has no mirror"):
+        list(backfill(events, table, where="true"))
+    (found,) = reconcile(events)
+    assert isinstance(found, TableCompared)
+    assert found.no_mirror
+    assert "no mirror to compare" in found.not_compared
+
+
+def test_a_change_table_that_somebody_dropped_is_begun_anew_by_a_backfill(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    sync_all(events)
+    with duckdb.connect(str(events.warehouse_path)) as warehouse:
+        warehouse.execute("DROP TABLE public.events__changes")
+    with pytest.raises(TableError, match="is not in the warehouse any more"):
+        sync_once(events)
+    list(backfill(events, TableName.parse(EVENTS)))
+    sync_all(events)
+    assert_as_audited(database, events)
