@@ -129,7 +129,8 @@ def _list(
 
 def _needs_full(table: SourceTable, config: TableConfig) -> bool:
     """Whether the config asks for whole old rows: a list in their way would stop writers."""
-    return bool(config.where and config.records) or any(
+    chooses = config.where or config.transform is not None
+    return bool(chooses and config.records) or any(
         config.mask.get(name) in ONE_TO_ONE for name in table.shape.key
     )
 
