@@ -124,7 +124,12 @@ def _list(
         why = _TO_BE_FULL
     else:
         why = _fault(catalog, table, PublishedAs(kept, (), catalog.publication.stored))
-    return (None, f"columns: {why}") if why else (kept, "")
+    if why:
+        return None, f"columns: {why}"
+    all_the_same = sorted(set(config.columns.exclude) & set(table.shape.key))
+    if all_the_same:
+        return kept, f"columns: {all_the_same[0]!r} is of the replica identity, which is published"
+    return kept, ""
 
 
 def _needs_full(table: SourceTable, config: TableConfig) -> bool:

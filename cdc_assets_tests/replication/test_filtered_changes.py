@@ -225,6 +225,25 @@ def test_what_is_told_of_old_rows_is_told_before_masks(
     assert mirror_rows(config, "public.t", "status, n") == [("***", 2)]
 
 
+def test_changes_alone_of_a_table_without_a_key(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE t (id int, n int); ALTER TABLE t REPLICA IDENTITY FULL;"
+        "INSERT INTO t VALUES (1, 1), (2, 2), (2, 2)"
+    )
+    made = pipeline("public.t")
+    for where, more in (("n > 1", ["insert", "delete", "delete"]), ("1 = 1", ["update"] * 3)):
+        tables = [{"source": "public.t", "keep": ["changes"], "where": where}]
+        config = load_config(rewrite(made, tables=tables))
+        list(backfill(config, TableName("public", "t")))
+        before = ops_of(config)
+        assert set(before) == {"snapshot"}
+        database.execute("UPDATE t SET n = CASE n WHEN 1 THEN 2 ELSE 1 END")
+        sync_all(config)
+        assert ops_of(config)[len(before) :] == more
+
+
 def ops_of(config: PipelineConfig) -> list[Any]:
     with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
         sql = "SELECT _cdc_op FROM public.t__changes ORDER BY _cdc_lsn, _cdc_seq"

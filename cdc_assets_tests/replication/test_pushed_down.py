@@ -327,3 +327,20 @@ def test_an_owner_is_told_the_entries(any_database: ScratchDatabase, pushed: Mak
         converge(any_database, limited)
     finally:
         any_database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_changes_alone_without_the_key(any_database: ScratchDatabase, pushed: MakePushed) -> None:
+    """Where no mirror is kept the key may be left out; Postgres publishes it all the same."""
+    table = {"source": "public.t", "keep": ["changes"], "columns": {"exclude": ["id", "Secret"]}}
+    config = pushed(table)
+    setup(config)
+    assert [line for line in notes(config) if "pushed" in line] == [
+        "'columns' of table 'public.t' is not pushed down: 'id' is of the replica identity, which "
+        "is published"
+    ]
+    sync_once(config)
+    write(any_database)
+    any_database.execute("UPDATE t SET state = '' WHERE state LIKE 'canary%'")
+    assert f"{CANARY}1".encode() not in stream(any_database, config)
+    assert errors_of(sync_once(config)) == {}
+    assert setup(config) == []
