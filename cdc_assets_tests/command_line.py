@@ -19,7 +19,7 @@ from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
 from cdc_assets_tests.interrupting import PROJECT, config_path
 
 _NAMED = re.compile(
-    r"\bcdc-assets (check|setup|sync|status|teardown|backfill|reconcile|resync|adopt)\b"
+    r"\bcdc-assets (check|setup|sync|status|teardown|backfill|reconcile|resync|adopt|preview)\b"
     r"(?! \[-h\]|: error| --help)"
 )
 

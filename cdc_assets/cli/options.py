@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cdc_assets.cli import backfilling, commands, reconciling
+from cdc_assets.cli import backfilling, commands, previewing, reconciling
 from cdc_assets.cli.output import UsageError
 from cdc_assets.lsn import LSN
 
@@ -77,6 +77,15 @@ def parser() -> argparse.ArgumentParser:
     taken.add_argument("table", metavar="TABLE")
     taken.add_argument(
         "--at-lsn", type=_lsn, required=True, help="everything committed up to it is in the table"
+    )
+    shown = add(
+        "preview",
+        previewing.preview,
+        "show what the config makes of a table's rows; writes nothing and confirms nothing",
+    )
+    shown.add_argument("table", metavar="TABLE")
+    shown.add_argument(
+        "--rows", type=_rows, default=5, metavar="N", help="how many; default: %(default)s"
     )
     state = add("status", commands.status, "show how far slot and tables are, and what is wrong")
     state.add_argument("--watch", action="store_true", help="show it again every 2 s until Ctrl-C")
@@ -170,6 +179,13 @@ def _lsn(text: str) -> LSN:
         return LSN.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _rows(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < number <= 1000:
+        raise argparse.ArgumentTypeError(f"expected 1 to 1000 rows, got {text!r}")
+    return number
 
 
 def _port(text: str) -> int:

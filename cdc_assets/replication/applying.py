@@ -173,6 +173,8 @@ class WindowApplier:
             raise unfit_value(table, error.column, error.wanted, lsn) from error
         if any(key.null_count for key in batch.old_key):
             raise identity_error(table, first_lsn, "an old row came without the mirror's key")
+        if shaping.needs_every_value and checkpoint.phase == "streaming" and batch.unchanged:
+            raise identity_error(table, first_lsn, "a change came without a value that was needed")
         try:
             shaped = shaping.batch(batch, checkpoint.shape, from_old_rows=from_old_rows)
         except RowError as error:

@@ -44,7 +44,7 @@ def shaped(session: Session, chunk: Chunk, table: TableName) -> Iterator[pa.Tabl
         raise altered_while_copied(table, "its columns or its row filter are others")
     shape, shaping = session.checkpoints[table].shape, session.shaping(table)
     for batch in chunk.batches:
-        rows = _rows(batch, shape, table, chunk.lsn)
+        rows = source_rows(batch, shape, table, chunk.lsn)
         try:
             yield shaping.rows(rows, shape)
         except RowError as error:
@@ -53,7 +53,12 @@ def shaped(session: Session, chunk: Chunk, table: TableName) -> Iterator[pa.Tabl
             raise not_transformed(table, error, chunk.lsn) from None
 
 
-def _rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
+def source_rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn: LSN) -> pa.Table:
+    """Decode a batch of a chunk to rows of the source's shape, with the columns that we add.
+
+    Raises:
+        ValueConversionError: A value that its column's type can't hold.
+    """
     columns = []
     for values, column in zip(batch.columns, shape.columns, strict=True):
         try:

@@ -93,6 +93,13 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     chooses = config.where or config.transform
     if chooses and config.records and (refusal := _whole_old_rows(config, source)) is not None:
         yield refusal
+    if config.transform and config.deletes == "soft" and _comes_short(config, source):
+        yield _refusal(
+            source,
+            "it has a transform and keeps deleted rows, and what a row was last may not be known: "
+            "changes may come without values that are stored apart",
+            _full_hint(source),
+        )
     masks_key = not config.mask.keys().isdisjoint(key)
     if masks_key and source.identity != _FULL and _may_lack(config, source):
         yield _refusal(
@@ -101,6 +108,11 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
             "are read anew by their keys",
             _full_hint(source),
         )
+
+
+def _comes_short(config: TableConfig, source: SourceTable) -> bool:
+    has_all = source.identity == _FULL and not source.is_partitioned
+    return not has_all and _may_lack(config, source)
 
 
 def _whole_old_rows(config: TableConfig, source: SourceTable) -> TableError | None:

@@ -164,6 +164,11 @@ class Shaping:
         """Whether rows may be left out."""
         return bool(self.where) or self.transform is not None
 
+    @property
+    def needs_every_value(self) -> bool:
+        """Whether a row has to be known after each of its changes, as it may be its last."""
+        return self.transform is not None and self.deletes == "soft"
+
     def reads(self, source: TableShape) -> list[int]:
         """Find the columns without which a row can't be shaped, by their places."""
         if self.transform is not None:
@@ -247,6 +252,10 @@ class Shaping:
     ) -> Mapping[int, pa.Array]:
         names = [source.names[at] for at in values]
         return dict(zip(values, self._masked(list(values.values()), names), strict=True))
+
+    def shown(self, columns: Sequence[pa.Array], source: TableShape) -> list[pa.Array]:
+        """Give columns of the source as they may be shown: what is masked is."""
+        return self._masked(columns, source.names)
 
     def keys(self, keys: Sequence[pa.Array], source: TableShape) -> list[pa.Array]:
         """Shape keys, one array per key column."""

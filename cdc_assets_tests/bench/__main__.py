@@ -28,6 +28,7 @@ import yaml
 from cdc_assets.config import COMPONENT_TYPE
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets_tests.bench.copies import COPY_HEADER, measure_copies
+from cdc_assets_tests.bench.shaped import SHAPED_HEADER, measure_shaped
 from cdc_assets_tests.bench.under_load import (
     LARGE,
     ROWS,
@@ -38,7 +39,7 @@ from cdc_assets_tests.bench.under_load import (
 from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workload
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
-_COPIES, _UNDER_LOAD = "f", "g"
+_COPIES, _UNDER_LOAD, _SHAPED = "f", "g", "h"
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
 
@@ -110,6 +111,13 @@ class Bench:
                 self._server.dsn(self._name),
                 self._cdc_assets,
                 repeats=repeats,
+            )
+
+    def shaped(self, workload: Workload, *, repeats: int) -> list[str]:
+        """Measure what shaping costs; gives rows of a table."""
+        with psycopg.connect(self._server.dsn(self._name), autocommit=True) as connection:
+            return measure_shaped(
+                connection, self._config, self._cdc_assets, workload, repeats=repeats
             )
 
     def under_load(self, *, rows: int) -> list[str]:
@@ -210,13 +218,14 @@ pg_recvlogical | sync / decoding | changes per second | peak memory |
 def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    known = ", ".join([*WORKLOADS, _COPIES, _UNDER_LOAD])
+    known = ", ".join([*WORKLOADS, _COPIES, _UNDER_LOAD, _SHAPED])
     parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all")
     parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
     parser.add_argument("--rows", type=int, default=ROWS, help="of g; default: %(default)s")
     options = parser.parse_args()
-    rows, copies, loads, version = list[str](), list[str](), list[str](), 0
-    for name in options.workloads or [*WORKLOADS, _COPIES, _UNDER_LOAD]:
+    rows, copies, loads, shaped = list[str](), list[str](), list[str](), list[str]()
+    version = 0
+    for name in options.workloads or [*WORKLOADS, _COPIES, _UNDER_LOAD, _SHAPED]:
         with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
             directory = Path(folder)
             with EmbeddedPostgres(directory / "postgres", settings=_SERVER) as server:
@@ -229,6 +238,9 @@ def main() -> None:
                 if name == _UNDER_LOAD:
                     loads = bench.under_load(rows=options.rows)
                     continue
+                if name == _SHAPED:
+                    shaped = bench.shaped(WORKLOADS["a"], repeats=options.repeats or 3)
+                    continue
                 workload = WORKLOADS[name]
                 measured = bench.run(workload, repeats=options.repeats or workload.repeats)
         rows.append(_row(workload, measured))
@@ -237,6 +249,7 @@ def main() -> None:
     printed = [["", _HEADER, *rows]] if rows else []
     printed += [["", COPY_HEADER, *copies]] if copies else []
     printed += [["", UNDER_LOAD_HEADER, *loads]] if loads else []
+    printed += [["", SHAPED_HEADER, *shaped]] if shaped else []
     sys.stdout.write("\n".join([head, *(line for table in printed for line in table), ""]))
 
 

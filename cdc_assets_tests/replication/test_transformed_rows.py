@@ -276,3 +276,49 @@ def test_a_function_that_is_edited_stops_its_table(made: PipelineConfig) -> None
     assert run_command(config, "status").code == 1
     assert run_command(config, "backfill", "public.t").code == 1
     assert {a for (a,) in mirror_rows(config, "public.t", "a")} == {2}
+
+
+def test_lineage_of_what_it_makes(made: PipelineConfig) -> None:
+    long = {"function": f"{functions.MODULE}:shape_orders", "lineage": {"margin": ["cost", "sum"]}}
+    config = through(made, "", transform=long, columns={"rename": {"total": "sum"}})
+    assert "raised KeyError" in run_command(config, "check").err
+    long["function"] = f"{functions.MODULE}:add_margin"
+    config = through(made, "", transform=long)
+    assert "names a column 'sum' that it is not given" in run_command(config, "check").err
+    long["lineage"] = {"margin": ["cost", "total"], "status": ["status", "body"]}
+    finished = sync_all(through(made, "", transform=long))
+    (table,) = [one for one in finished.tables if one.table == T]
+    told = {one.name: one.made_of or one.source_name for one in table.columns}
+    assert told == {
+        "id": "id",
+        "status": ("status", "body"),
+        "total": "total",
+        "cost": "cost",
+        "body": "body",
+        "margin": ("cost", "total"),
+    }
+    assert [one.source_name for one in table.source_columns] == list(told)[:-1]
+
+
+def test_deleted_rows_are_kept_as_they_were_shaped(
+    database: ScratchDatabase, made: PipelineConfig
+) -> None:
+    config = through(made, "shape_orders", deletes="soft")
+    assert "keeps deleted rows" in run_command(config, "check").err
+    database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    sync_all(config)
+    database.execute("UPDATE t SET total = 100 WHERE id = 45; DELETE FROM t WHERE id IN (44, 45)")
+    database.execute("UPDATE t SET cost = 99 WHERE id = 46")
+    sync_all(config)
+    live, gone = (
+        {
+            row[0]: row[1:3]
+            for row in mirror_rows(config, "public.t", "id, total, margin, _cdc_deleted")
+            if row[3] is deleted
+        }
+        for deleted in (False, True)
+    )
+    assert gone.keys() == {44, 45, 46}
+    assert gone[45] == (100, 95)
+    expected = database.execute("SELECT id FROM t WHERE total - cost > 0")
+    assert live.keys() == {key for (key,) in expected}

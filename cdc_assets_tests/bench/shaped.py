@@ -1,0 +1,100 @@
+"""What shaping costs: the same range of WAL synced with and without it, in turns."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psycopg
+import yaml
+
+from cdc_assets_tests.bench.workloads import TABLE, Workload
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+SHAPED_HEADER = """\
+| shaping | without | with | ratio |
+|---|---|---|---|"""
+
+SHAPINGS: Mapping[str, Mapping[str, Any]] = {
+    "a transform that adds a column from two others": {"transform": f"{__name__}:add_margin"},
+}
+
+
+def add_margin(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add a column that is made of two others."""
+    return frame.assign(margin=frame["price"] - frame["customer_id"])
+
+
+def measure_shaped(
+    connection: Connection,
+    config: Path,
+    cdc_assets: Callable[..., object],
+    workload: Workload,
+    *,
+    repeats: int,
+) -> list[str]:
+    """Measure every shaping; gives rows of a table.
+
+    Args:
+        connection: To the source, where the table is made.
+        config: Of a pipeline of that table alone; its slot is `bench`.
+        cdc_assets: Runs one command on it.
+        workload: What is synced.
+        repeats: How often.
+    """
+    plain = yaml.safe_load(config.read_text())
+    warehouse = Path(plain["attributes"]["warehouse"]["duckdb"]["path"])
+    connection.execute(TABLE)
+    cdc_assets("setup")
+    cdc_assets("sync")
+    _copy_slot(connection, "bench", "bench_start")
+    before = {"": warehouse.with_suffix(".before")}
+    shutil.copy(warehouse, before[""])
+    for at, (about, shaping) in enumerate(SHAPINGS.items()):
+        before[about] = warehouse.with_suffix(f".before{at}")
+        shutil.copy(before[""], warehouse)
+        _write(config, plain, shaping)
+        cdc_assets("backfill", "public.bench")
+        shutil.copy(warehouse, before[about])
+    workload.run(connection, workload.changes)
+    seconds: dict[str, list[float]] = {about: [] for about in before}
+    for _ in range(repeats):
+        for about, file in before.items():
+            connection.execute("SELECT pg_drop_replication_slot('bench')")
+            _copy_slot(connection, "bench_start", "bench")
+            shutil.copy(file, warehouse)
+            _write(config, plain, SHAPINGS.get(about, {}))
+            started = time.monotonic()
+            cdc_assets("sync")
+            seconds[about].append(time.monotonic() - started)
+    for slot in ("bench", "bench_start"):
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+    return [_row(about, seconds[""], seconds[about]) for about in SHAPINGS]
+
+
+def _write(config: Path, plain: dict[str, Any], shaping: Mapping[str, Any]) -> None:
+    tables = [{"source": "public.bench", **shaping}]
+    config.write_text(
+        yaml.safe_dump({**plain, "attributes": {**plain["attributes"], "tables": tables}})
+    )
+
+
+def _copy_slot(connection: Connection, slot: str, copy: str) -> None:
+    connection.execute("SELECT pg_copy_logical_replication_slot(%s, %s)", [slot, copy])
+
+
+def _row(about: str, plain: list[float], shaped: list[float]) -> str:
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(shaped, plain, strict=True))
+    cells = (
+        f"{about} ({len(plain)} times)",
+        f"{statistics.median(plain):.1f} s",
+        f"{statistics.median(shaped):.1f} s",
+        f"**{ratio:.2f}**",
+    )
+    return f"| {' | '.join(cells)} |"
