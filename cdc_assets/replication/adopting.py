@@ -92,6 +92,7 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
                 identity=session.identity,
             )
         )
+        session.state.note_placed(table, shape)
 
 
 def _refuse(session: Session, table: TableName, at_lsn: LSN) -> None:

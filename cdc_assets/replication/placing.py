@@ -8,6 +8,7 @@ from dataclasses import replace
 from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
+from cdc_assets.replication.carrying import carried_columns
 from cdc_assets.replication.fencing import read_anew
 from cdc_assets.replication.recording import (
     begin_recording,
@@ -43,7 +44,12 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
             kept = session.kept_shape(table)
             found = _compared(session, copy, kept, write=True, recorded=goes_on)
         else:
-            found = session.stages.replace(copy)
+            found = session.stages.replace(
+                copy,
+                session.kept_shape(table),
+                lsn=checkpoint.lsn,
+                carried=carried_columns(session, table),
+            )
         begins = [keep for keep in wanted_records(session, table) if keep not in goes_on]
         if checkpoint.phase != "copying":
             begins = []
@@ -52,6 +58,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
             read_anew(session, table, gaps)
         if checkpoint.phase == "copying":
             session.state.write(placed)
+            session.state.note_placed(table, checkpoint.shape)
         session.drop_copy(copy)
         session.state.renew_stamp()
         reached("copy_staged")
@@ -102,11 +109,12 @@ def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
     """Whether the mirror is one into which single rows of the copy can be written."""
     if checkpoint.phase == "streaming":
         return True
-    if session.kept_shape(copy.table).keeps_deleted:
-        return False
     if not session.mirrors.exists(copy.table):
         return False
-    if session.mirrors.altered({copy.table: session.kept_shape(copy.table)}):
+    kept = session.kept_shape(copy.table)
+    if session.mirrors.altered({copy.table: kept}):
+        return False
+    if kept.keeps_deleted and carried_columns(session, copy.table) != kept.names:
         return False
     # of another server, or of a later state of this one: a truncation would pass them over
     return session.stages.newest_lsn(copy.table) <= checkpoint.lsn

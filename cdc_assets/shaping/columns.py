@@ -70,7 +70,9 @@ class Shaping:
     @property
     def hides(self) -> bool:
         """Whether the source has values that are not to be seen here."""
-        return bool(self.mask or self.columns.exclude or self.columns.include is not None)
+        columns = self.columns
+        is_narrowed = bool(columns.exclude) or columns.include is not None
+        return is_narrowed or bool(self.mask) or self.transform is not None
 
     @property
     def declaration(self) -> str:

@@ -27,11 +27,12 @@ import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
 from cdc_assets.changes.buckets import Bucket, BucketPlan
-from cdc_assets.changes.fence import ChunkFence, Fence, KeyText, Snapshot
+from cdc_assets.changes.fence import Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.warehouse.base_copies import Copies as Copies
 from cdc_assets.warehouse.values import (
     Checkpoint,
     Copy,
@@ -156,8 +157,18 @@ class Stages(Protocol):
             before_write: Called then, before anything is written.
         """
 
-    def replace(self, copy: Copy) -> Differences:
-        """Put the copy in the mirror's place, whatever that is."""
+    def replace(
+        self, copy: Copy, shape: TableShape, *, lsn: LSN, carried: Sequence[str] = ()
+    ) -> Differences:
+        """Put the copy in the mirror's place, whatever that is.
+
+        Args:
+            copy: The copy.
+            shape: Of it.
+            lsn: As of which it is.
+            carried: Columns that the mirror's deleted rows keep, and its rows that are not in the
+                copy, which are deleted ones then; empty: none of them stays.
+        """
 
     def newest_lsn(self, table: TableName) -> LSN:
         """Give the highest LSN that a row of a mirror carries, or 0."""
@@ -197,6 +208,12 @@ class State(Protocol):
     def forget(self, table: TableName) -> None:
         """Remove all that is kept of a table."""
 
+    def note_placed(self, table: TableName, shape: TableShape) -> None:
+        """Keep the source's shape of which a mirror is now, where it keeps deleted rows."""
+
+    def placed_shape(self, table: TableName) -> TableShape | None:
+        """Give the shape of which a mirror with deleted rows is; None where it has none."""
+
     def read_fences(self, table: TableName) -> list[Fence]:
         """Read a table's fences."""
 
@@ -207,43 +224,6 @@ class State(Protocol):
 
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
         """Remove a table's fences, or those that the stream has passed."""
-
-
-class Copies(Protocol):
-    """One pipeline's copies under way; writes belong into the rows' transaction."""
-
-    def read(self) -> list[Copy]:
-        """Read every copy that is under way; empty when the warehouse has no state yet."""
-
-    def abandoned(self, seconds: float) -> set[tuple[TableName, str]]:
-        """Find the copies that have not got on for so long, by table and part."""
-
-    def write(self, copy: Copy) -> None:
-        """Put down how far a copy is."""
-
-    def forget(self, copy: Copy) -> None:
-        """Remove a copy, its fences and its gaps; its stage is another matter."""
-
-    def drop(self, table: TableName) -> None:
-        """Give up all copies of a table, and their stages."""
-
-    def fences(self, copy: Copy) -> list[ChunkFence]:
-        """Read the fences of a copy's chunks that the stream has not passed."""
-
-    def add_fence(self, copy: Copy, fence: ChunkFence) -> None:
-        """Put up a chunk's fence."""
-
-    def drop_fences(self, copy: Copy, passed: LSN) -> None:
-        """Remove the fences that the stream has passed."""
-
-    def gaps(self, copy: Copy, limit: int) -> list[KeyText]:
-        """Give keys, up to so many, of which a change did not carry all values."""
-
-    def add_gaps(self, copy: Copy, keys: Collection[KeyText]) -> None:
-        """Remember keys whose rows are to be read by themselves."""
-
-    def close_gaps(self, copy: Copy, keys: Collection[KeyText]) -> None:
-        """Forget keys whose rows were read."""
 
 
 class Records(Protocol):

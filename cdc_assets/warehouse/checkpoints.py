@@ -101,6 +101,11 @@ CREATE TABLE IF NOT EXISTS {schema}.histories (
     since_lsn UBIGINT NOT NULL,
     until_lsn UBIGINT
 );
+CREATE TABLE IF NOT EXISTS {schema}.placed (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    shape VARCHAR NOT NULL
+);
 CREATE TABLE IF NOT EXISTS {schema}.change_numbers (copied BIGINT NOT NULL);
 INSERT INTO {schema}.change_numbers SELECT 0 WHERE NOT EXISTS (FROM {schema}.change_numbers);
 """
@@ -246,7 +251,7 @@ class Checkpoints:
         if self._exists("buckets"):
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
-        for noted in ("change_tables", "histories"):
+        for noted in ("change_tables", "histories", "placed"):
             if self._exists(noted):
                 self._mirrors.connection.execute(
                     f"DELETE FROM {self._schema}.{noted} WHERE pipeline = ? AND source_table = ?",
@@ -259,6 +264,25 @@ class Checkpoints:
             f"DELETE FROM {self._schema}.checkpoints WHERE pipeline = ? AND source_table = ?",
             (self._pipeline, str(table)),
         )
+
+    def note_placed(self, table: TableName, shape: TableShape) -> None:
+        """Keep the source's shape of which a mirror is now, where it keeps deleted rows."""
+        of_table, connection = (self._pipeline, str(table)), self._mirrors.connection
+        placed = f"{self._schema}.placed"
+        connection.execute(
+            f"DELETE FROM {placed} WHERE pipeline = ? AND source_table = ?", of_table
+        )
+        if shape.keeps_deleted:
+            plain = json.dumps(shape.to_json())
+            connection.execute(f"INSERT INTO {placed} VALUES (?, ?, ?)", (*of_table, plain))
+
+    def placed_shape(self, table: TableName) -> TableShape | None:
+        """Give the shape of which a mirror with deleted rows is; None where it has none."""
+        found = self._mirrors.connection.execute(
+            f"SELECT shape FROM {self._schema}.placed WHERE pipeline = ? AND source_table = ?",
+            (self._pipeline, str(table)),
+        ).fetchall()
+        return TableShape.from_json(json.loads(found[0][0])) if found else None
 
     def read_fences(self, table: TableName) -> list[Fence]:
         """Read a table's fences."""

@@ -7,6 +7,8 @@ mirror that keeps no deleted rows every row is live, and there is no column that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from cdc_assets.changes.rows import COMMIT_COLUMN, DELETED_COLUMN, LSN_COLUMN
@@ -58,4 +60,30 @@ def gone(relation: str, lsn: LSN) -> str:
     return (
         f"{relation}.* REPLACE ({int(lsn)}::UBIGINT AS {quote(LSN_COLUMN)},"
         f" NULL::TIMESTAMPTZ AS {quote(COMMIT_COLUMN)}, true AS {_DELETED})"
+    )
+
+
+def carry_sql(
+    shape: TableShape, mirror: str, stage: str, *, columns: Sequence[str], lsn: LSN
+) -> str:
+    """Write the statement that puts what a mirror alone has into a stage, as deleted rows.
+
+    Args:
+        shape: The stage's.
+        mirror: Their names in SQL; the mirror is of a shape that keeps deleted rows as well.
+        stage: Likewise.
+        columns: Those that are taken over; the others are NULL.
+        lsn: At or before which rows were deleted that are live in the mirror.
+    """
+    same = " AND ".join(f"mirror.{key} = stage.{key}" for key in map(quote, shape.key))
+    key, taken = (
+        ", ".join(f"mirror.{name}" for name in map(quote, names)) for names in (shape.key, columns)
+    )
+    into = ", ".join(map(quote, (*columns, LSN_COLUMN, COMMIT_COLUMN, DELETED_COLUMN)))
+    live, at, time = is_live(shape, "mirror"), quote(LSN_COLUMN), quote(COMMIT_COLUMN)
+    return (
+        f"INSERT INTO {stage} ({into}) SELECT DISTINCT ON ({key}) {taken},"
+        f" CASE WHEN {live} THEN {int(lsn)}::UBIGINT ELSE mirror.{at} END,"
+        f" CASE WHEN {live} THEN NULL ELSE mirror.{time} END, true"
+        f" FROM {mirror} AS mirror ANTI JOIN {stage} AS stage ON {same}"
     )

@@ -16,7 +16,7 @@ from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.buckets import in_bucket, numbered
-from cdc_assets.warehouse.liveness import gone
+from cdc_assets.warehouse.liveness import carry_sql, gone
 from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
 from cdc_assets.warehouse.values import Copy, Differences, Write
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
@@ -120,9 +120,15 @@ class Stages:
         comparison.end()
         return found
 
-    def replace(self, copy: Copy) -> Differences:
+    def replace(
+        self, copy: Copy, shape: TableShape, *, lsn: LSN, carried: Sequence[str] = ()
+    ) -> Differences:
         """Put the copy in the mirror's place, whatever that is."""
         before = self._mirrors.row_count(copy.table)
+        if carried:
+            mirror, stage = map(self._mirrors.name, (copy.table, copy.stage))
+            carry = carry_sql(shape, mirror, stage, columns=carried, lsn=lsn)
+            self._mirrors.connection.execute(carry).fetchall()
         self._mirrors.drop(copy.table)
         self._mirrors.rename(copy.stage, copy.table)
         rows = self._mirrors.row_count(copy.table)

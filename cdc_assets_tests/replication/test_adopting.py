@@ -5,12 +5,13 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from cdc_assets.config import PipelineConfig
+from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import TableCompared
 from cdc_assets.replication.adopting import adopt
+from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.syncs import converge, mirror_rows
@@ -44,6 +45,27 @@ def test_a_table_is_adopted_and_goes_on(database: ScratchDatabase, config: Pipel
     database.execute("INSERT INTO t VALUES (60, 'more')")
     converge(database, config)
     assert mirror_rows(config, "public.t", "_cdc_lsn")[0] == (int(lsn),)
+
+
+def test_a_table_is_adopted_with_deleted_rows(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    tables = [{"source": "public.t", "deletes": "soft"}]
+    config = load_config(rewrite(config, tables=tables))
+    lsn = copy(database, config, "id INTEGER, a VARCHAR")
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute(
+            "ALTER TABLE public.t ADD _cdc_lsn UBIGINT; ALTER TABLE public.t ADD _cdc_commit_ts"
+            " TIMESTAMPTZ; ALTER TABLE public.t ADD _cdc_deleted BOOLEAN;"
+            f" UPDATE public.t SET _cdc_lsn = {int(lsn)};"
+            " INSERT INTO public.t VALUES (70, 'gone', 1, NULL, true)"
+        )
+    database.execute("DELETE FROM t WHERE id = 30")
+    (compared,) = [one for one in adopt(config, T, lsn) if isinstance(one, TableCompared)]
+    assert compared.equal
+    converge(database, config)
+    dead = [row for row in mirror_rows(config, "public.t", "id, _cdc_deleted") if row[1]]
+    assert dead == [(30, True), (70, True)]
 
 
 def test_a_table_that_differs_is_given_back(

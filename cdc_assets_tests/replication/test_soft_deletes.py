@@ -14,12 +14,14 @@ from cdc_assets.orchestration.metadata import table_metadata
 from cdc_assets.progress import BucketBackfilled, TableCompared
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
+from cdc_assets.replication.resync import resync
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 from cdc_assets_tests.interrupting import at_step, kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Overlapping, Writer, create_ledger
+from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
 
 T = TableName("public", "t")
@@ -33,7 +35,8 @@ WITH events AS (
     WHERE _cdc_before IS NOT NULL AND ({old_key} IS DISTINCT FROM {key} OR _cdc_op = 'delete')
     UNION ALL
     SELECT truncation.*, keys._key, false FROM {changes} AS truncation,
-        (SELECT DISTINCT {key} AS _key FROM {changes} WHERE {key} IS NOT NULL) AS keys
+        (SELECT DISTINCT {key} AS _key FROM {changes}
+            WHERE _cdc_op NOT IN ('delete', 'truncate')) AS keys
     WHERE truncation._cdc_op = 'truncate'
 ), ordered AS (
     SELECT *, lag(_there) OVER (
@@ -42,16 +45,21 @@ WITH events AS (
         PARTITION BY _key ORDER BY _cdc_lsn DESC, _cdc_seq DESC, _there DESC
     ) AS _from_end FROM events
 ), last_ended AS (
-    SELECT _key, max((_cdc_lsn, _cdc_seq, _cdc_commit_ts)) AS ended FROM ordered
-    WHERE NOT _there AND _before GROUP BY _key
+    SELECT _key, max((_cdc_lsn, _cdc_seq, _cdc_commit_ts)) FILTER (NOT _there AND _before) AS ended,
+        arg_max({row}, (_cdc_lsn, _cdc_seq)) FILTER (_there) AS last FROM ordered GROUP BY _key
 )
-SELECT _key, ended[1], ended[3] FROM last_ended
+SELECT _key, ended[1], ended[3], last FROM last_ended
 WHERE _key IN (SELECT _key FROM ordered WHERE _from_end = 1 AND NOT _there) ORDER BY ALL
 """
 KEYS = {
     "public.accounts": ("id",),
     "public.Notes": ('"Key"',),
     "public.lines": ("account", "line"),
+}
+_ROWS = {
+    "public.accounts": "row(id, owner, balance, body)",
+    "public.Notes": 'row("Key", "Body", "At")',
+    "public.lines": "row(account, line, amount)",
 }
 
 
@@ -219,6 +227,37 @@ def test_rows_that_cease_to_match_are_marked(
     database.execute("DELETE FROM t WHERE id = 3")
     converge(database, config)
     assert gone(config, "_cdc_lsn") == [before]
+    for id_, first in ((7, "n = n + 100"), (8, "n = 0")):  # live in the batch, or in the mirror
+        database.execute(f"UPDATE t SET {first} WHERE id = {id_}")
+        database.execute(f"UPDATE t SET n = 0 WHERE id = {id_}")
+        ((left,),) = database.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+        database.execute(f"UPDATE t SET body = 'later' WHERE id = {id_}")
+        database.execute(f"DELETE FROM t WHERE id = {id_}")
+        sync_all(config)
+        ((n, lsn),) = query(config, f"SELECT n, _cdc_lsn FROM public.t WHERE id = {id_}")
+        assert n == (107 if id_ == 7 else 8)
+        assert lsn <= left
+    converge(database, config)
+
+
+def test_rows_that_a_transform_drops_are_marked(
+    database: ScratchDatabase, made: PipelineConfig
+) -> None:
+    database.execute(
+        "ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ADD status text, ADD total bigint,"
+        " ADD cost bigint; UPDATE t SET status = 'new', total = n, cost = 1"
+    )
+    config = soft(made, transform=f"{functions.MODULE}:shape_orders")
+    sync_all(config)
+    database.execute("UPDATE t SET cost = 9 WHERE id = 5; DELETE FROM t WHERE id = 4")
+    sync_all(config)
+    assert gone(config, "id, status, margin") == [(4, "NEW", 3), (5, "NEW", 4)]
+    database.execute("UPDATE t SET cost = 2 WHERE id = 5")
+    sync_all(config)
+    assert compare(config).equal
+    list(backfill(config, T))
+    assert gone(config, "id, margin") == [(4, 3)]
+    assert query(config, "SELECT margin FROM public.t WHERE id = 5") == [(3,)]
 
 
 def test_a_mirror_that_somebody_wrote_is_still_found(
@@ -228,16 +267,16 @@ def test_a_mirror_that_somebody_wrote_is_still_found(
     database.execute("DELETE FROM t WHERE id = 1")
     converge(database, config)
     for sql, change in (
-        (
-            "UPDATE public.t SET _cdc_deleted = false WHERE id = 1",
-            "INSERT INTO t VALUES (1, 1, 'x')",
-        ),
         ("DELETE FROM public.t WHERE id = 2", "DELETE FROM t WHERE id = 2"),
         ("UPDATE public.t SET _cdc_deleted = true WHERE id = 3", "UPDATE t SET n = 0 WHERE id = 3"),
         ("UPDATE public.t SET _cdc_deleted = true WHERE id = 3", "DELETE FROM t WHERE id = 3"),
         (
             "INSERT INTO public.t SELECT * FROM public.t WHERE id = 5",
             "DELETE FROM t WHERE id = 5",
+        ),
+        (  # a row that is gone is there still, although the table was copied anew meanwhile
+            "UPDATE public.t SET _cdc_deleted = false WHERE id = 1",
+            "INSERT INTO t VALUES (1, 1, 'x')",
         ),
     ):
         written(config, sql)
@@ -262,18 +301,87 @@ def test_switching_stops_the_table(database: ScratchDatabase, made: PipelineConf
     assert len(mirror_rows(hard, "public.t")) == 149
 
 
-def assert_gone_as_recorded(config: PipelineConfig) -> int:
-    """Fail unless deleted rows are those that the change tables say, with what ended them."""
+def test_deleted_rows_outlive_a_copy_of_the_whole(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    """One that replaces the mirror, and one that is compared with it; a killed one changes none."""
+    converge(database, config)
+    database.execute("DELETE FROM t WHERE id = 1")
+    converge(database, config)
+    before = gone(config, "id, n, left(body, 6), _cdc_lsn, _cdc_commit_ts")
+    database.execute("ALTER TABLE t ADD more text; UPDATE t SET more = 'x' WHERE id = 3")
+    assert set(errors_of(sync_once(config))) == {"public.t"}
+    database.execute("DELETE FROM t WHERE id IN (2, 3)")
+    assert kill_at(config, "copy_staged", 1, work="backfill t")
+    assert gone(config, "id, n, left(body, 6), _cdc_lsn, _cdc_commit_ts") == before
+    list(backfill(config, T))
+    converge(database, config)
+    columns = "id, n, left(body, 6), _cdc_lsn, _cdc_commit_ts"
+    assert gone(config, columns)[:1] == before
+    assert gone(config, "id, more, _cdc_commit_ts IS NULL") == [
+        (1, None, False),
+        (2, None, True),
+        (3, None, True),
+    ]
+    before = gone(config, "*")
+    written(config, "DELETE FROM public.t WHERE id = 5")
+    database.execute("DELETE FROM t WHERE id = 5; DELETE FROM t WHERE id = 6")
+    assert set(errors_of(sync_once(config))) == {"public.t"}
+    list(backfill(config, T))
+    converge(database, config)
+    assert gone(config, "*")[:3] == before
+    assert gone(config, "id, _cdc_commit_ts IS NULL")[3:] == [(6, True)]
+
+
+def test_deleted_rows_outlive_the_slot(database: ScratchDatabase, config: PipelineConfig) -> None:
+    converge(database, config)
+    database.execute("DELETE FROM t WHERE id = 1")
+    converge(database, config)
+    before = gone(config, "*")
+    database.execute("SELECT pg_drop_replication_slot(%s)", [config.source.slot])
+    database.execute("DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (900, 1, 'a')")
+    list(resync(config))
+    converge(database, config)
+    assert gone(config, "*")[:1] == before
+    assert gone(config, "id, _cdc_commit_ts IS NULL") == [(1, False), (2, True)]
+
+
+def test_what_is_masked_later_is_not_kept(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    converge(database, config)
+    database.execute("DELETE FROM t WHERE id = 1")
+    converge(database, config)
+    masked = soft(config, mask={"body": "sha256"})
+    assert set(errors_of(sync_once(masked))) == {"public.t"}
+    database.execute("DELETE FROM t WHERE id = 2")
+    list(backfill(masked, T))
+    database.execute("DELETE FROM t WHERE id = 3")
+    converge(database, masked)
+    assert gone(masked, "id, length(body)") == [(3, 64)]
+
+
+def assert_gone_as_recorded(config: PipelineConfig, *, whole: bool = False) -> int:
+    """Fail unless deleted rows are those that the change tables say, with what ended them.
+
+    Args:
+        config: The pipeline, which keeps changes of the ledger's tables.
+        whole: Whether every change carries all values, so that it tells the rows as well.
+    """
     count = 0
     for table, key in KEYS.items():
         name = TableName.parse(table)
         changes = TableName(name.schema, f"{name.name}__changes")
         old_key = ", ".join(f"_cdc_before.{column}" for column in key)
         row = f"row({', '.join(key)})"
-        told = query(config, _GONE.format(changes=changes.sql, key=row, old_key=f"row({old_key})"))
+        values = _ROWS[table] if whole else "row(0)"
+        told = query(
+            config,
+            _GONE.format(changes=changes.sql, key=row, old_key=f"row({old_key})", row=values),
+        )
         kept = query(
             config,
-            f"SELECT {row}, _cdc_lsn, _cdc_commit_ts FROM {name.sql} WHERE _cdc_deleted"
+            f"SELECT {row}, _cdc_lsn, _cdc_commit_ts, {values} FROM {name.sql} WHERE _cdc_deleted"
             " ORDER BY ALL",
         )
         assert kept == told, table
@@ -299,6 +407,56 @@ def test_random_transactions(database: ScratchDatabase, pipeline: MakePipeline, 
             writer.commit(40)
         converge(database, config)
         assert assert_gone_as_recorded(config) > 20
+
+
+@pytest.mark.parametrize("wheres", [("true",) * 3, ("balance > 10", 'length("Body") > 10', "true")])
+def test_random_transactions_with_whole_old_rows(
+    database: ScratchDatabase, pipeline: MakePipeline, wheres: tuple[str, ...]
+) -> None:
+    """What a row was last is kept, or what it was when it last matched."""
+    create_ledger(database)
+    for table in TABLES:
+        database.execute(f"ALTER TABLE {TableName.parse(table).sql} REPLICA IDENTITY FULL")
+    tables = [
+        {"source": table, "deletes": "soft", "where": where, "keep": ["mirror", "changes"]}
+        for table, where in zip(TABLES, wheres, strict=True)
+    ]
+    config = load_config(rewrite(pipeline(*TABLES), tables=tables))
+    converge(database, config)
+    writer = Writer(database, 5)
+    for _ in range(3):
+        writer.commit(40)
+        converge(database, config)
+        assert assert_gone_as_recorded(config, whole=True) > 20
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_rows_that_cease_to_match(
+    database: ScratchDatabase, pipeline: MakePipeline, seed: int
+) -> None:
+    """Live rows are those that match, although rows have to be read anew."""
+    create_ledger(database)
+    wheres = ("balance > 10", 'length("Body") > 10', "line % 2 = 0")
+    tables = [
+        {"source": table, "deletes": "soft", "where": where}
+        for table, where in zip(TABLES, wheres, strict=True)
+    ]
+    config = load_config(rewrite(pipeline(*TABLES), tables=tables))
+    writer = Writer(database, seed)
+    for step in ("before_commit", "window_committed"):
+        writer.commit(15)
+        kill_at(config, step, 2)  # type: ignore[arg-type]
+        writer.commit(15)
+        with at_step("window_committed", 1, lambda: writer.commit(3)):
+            sync_all(config)
+        database.execute("TRUNCATE lines; UPDATE accounts SET balance = -balance WHERE id % 9 = 0")
+        for table in config.table_names:
+            with at_step("chunk_committed", 1, lambda: writer.commit(3)):
+                list(backfill(config, table))
+    converge(database, config)
+    for table, key in KEYS.items():
+        one_each = f"SELECT count(*) - count(DISTINCT row({', '.join(key)})) FROM "
+        assert query(config, one_each + TableName.parse(table).sql) == [(0,)]
 
 
 @pytest.mark.parametrize("seed", range(2))
