@@ -5,6 +5,7 @@ from __future__ import annotations
 from cdc_assets.config import PipelineConfig
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.replication.ownership import refuse_other_warehouse
+from cdc_assets.shaping.columns import is_unmirrored
 from cdc_assets.source import setup as source_setup
 from cdc_assets.source.connection import connect, translated
 from cdc_assets.source.lock import lock_pipeline
@@ -87,7 +88,8 @@ def _take_over(config: PipelineConfig) -> list[str]:
                     for records in warehouse.records.values():
                         records.drop(table)
                     state.forget(table)
-                    warehouse.mirrors.drop(table)
+                    if not is_unmirrored(points[table].shape):
+                        warehouse.mirrors.drop(table)
             own = state.warehouse_id()
             if served is None or served.warehouse != own:
                 mark_served(control, slot, own)

@@ -11,9 +11,11 @@ from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
+from cdc_assets.shaping.columns import is_unmirrored
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import wait_for_warehouse
+from cdc_assets.warehouse.values import Checkpoint
 
 _NAMED = 5  # tables by their names, before the rest is a number
 
@@ -73,7 +75,9 @@ def forget_tables(
             warehouse.state.refuse_other_owners(tables)
             for name in tables:
                 kept = [record_table(name, keep) for keep in config.table(name).records]
-                for table in filter(warehouse.mirrors.exists, [name, *kept]):
+                if config.table(name).keeps_mirror:
+                    kept.insert(0, name)
+                for table in filter(warehouse.mirrors.exists, kept):
                     warehouse.mirrors.drop(table)
                     done.append(f"dropped table {str(table)!r}, which had no checkpoint")
         return done
@@ -125,6 +129,12 @@ def _opened_warehouse(config: PipelineConfig) -> Iterator[Warehouse | None]:
         warehouse.close()
 
 
+def _what(point: Checkpoint, drop: bool) -> str:
+    if not drop:
+        return "checkpoint"
+    return f"{'change table' if is_unmirrored(point.shape) else 'mirror'} and checkpoint"
+
+
 def _forget(
     warehouse: Warehouse,
     config: PipelineConfig,
@@ -134,15 +144,15 @@ def _forget(
 ) -> list[str]:
     done = []
     with warehouse.transaction():
-        for table in warehouse.state.read():
+        for table, point in warehouse.state.read().items():
             if only is None or table in only:
                 warehouse.copies.drop(table)
                 if drop:
                     for records in warehouse.records.values():
                         records.drop(table)
-                    warehouse.mirrors.drop(table)
+                    if not is_unmirrored(point.shape):  # what is there is somebody else's
+                        warehouse.mirrors.drop(table)
                 warehouse.state.forget(table)
-                what = "mirror and checkpoint" if drop else "checkpoint"
-                done.append(f"dropped {what} of {str(table)!r}")
+                done.append(f"dropped {_what(point, drop)} of {str(table)!r}")
     forget_journal(config, None if only is None else {str(table) for table in only})
     return done

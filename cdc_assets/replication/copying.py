@@ -63,6 +63,7 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
         TableError: The table can't be copied.
     """
     _require_published_changes(session, table)
+    _refuse_others_table(session, table)
     shape = session.source_shape(table)
     copy = _surveyed(session, reader, table, made_by)
     checkpoint = Checkpoint(
@@ -85,6 +86,23 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
         session.put(checkpoint)
         put_up(session, copy)
     session.fences.pop(table, None)
+
+
+def _refuse_others_table(session: Session, table: TableName) -> None:
+    """Refuse to put a mirror where there was none and somebody has put a table or a view."""
+    point = session.checkpoints.get(table)
+    if (
+        point is not None
+        and session.is_mirrored(table)
+        and is_unmirrored(point.shape)
+        and session.mirrors.exists(table)
+    ):
+        raise TableError(
+            f"table {str(table)!r}, where its mirror is to be, exists in the warehouse and is not "
+            "of this pipeline",
+            table=str(table),
+            hint="rename or drop it, then try again",
+        )
 
 
 def begin_beside(

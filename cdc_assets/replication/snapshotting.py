@@ -157,13 +157,14 @@ class Snapshotting:
     def _put_part(self) -> None:
         session, copy = self._session, self.copy
         kept, rows = session.kept_shape(self._table), 0
+        ends = time.monotonic() + copying.CHUNK_SECONDS
         with session.warehouse.transaction():
             reached("chunk_read")
             nbytes, is_last = 0, True
             for part in self._next_parts():
                 session.change_tables.append_snapshot(copy.stage, kept, part, self._lsn)
                 rows, nbytes = rows + part.num_rows, nbytes + part.nbytes
-                if self._is_enough(rows, nbytes):
+                if self._is_enough(rows, nbytes) or time.monotonic() >= ends:
                     is_last = False
                     break
             copy = replace(

@@ -110,7 +110,8 @@ def _no_key(table: SourceTable) -> ReplicaIdentityError:
         f"table {name!r} has {has}: nothing says which row a change is about{breaks}",
         table=name,
         hint="a key is unique over NOT NULL columns, in their own collation and default order: "
-        f"{identity_sql(table.name, table.indexes)}",
+        f"{identity_sql(table.name, table.indexes)}; or keep its changes alone, which takes no "
+        "key: keep: [changes]",
     )
 
 

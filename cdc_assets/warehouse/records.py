@@ -124,7 +124,8 @@ class Records(ABC):
         if name not in self.names(table):
             return
         self.end(table, lsn)
-        kept = TableName(name.schema, f"{name.name}__until_{str(lsn).replace('/', '_')}")
+        until = str(self._until(name)).replace("/", "_")
+        kept = TableName(name.schema, f"{name.name}__until_{until}")
         while self._mirrors.exists(kept):
             kept = TableName(kept.schema, kept.name + "_")
         if self._mirrors.exists(name):
@@ -133,6 +134,14 @@ class Records(ABC):
             f"UPDATE {self._noted} SET name = ? WHERE pipeline = ? AND name = ?",
             (str(kept), self._pipeline, str(name)),
         )
+
+    def _until(self, name: TableName) -> LSN:
+        """Give how far one goes that has ended."""
+        ((lsn,),) = self._mirrors.connection.execute(
+            f"SELECT until_lsn FROM {self._noted} WHERE pipeline = ? AND name = ?",
+            (self._pipeline, str(name)),
+        ).fetchall()
+        return LSN(lsn)
 
     def drop(self, table: TableName) -> None:
         """Drop all that were made of a table."""

@@ -15,6 +15,8 @@ import pytest
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import ConfigError, TableError
 from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.operations.removal import teardown
 from cdc_assets.progress import TableCompared
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
@@ -293,6 +295,14 @@ def test_a_backfill_begins_another_change_table(
         " ORDER BY 1",
     )
     assert len(aside) == 1 + (step == "copy_placed")
+    for ((name, until),) in [
+        query(
+            events,
+            "SELECT name, until_lsn FROM _cdc.change_tables WHERE name LIKE '%until%'"
+            " ORDER BY until_lsn LIMIT 1",
+        )
+    ]:
+        assert LSN.parse(name.partition("__until_")[2].replace("_", "/").rstrip("/")) == until
     assert query(events, f'SELECT count(*) FROM public."{aside[0][0]}"') >= before
 
 
@@ -431,3 +441,81 @@ def test_a_change_table_that_somebody_dropped_is_begun_anew_by_a_backfill(
     list(backfill(events, TableName.parse(EVENTS)))
     sync_all(events)
     assert_as_audited(database, events)
+
+
+def test_rows_are_kept_by_a_condition_from_the_first_on(
+    database: ScratchDatabase, events: PipelineConfig
+) -> None:
+    config = kept(events, ["changes"], where="total > 2", columns={"rename": {"amount": "total"}})
+    with writing(database, seed=400):
+        sync_all(config)
+    database.execute("UPDATE events SET amount = 4 - amount WHERE amount < 5")
+    sync_all(config)
+
+    state: Counter[tuple[Any, ...]] = Counter()
+    for op, kind, total, gone in query(
+        config,
+        "SELECT _cdc_op, kind, total, _cdc_before FROM public.events__changes"
+        " ORDER BY _cdc_lsn, _cdc_seq",
+    ):
+        if gone is not None:
+            assert state[gone["kind"], gone["total"]] > 0
+            state[gone["kind"], gone["total"]] -= 1
+        if op != "delete":
+            state[kind, total] += 1
+    there = Counter(database.execute("SELECT kind, amount FROM events WHERE amount > 2"))
+    assert +state == there
+
+
+def test_values_of_all_kinds_are_the_same_from_snapshot_and_stream(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        """
+        CREATE TYPE mood AS ENUM ('fine', 'so so');
+        CREATE TABLE events (a smallint, b bigint, c numeric(20, 4), d numeric, e real,
+            f double precision, g boolean, h text, i bytea, j date, k time, l timestamp,
+            m timestamptz, n uuid, o jsonb, p int[], q mood, r inet, s char(5), t interval);
+        ALTER TABLE events REPLICA IDENTITY FULL;
+        CREATE FUNCTION more() RETURNS void LANGUAGE sql AS $$
+            INSERT INTO events SELECT 1, -2, 3.5, 1e30, -0.5, 'NaN', true, 'é"\\', '\\x00ff',
+                '1969-12-31', '23:59:59.999999', '2024-02-29 12:00', '2024-02-29 12:00+03',
+                '00000000-0000-0000-0000-000000000001', '{"a": [1]}', '{1,NULL,3}', 'so so',
+                '10.0.0.1/8', 'ab', '1 day 2 hours';
+            INSERT INTO events (a) VALUES (NULL);
+        $$;
+        SELECT more()
+        """
+    )
+    config = kept(pipeline(EVENTS), ["changes"])
+    sync_all(config)
+    database.execute("SELECT more(); DELETE FROM events")
+    sync_all(config)
+
+    own = "COLUMNS('^[^_]')"
+    rows = [
+        query(
+            config,
+            f"SELECT {own} FROM public.events__changes WHERE _cdc_op = '{op}'"
+            " ORDER BY _cdc_lsn, _cdc_seq",
+        )
+        for op in ("snapshot", "insert")
+    ]
+    assert repr(rows[0]) == repr(rows[1])
+    assert len(rows[0]) == 2
+    gone = query(
+        config,
+        "SELECT _cdc_before FROM public.events__changes WHERE _cdc_op = 'delete'"
+        " ORDER BY _cdc_lsn, _cdc_seq",
+    )
+    assert repr([tuple(row.values()) for (row,) in gone]) == repr(rows[0] * 2)
+
+
+def test_a_view_of_the_tables_name_is_left_alone(events: PipelineConfig) -> None:
+    sync_all(events)
+    with duckdb.connect(str(events.warehouse_path)) as warehouse:
+        warehouse.execute("CREATE VIEW public.events AS SELECT 1 AS mine")
+    sync_all(events)
+    teardown(events, drop_tables=True)
+    assert query(events, "SELECT mine FROM public.events") == [(1,)]
+    assert not has_mirror(events, "public.events__changes")

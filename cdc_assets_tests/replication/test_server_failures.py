@@ -13,13 +13,13 @@ import duckdb
 import psycopg
 import pytest
 
-from cdc_assets.config import PipelineConfig
+from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.errors import ConnectionLostError, ReplicationError, SourceChangedError
 from cdc_assets.operations.removal import forget_tables
 from cdc_assets.source.setup import setup
 from cdc_assets.steps import Step
-from cdc_assets_tests.command_line import assert_readable, run_command
+from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import SERVER_SETTINGS, make_pipeline, serve
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, make_small
@@ -171,6 +171,36 @@ def test_a_commit_that_waits_for_a_standby_is_applied_once_the_source_shows_it(
         waiter.join()
 
     assert converge(fragile, orders).notes == ()
+
+
+def test_rows_without_a_mirror_stand_before_a_commit_that_their_snapshot_does_not_show(
+    fragile: ScratchDatabase, orders: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its record is in the WAL before the snapshot was taken."""
+    monkeypatch.setattr("cdc_assets.source.window._VISIBLE_TIMEOUT_SECONDS", 0.3)
+    table = {"source": "public.orders", "keep": ["changes"]}
+    config = load_config(rewrite(orders, tables=[table]))
+    fragile.execute("INSERT INTO orders VALUES (1)")
+    configure(fragile, "synchronous_standby_names", "none_such")
+    waiter = Thread(target=fragile.execute, args=["DELETE FROM orders"])
+    waiter.start()
+    try:
+        wait_for_row(fragile, _WAITS_FOR_STANDBY, "a commit that waits for a standby")
+        fragile.execute("SET synchronous_commit = local; INSERT INTO orders VALUES (3)")
+        assert sync_once(config).failed == ()
+    finally:
+        configure(fragile, "synchronous_standby_names", None)
+        waiter.join()
+
+    assert sync_once(config).failed == ()
+
+    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
+        told = warehouse.execute(
+            "SELECT _cdc_op, id, _cdc_before.id FROM public.orders__changes"
+            " ORDER BY _cdc_lsn, _cdc_seq"
+        ).fetchall()
+    assert sorted(told[:2]) == [("snapshot", 1, None), ("snapshot", 3, None)]
+    assert told[2:] == [("delete", None, 1)]
 
 
 @pytest.mark.parametrize("shown", ["in time", "too late"])
