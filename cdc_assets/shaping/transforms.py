@@ -196,14 +196,18 @@ def _places(index: pd.Index[Any], count: int) -> Ints:
     places: Ints = index.to_numpy().astype(np.int64) - FIRST
     if len(places) and (places.min() < 0 or places.max() >= count):
         raise FunctionError("gave rows that are none of the frame's", hint=_INDEX_HINT)
-    if len(np.unique(places)) < len(places):
+    if not _ascends(places) and len(np.unique(places)) < len(places):
         raise FunctionError("gave a row twice", hint=_INDEX_HINT)
     return places
 
 
+def _ascends(places: Ints) -> bool:
+    return bool((np.diff(places) > 0).all())
+
+
 def _taken(found: pd.DataFrame, places: Ints, rows: pa.Table, kept: TableShape) -> Transformed:
-    order = np.argsort(places, kind="stable")
-    is_ordered = bool((np.diff(places) > 0).all())
+    order = np.argsort(places)
+    is_ordered = _ascends(places)
     ordered = places if is_ordered else places[order]
     at = None if len(places) == rows.num_rows else pa.array(ordered)
     columns = []

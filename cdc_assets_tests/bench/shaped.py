@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import psycopg
 import yaml
@@ -73,9 +74,19 @@ def measure_shaped(
             started = time.monotonic()
             cdc_assets("sync")
             seconds[about].append(time.monotonic() - started)
+            _refuse_lacking(connection, warehouse)
     for slot in ("bench", "bench_start"):
         connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
     return [_row(about, seconds[""], seconds[about]) for about in SHAPINGS]
+
+
+def _refuse_lacking(connection: Connection, warehouse: Path) -> None:
+    """Refuse figures of a sync that did not bring every row."""
+    source = connection.execute("SELECT count(*), sum(id)::bigint FROM public.bench").fetchone()
+    with duckdb.connect(str(warehouse), read_only=True) as found:
+        (mirror,) = found.execute("SELECT count(*), sum(id)::bigint FROM public.bench").fetchall()
+    if source != mirror:
+        raise SystemExit(f"the mirror is not equal: source {source}, warehouse {mirror}")
 
 
 def _write(config: Path, plain: dict[str, Any], shaping: Mapping[str, Any]) -> None:

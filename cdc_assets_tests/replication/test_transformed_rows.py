@@ -322,3 +322,19 @@ def test_deleted_rows_are_kept_as_they_were_shaped(
     assert gone[45] == (100, 95)
     expected = database.execute("SELECT id FROM t WHERE total - cost > 0")
     assert live.keys() == {key for (key,) in expected}
+    identity = "ALTER TABLE t REPLICA IDENTITY "
+    database.execute(f"{identity} DEFAULT; UPDATE t SET total = 98 WHERE id = 47; {identity} FULL")
+    assert "without a value that was needed" in errors_of(sync_once(config))["public.t"].message
+    list(backfill(config, T))
+    sync_all(config)
+
+
+def test_changes_of_before_a_full_identity(database: ScratchDatabase, made: PipelineConfig) -> None:
+    database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    config = through(made, "shape_orders", keep=["mirror", "changes"])
+    sync_all(config)
+    identity = "ALTER TABLE t REPLICA IDENTITY "
+    database.execute(f"{identity} DEFAULT; UPDATE t SET total = 98 WHERE id = 47; {identity} FULL")
+    assert "old rows do not come whole" in errors_of(sync_once(config))["public.t"].message
+    list(backfill(config, T))
+    assert_shaped(database, config)
