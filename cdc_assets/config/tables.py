@@ -179,6 +179,12 @@ class TableConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _keeps_deleted_rows_alone(self) -> TableConfig:
+        if self.deletes == "soft" and "history" in self.keep:
+            raise ValueError("deletes: soft is not supported by this version beside a history")
+        return self
+
+    @model_validator(mode="after")
     def _masks_what_is_kept(self) -> TableConfig:
         masked_columns_kept(self.columns, self.mask)
         return self
