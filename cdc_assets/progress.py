@@ -45,6 +45,7 @@ class Column:
         made_of: Columns of the source that it was made of by a function.
         mask: How its values are masked, or empty.
         comment: Of the source.
+        partner: The other table that it is taken of, or empty.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Column:
     mask: str = ""
     comment: str = ""
     made_of: tuple[str, ...] = ()
+    partner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

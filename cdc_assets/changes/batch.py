@@ -87,6 +87,8 @@ class ChangeBatch:
             empty where nobody asked for it.
         nbytes: Size of the messages behind it.
         record: For the change table; None where there is none.
+        ordinals: Per row, its number among all changes of its transaction; None where they were
+            not numbered.
         chosen: Which rows the config wants kept; None: all.
         old_values: Old values of the rows `old_rows`, for columns that shaping reads; by their
             places.
@@ -105,6 +107,7 @@ class ChangeBatch:
     new_key_text: list[pa.Array]
     nbytes: int
     record: Record | None = None
+    ordinals: Ints | None = None
     chosen: Chosen | None = None
     old_values: Mapping[int, pa.Array] = field(default_factory=dict)
 
@@ -141,6 +144,7 @@ class ChangeBatch:
             xids=self.xids[rows],
             new_key_text=[texts[rows] for texts in self.new_key_text],
             record=None if self.record is None else self.record.slice(rows, old),
+            ordinals=None if self.ordinals is None else self.ordinals[rows],
             chosen=None if self.chosen is None else self.chosen.at(rows),
         )
 
@@ -167,6 +171,7 @@ class ChangeBatch:
             xids=self.xids[mask],
             new_key_text=[texts.take(rows) for texts in self.new_key_text],
             record=None if self.record is None else self.record.keep(mask, old),
+            ordinals=None if self.ordinals is None else self.ordinals[mask],
             chosen=None if self.chosen is None else self.chosen.at(mask),
         )
 
@@ -229,6 +234,7 @@ def type_changes(
         new_key_text=_lacking_keys(raw, new, shape) if with_key_text else [],
         nbytes=raw.nbytes,
         record=_record(raw, old) if with_record else None,
+        ordinals=raw.ordinals,
         old_values={at: old[at] for at in with_old if raw.old},
     )
 
@@ -347,6 +353,7 @@ def concatenate(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         new_key_text=_join_columns([batch.new_key_text for batch in batches]),
         nbytes=sum(batch.nbytes for batch in batches),
         record=_join_records([batch.record for batch in batches]),
+        ordinals=_join_ordinals([batch.ordinals for batch in batches]),
         chosen=_join_chosen([batch.chosen for batch in batches if batch.chosen is not None]),
     )
 
@@ -358,6 +365,11 @@ def _join_chosen(parts: Sequence[Chosen]) -> Chosen | None:
         np.concatenate([part.kept for part in parts]),
         np.concatenate([part.unsure for part in parts]),
     )
+
+
+def _join_ordinals(parts: Sequence[Ints | None]) -> Ints | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _join_records(records: Sequence[Record | None]) -> Record | None:

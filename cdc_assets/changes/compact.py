@@ -121,7 +121,7 @@ def behind_last_truncate(batch: ChangeBatch) -> tuple[ChangeBatch, int | None]:
 
 
 def events_of(batch: ChangeBatch, shape: TableShape) -> Events:
-    """Turn changes without truncations into events on keys, without what fences keep out."""
+    """Turn changes into events on keys, without what fences keep out; truncations are none."""
     events = _all_events(batch, shape)
     fenced = np.where(
         events.is_upsert, batch.fenced_new[events.rows], batch.fenced_old[events.rows]
@@ -133,6 +133,8 @@ def _all_events(batch: ChangeBatch, shape: TableShape) -> Events:
     upserts = np.flatnonzero((batch.ops == INSERT) | (batch.ops == UPDATE))
     new_keys = [batch.columns[at] for at in shape.key_indexes]
     if not len(batch.old_rows):
+        if len(upserts) < len(batch):
+            new_keys = [key.take(pa.array(upserts)) for key in new_keys]
         none, every = np.zeros(len(upserts), dtype=bool), np.ones(len(upserts), dtype=bool)
         return Events(new_keys, upserts, every, none)
     moved = _moved(batch, new_keys)
@@ -239,13 +241,13 @@ def _as_numbers(elements: pa.Array) -> pa.Array:
 
 def _fills(batch: ChangeBatch, events: Events, rows: Ints) -> list[Fill]:
     return [
-        Fill(column, lacking, _sources(mask, events)[lacking])
+        Fill(column, lacking, sources(mask, events)[lacking])
         for column, mask in sorted(batch.unchanged.items())
         if len(lacking := rows[mask[rows]])
     ]
 
 
-def _sources(unchanged: Mask, events: Events) -> Ints:
+def sources(unchanged: Mask, events: Events) -> Ints:
     """Find for every change where its value of one column stands; see `Fill.sources`.
 
     Events of one key are brought together, in order. Within a key an upsert that lacks the value

@@ -52,6 +52,7 @@ def of_kept_rows(batch: ChangeBatch, *, new: Mask, old: Mask) -> ChangeBatch:
         new_key_text=[texts.take(new_rows) for texts in batch.new_key_text],
         record=_recorded(batch.record, stays, chosen),
         old_values={at: column.filter(chosen) for at, column in batch.old_values.items()},
+        ordinals=None if batch.ordinals is None else batch.ordinals[stays],
     )
 
 

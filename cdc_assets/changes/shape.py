@@ -85,6 +85,8 @@ class TableShape:
         versions: Of the columns in the catalog: others after an ALTER of one of them.
         shaping: What the config makes of its rows, by `Shaping.declaration`.
         keeps_deleted: Whether rows that are deleted stay, and say so.
+        enriched: Columns that rows take of other tables, as these have them in the warehouse. A
+            kept shape has them among its columns, too, behind its own.
     """
 
     oid: int
@@ -96,6 +98,7 @@ class TableShape:
     versions: str = ""
     shaping: str = ""
     keeps_deleted: bool = False
+    enriched: tuple[SourceColumn, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -153,6 +156,8 @@ class TableShape:
         reasons.append(self.publication.altered_to(later.publication))
         if later.shaping != self.shaping:
             reasons.append("the config shapes it otherwise")
+        elif _declared(later.enriched) != _declared(self.enriched):
+            reasons.append("columns that it takes of another table were altered there")
         return ", ".join(filter(None, reasons))
 
     def rewritten_to(self, later: TableShape) -> bool:
@@ -170,19 +175,9 @@ class TableShape:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TableShape:
         """Read what `to_json` gave."""
-        columns = (
-            SourceColumn(
-                **{
-                    **column,
-                    "type": SourceType(**column["type"]),
-                    "operators": tuple(column.get("operators", ())),
-                }
-            )
-            for column in plain["columns"]
-        )
         return cls(
             plain["oid"],
-            tuple(columns),
+            tuple(map(_column, plain["columns"])),
             tuple(plain["key"]),
             Published(**known) if isinstance(known := plain["publication"], dict) else Published(),
             plain.get("key_origin", 0),
@@ -190,7 +185,17 @@ class TableShape:
             plain.get("versions", ""),
             plain.get("shaping", ""),
             plain.get("keeps_deleted", False),
+            tuple(map(_column, plain.get("enriched", ()))),
         )
+
+
+def _column(plain: dict[str, Any]) -> SourceColumn:
+    kind, operators = SourceType(**plain["type"]), tuple(plain.get("operators", ()))
+    return SourceColumn(**{**plain, "type": kind, "operators": operators})
+
+
+def _declared(columns: Sequence[SourceColumn]) -> list[tuple[str, pa.DataType]]:
+    return [(column.name, column.type.arrow) for column in columns]
 
 
 def _difference(

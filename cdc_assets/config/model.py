@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from cdc_assets.config.enriching import Links, links_of
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.tables import TableConfig, checked_tables
 from cdc_assets.config.variables import EnvironmentVariable, FromEnvironment
@@ -257,6 +258,11 @@ class PipelineConfig(Strict):
     def unmirrored(self) -> frozenset[TableName]:
         """The tables of which changes alone are kept."""
         return frozenset(table.name for table in self.tables if not table.keeps_mirror)
+
+    @property
+    def links(self) -> Links:
+        """Which tables take columns of which."""
+        return links_of(self.tables)
 
     @property
     def warehouse_path(self) -> Path:

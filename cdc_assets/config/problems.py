@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
 from cdc_assets.config.shaping import ColumnsConfig
-from cdc_assets.config.tables import LATER_KEYS, TableConfig
+from cdc_assets.config.tables import TableConfig
 from cdc_assets.config.transforms import TransformConfig
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
@@ -58,8 +59,6 @@ def path_text(location: list[int | str]) -> str:
 def unknown_key(key: str, known: tuple[str, ...], *, where: str) -> str:
     """Say that nobody reads a key, and which one was meant."""
     place = where or key
-    if key in LATER_KEYS:
-        return f"{place}: {key!r} is not supported by this version yet"
     meant = nearest(key, known)
     advice = f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(known)}"
     return f"{place}: unknown key, {advice}"
@@ -77,10 +76,11 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "mask_key": EnvironmentVariable,
     "columns": ColumnsConfig,
     "transform": TransformConfig,
+    "enrich": EnrichConfig,
 }
 
 
 def _known_keys(location: list[int | str]) -> tuple[str, ...]:
     parents = [part for part in location[:-1] if isinstance(part, str)]
     model = _MODELS[parents[-1]] if parents else PipelineConfig
-    return tuple(key for key in model.model_fields if key != "root")
+    return tuple(one.alias or key for key, one in model.model_fields.items() if key != "root")

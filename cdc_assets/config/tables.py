@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from cdc_assets.config.enriching import EnrichConfig, check_enriched
 from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.transforms import TransformConfig, as_transform
@@ -16,8 +17,7 @@ from cdc_assets.identifiers import TableName, record_table
 
 DEFAULT_BUCKETS = 8
 
-# Keys that the design fixes and that a later version understands.
-LATER_KEYS = frozenset({"enrich"})
+# What the design fixes and a later version keeps.
 LATER_KEEPS = frozenset({"history"})
 MIRROR, CHANGES = "mirror", "changes"
 # What is kept beside mirrors, and what one is called
@@ -156,6 +156,22 @@ class TableConfig(Strict):
             examples=["my_project.transforms:add_margin"],
         ),
     ] = None
+    enrich: Annotated[
+        list[EnrichConfig],
+        Field(
+            description="Columns of other tables of the pipeline, as of the moment at which a row"
+            " was written.",
+            examples=[
+                [
+                    {
+                        "from": "public.customers",
+                        "on": {"customer_id": "id"},
+                        "columns": {"email": "customer_email"},
+                    }
+                ]
+            ],
+        ),
+    ] = Field(default_factory=list)
     backfill: Annotated[
         BackfillConfig,
         Field(
@@ -262,4 +278,5 @@ def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:
                 raise ValueError(
                     f"{seen[folded]!r} has the name of the {RECORDS[keep]} of {table.source!r}"
                 )
+    check_enriched(tables)
     return tables

@@ -95,7 +95,7 @@ def read_evidence(config: PipelineConfig) -> Evidence:
                     **gone,
                 }.values(),
             )
-            shaping = shapings(config)
+            shaping = shapings(config, catalog)
             shapes = {
                 name: digest(shaping[name].source(table.shape))
                 for name, table in catalog.tables.items()

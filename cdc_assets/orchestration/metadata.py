@@ -226,6 +226,8 @@ def _origin(column: Column) -> str:
     if column.made_of:
         return f"made by {column.source_type} of {', '.join(column.made_of)}"
     name = f"{column.source_name}, " if column.source_name != column.name else ""
+    if column.partner:
+        name = f"{column.partner}: {column.source_name}, "
     mask = f", masked: {column.mask}" if column.mask else ""
     origin = f"{name}{column.source_type} in the source{mask}"
     return f"{column.comment} ({origin})" if column.comment else origin
@@ -250,5 +252,6 @@ def _lineage(columns: tuple[Column, ...], source: dg.AssetKey) -> dg.TableColumn
                 for name in column.made_of or (column.source_name,)
             ]
             for column in columns
+            if not column.partner
         }
     )

@@ -110,5 +110,8 @@ def _refuse(session: Session, table: TableName, at_lsn: LSN) -> None:
     elif at_lsn > end:
         why = f"the source's WAL ends at {end}, before {at_lsn}"
         hint = "give the LSN at which the table was copied: pg_current_wal_lsn() of that snapshot"
+    elif session.shaping(table).enrich:
+        why = f"table {name} takes columns of another, and nobody knows as of when it has them"
+        hint = "drop it from the warehouse, and run 'cdc-assets sync' to copy it"
     if why:
         raise TableError(why, table=str(table), hint=hint)

@@ -22,8 +22,10 @@ from cdc_assets.pgoutput.messages import Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
+from cdc_assets.replication.enriching import with_partners, without_partners
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
+from cdc_assets.replication.partners import are_partners_there
 from cdc_assets.replication.rereading import Reread, transaction_at
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.functions import FunctionError
@@ -116,9 +118,16 @@ class WindowApplier:
 
     def flush(self) -> None:
         """Write everything that is pending."""
-        for table in list(self._pending):
+        for table in self._dependents_first():
             self._flush_table(table)
         self._pending_bytes = 0
+
+    def _dependents_first(self) -> list[TableName]:
+        """Order what is pending: who takes columns of a table is written before it."""
+        links = self.session.config.links
+        if not links.partners:
+            return list(self._pending)
+        return links.partners_first(self._pending)[::-1]
 
     def _table_of(self, relation: Relation) -> TableName | None:
         """Find the table whose changes these are, whatever its name was when they were made.
@@ -205,13 +214,20 @@ class WindowApplier:
             return
         batch = concatenate(batches)
         if self.session.checkpoints[table].phase == "streaming":
+            self._require_partners(table)
+            full = with_partners(self.session, table, batch, self._pending)
             if self.session.appends(table):
-                self._append_changes(table, batch)
+                self._append_changes(table, full)
             if self.session.is_mirrored(table):
-                self._write_mirror(table, batch)
+                self._write_mirror(table, full)
         for copy in self.session.copies_of(table):
-            write_stage(self.session, copy, batch)
+            write_stage(self.session, copy, without_partners(self.session, table, batch))
         reached("table_applied")
+
+    def _require_partners(self, table: TableName) -> None:
+        partners = self.session.config.links.partners.get(table, frozenset())
+        if partners and not (partners <= self.tables and are_partners_there(self.session, table)):
+            raise ValueError(f"{table} is applied without the tables that it takes columns of")
 
     def _has_records(self, table: TableName) -> bool:
         """Whether anything is kept beside the mirror that has to be told what happened."""

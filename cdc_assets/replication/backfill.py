@@ -35,6 +35,7 @@ from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.journal import Turn, now
 from cdc_assets.replication.noting import note_under_way, note_well
 from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.partners import beside, partner_errors, require_partners
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
@@ -190,6 +191,7 @@ class Beside:
             problem = session.failed.get(self.table)
         if problem is not None:
             raise problem
+        require_partners(session, self.table)
         if self.where:
             check_predicate(session.control, session.source_table(self.table), self.where)
 
@@ -322,17 +324,24 @@ class Beside:
         Raises:
             TableError: It can't go on.
         """
-        group, target = frozenset({self.table}), current_end(session.control)
+        group, target = beside(session, self.table), current_end(session.control)
         for _ in range(_ROUNDS):
             if not group:
                 return
             altered = find_altered(session, group)
-            if altered:
+            for other in altered.keys() - {self.table}:
+                session.fail(other, altered[other])
+            if self.table in altered:
                 self._fail(session, altered[self.table])
                 if self.table in session.failed:
                     return
+            for other, held_up in partner_errors(session, group - {self.table}).items():
+                session.fail(other, held_up)
+            require_partners(session, self.table)
+            group -= session.failed.keys()
             drain = Drain(session, group, target)
             yield from drain.run()
+            require_partners(session, self.table)
             if self.table in session.failed:
                 self._fail(session, session.failed[self.table])
                 if self.table in session.failed:

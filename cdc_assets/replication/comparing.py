@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from itertools import chain
 
 from cdc_assets.errors import CdcError, SlotAheadOfCheckpointError, SourceChangedError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
+from cdc_assets.replication.partners import enrich_problems, partner_errors
 from cdc_assets.replication.recording import record_problems
 from cdc_assets.replication.session import (
     RECOPY_ALL_HINT,
@@ -51,6 +53,7 @@ def compare(session: Session) -> None:
         **_published_otherwise(session),  # what is copied before that is put right is copied twice
         **_unshapable(session),
     }
+    session.failed |= partner_errors(session, session.config.table_names)
 
 
 def _streaming(session: Session) -> dict[TableName, Checkpoint]:
@@ -141,7 +144,13 @@ def _unshapable(session: Session) -> dict[TableName, CdcError]:
     """Find tables that can't be shaped as the config says."""
     config, sources = session.config, session.catalog.tables
     found = {
-        name: next(shaping_problems(config.table(name), sources[name], config.root), None)
+        name: next(
+            chain(
+                shaping_problems(config.table(name), sources[name], config.root),
+                enrich_problems(config, name, sources),
+            ),
+            None,
+        )
         for name in config.table_names
         if name in sources
     }

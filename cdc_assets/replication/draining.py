@@ -19,6 +19,7 @@ from cdc_assets.pgoutput.decode import StreamDecoder
 from cdc_assets.progress import TableFailed, WindowApplied
 from cdc_assets.replication.applying import AppliedTable, WindowApplier
 from cdc_assets.replication.fencing import record_read_anew
+from cdc_assets.replication.partners import partner_errors
 from cdc_assets.replication.rereading import Reread
 from cdc_assets.replication.session import Session
 from cdc_assets.source.reader import SlotReader
@@ -56,6 +57,10 @@ class Drain:
                 self.tables -= {table}
                 self.session.fail(table, error)
                 yield TableFailed(table, error)
+                for other, held_up in partner_errors(self.session, self.tables).items():
+                    self.tables -= {other}
+                    self.session.fail(other, held_up)
+                    yield TableFailed(other, held_up)
             else:
                 return
 
@@ -65,7 +70,9 @@ class Drain:
         start = reread.start_lsn
         if start >= self.target_lsn:
             return
-        decoder = StreamDecoder(numbered=any(map(session.appends, self.tables)))
+        linked = session.config.links.tables
+        numbered = any(table in linked or session.appends(table) for table in self.tables)
+        decoder = StreamDecoder(numbered=numbered)
         with SlotReader(
             conninfo=session.conninfo,
             slot=source.slot,

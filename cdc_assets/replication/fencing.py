@@ -18,12 +18,13 @@ from cdc_assets.changes.batch import (
 from cdc_assets.changes.compact import group_numbers
 from cdc_assets.changes.fence import Fence, KeyText, Snapshot
 from cdc_assets.changes.shape import TableShape
+from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, Ints, Transactions
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.replication.chunk_rows import shaped
-from cdc_assets.replication.session import Session, refusals_of
+from cdc_assets.replication.session import Session, recopy_hint, refusals_of
 from cdc_assets.source.slot import wait_until_flushed
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import require_standbys
@@ -80,6 +81,16 @@ def keep_out(
         before_read(table)
         keys = {tuple(key[int(row)].as_py() for key in new_keys) for row in cut}
         read_anew(session, table, sorted(keys))
+
+
+def _not_read_anew(session: Session, table: TableName) -> TableError:
+    return TableError(
+        f"table {str(table)!r} is one whose rows take columns of another, or give some, and a "
+        "change of it came without a value that is nowhere in the warehouse",
+        table=str(table),
+        lsn=str(session.checkpoints[table].lsn),
+        hint=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; then {recopy_hint(table)}",
+    )
 
 
 def _fenced(session: Session, table: TableName, keys: list[pa.Array], xids: Ints) -> Mask:
@@ -145,7 +156,13 @@ def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:
     """Read rows by themselves into the mirror, inside a transaction, and fence them.
 
     What is found may be spelled otherwise than what was asked for, and is fenced as well.
+
+    Raises:
+        TableError: Rows take columns of another table, as of the stream: this one's, or others of
+            this one.
     """
+    if table in session.config.links.tables:
+        raise _not_read_anew(session, table)
     shape, slot = session.checkpoints[table].shape, session.config.source.slot
     with (
         SnapshotReader(conninfo=session.conninfo, slot=slot) as reader,

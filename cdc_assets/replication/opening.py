@@ -184,7 +184,7 @@ def _compared(
         identity=read_identity(control, slot),
         slot=read_slot(control, slot),
         catalog=catalog,
-        shapings=shapings(config),
+        shapings=shapings(config, catalog),
         checkpoints={name: known[name] for name in config.table_names if name in known},
     )
     session.recorded = recorded_tables(session)

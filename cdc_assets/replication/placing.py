@@ -10,6 +10,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
 from cdc_assets.replication.carrying import carried_columns
 from cdc_assets.replication.fencing import read_anew
+from cdc_assets.replication.partners import are_partners_there
 from cdc_assets.replication.recording import (
     begin_recording,
     note_begun,
@@ -40,8 +41,12 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         gaps = session.copy_state.gaps(copy, _MANY)
         fits = _fits(session, copy, checkpoint)
         goes_on = records_in_order(session, table) if fits else ()
+        kept, enrich = session.kept_shape(table), session.shaping(table).enrich
+        if enrich and checkpoint.phase == "copying":
+            # of an old mirror nobody knows any more when its rows were written
+            session.stages.enrich(copy, kept, enrich, differing=False)
+            kept = replace(kept, enriched=())
         if fits:
-            kept = session.kept_shape(table)
             found = _compared(session, copy, kept, write=True, recorded=goes_on)
         else:
             found = session.stages.replace(
@@ -97,6 +102,9 @@ def _compared(
     """Compare a copy with its mirror; what is written then goes to its records as well."""
 
     def record() -> None:
+        if shape.enriched:
+            enrich = session.shaping(copy.table).enrich
+            session.stages.enrich(copy, shape, enrich, differing=True)
         for keep in recorded:
             records = session.warehouse.records[keep]
             records.append_differing(copy, shape, session.moment(copy.table))
@@ -152,6 +160,9 @@ def is_settled(session: Session, copy: Copy, *, with_gaps: bool = False) -> bool
     lsn = session.checkpoints[copy.table].lsn
     of_chunks = [fence.lsn for fence in session.chunk_fences[copy.table, copy.part]]
     of_rows = [fence.lsn for fence in session.fences.get(copy.table, [])]
+    if not are_partners_there(session, copy.table):
+        return False
+    with_gaps = with_gaps and copy.table not in session.config.links.tables
     return (
         copy.is_read
         and max([*of_chunks, *of_rows], default=lsn) <= lsn

@@ -108,6 +108,11 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
         for problem in shaping_problems(config.table(table), source, config.root):
             raise problem
         looked = _Look(config, table, source, shapings(config)[table], rows)
+        if config.table(table).enrich:
+            looked.found.notes.append(
+                "columns that are taken of other tables (enrich) are not shown: what they are is "
+                "known where a row is written"
+            )
         try:
             looked.at_changes(control, conninfo)
         except TableError:

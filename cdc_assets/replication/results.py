@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cdc_assets.config.tables import CHANGES
 from cdc_assets.identifiers import TableName, change_table
@@ -54,6 +54,7 @@ def _read_columns(
 ) -> tuple[Column, ...]:
     """Give the source's columns that are kept, as they are before a function gets them."""
     shape, shaping = session.checkpoints[table].shape, session.shaping(table)
+    given = shaping.given(shape).columns[: len(shape.columns)]
     return tuple(
         Column(
             name=here.name,
@@ -65,7 +66,7 @@ def _read_columns(
             mask=shaping.mask.get(column.name, ""),
             comment=description.column_comments.get(column.attnum, ""),
         )
-        for column, here in zip(shape.columns, shaping.given(shape).columns, strict=True)
+        for column, here in zip(shape.columns, given, strict=True)
     )
 
 
@@ -75,7 +76,7 @@ def _kept_columns(
     """Give the warehouse's columns: those that are read, and those that a function makes."""
     transform = session.shaping(table).transform
     if transform is None:
-        return read
+        return (*read, *_taken(session, table))
     given = session.shaping(table).given(session.checkpoints[table].shape)
     known = {
         one: column
@@ -100,3 +101,21 @@ def _kept_columns(
         )
         for one in session.kept_shape(table).columns
     )
+
+
+def _taken(session: Session, table: TableName) -> Iterator[Column]:
+    """Give the columns that a table takes of others."""
+    kept = {column.name: column for column in session.checkpoints[table].shape.enriched}
+    for one in session.shaping(table).enrich:
+        for name, here in one.columns.items():
+            if here in kept:
+                yield Column(
+                    name=here,
+                    source_name=one.made_of[name],
+                    source_type=kept[here].type.name,
+                    warehouse_type=session.mirrors.column_type(kept[here].type.arrow),
+                    nullable=True,
+                    is_key=False,
+                    mask=one.masks.get(name, ""),
+                    partner=str(one.partner),
+                )

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from cdc_assets.changes.shape import SourceColumn
 from cdc_assets.config import PipelineConfig
+from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.shaping import ONE_TO_ONE, names_in
 from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import TableError, TransformError
 from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.shaping.columns import Shaping
+from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of
 from cdc_assets.shaping.transforms import Transform
-from cdc_assets.source.catalog import SourceTable
+from cdc_assets.source.catalog import Catalog, SourceTable
 
 _FULL = "f"
 
 
-def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
+def shapings(config: PipelineConfig, catalog: Catalog | None = None) -> dict[TableName, Shaping]:
     """Give what a config makes of each of its tables.
+
+    Args:
+        config: The pipeline.
+        catalog: The source's, where columns that are taken of other tables are to be known.
 
     Raises:
         ConfigError: The environment variable of the mask's key is not set.
     """
     secret = config.mask_secret()
-    return {
+    own = {
         table.name: Shaping(
             columns=table.columns,
             where=table.where or "",
@@ -37,9 +45,38 @@ def shapings(config: PipelineConfig) -> dict[TableName, Shaping]:
             deletes=table.deletes,
             transform=transform_of(table, config.root),
             is_mirrored=table.keeps_mirror,
+            enrich=tuple(_enrichment(config, one) for one in table.enrich),
         )
         for table in config.tables
     }
+    if catalog is None or not config.links.partners:
+        return own
+    return {table: _with_taken(shaping, own, catalog) for table, shaping in own.items()}
+
+
+def _enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
+    partner = config.table(enrich.name)
+    sources = {new: old for old, new in partner.columns.rename.items()}
+    named = {name: sources.get(name, name) for name in enrich.columns}
+    return Enrichment(
+        partner=enrich.name,
+        on=enrich.on,
+        columns=enrich.columns,
+        made_of=named,
+        masks={
+            name: partner.mask[source] for name, source in named.items() if source in partner.mask
+        },
+    )
+
+
+def _with_taken(shaping: Shaping, own: Mapping[TableName, Shaping], catalog: Catalog) -> Shaping:
+    """Add the columns that a table takes of others, as these have them in the warehouse."""
+    taken: list[SourceColumn] = []
+    for one in shaping.enrich:
+        if one.partner in catalog.tables:
+            of = own[one.partner]
+            taken += one.taken(of.kept(of.source(catalog.tables[one.partner].shape)))
+    return replace(shaping, enriched=tuple(taken))
 
 
 def transform_of(config: TableConfig, root: Path) -> Transform | None:
@@ -73,11 +110,11 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
         yield _unknown(source, name)
     for name in key:
         if name in config.columns.exclude:
-            yield _refusal(
+            yield refusal(
                 source, f"its key column {name!r} is excluded", "take it out of columns.exclude"
             )
         if config.mask.get(name, "sha256") not in ONE_TO_ONE:
-            yield _refusal(
+            yield refusal(
                 source,
                 f"its key column {name!r} is masked by {config.mask[name]!r}, which makes one of "
                 "several keys",
@@ -85,41 +122,41 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
             )
     yield from _same_names(config, source)
     if config.where and (why := _no_condition(config, source)):
-        yield _refusal(
+        yield refusal(
             source,
             f"its condition is none: {why}",
             "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
         )
     chooses = config.where or config.transform
-    if chooses and config.records and (refusal := _whole_old_rows(config, source)) is not None:
-        yield refusal
+    if chooses and config.records and (refused := _whole_old_rows(config, source)) is not None:
+        yield refused
     if config.transform and config.deletes == "soft" and _comes_short(config, source):
-        yield _refusal(
+        yield refusal(
             source,
             "it has a transform and keeps deleted rows, and what a row was last may not be known: "
             "changes may come without values that are stored apart",
-            _full_hint(source),
+            full_hint(source),
         )
     masks_key = not config.mask.keys().isdisjoint(key)
-    if masks_key and source.identity != _FULL and _may_lack(config, source):
-        yield _refusal(
+    if masks_key and source.identity != _FULL and may_lack(config, source):
+        yield refusal(
             source,
             "its key is masked, and changes may come without values that are stored apart, which "
             "are read anew by their keys",
-            _full_hint(source),
+            full_hint(source),
         )
 
 
 def _comes_short(config: TableConfig, source: SourceTable) -> bool:
     has_all = source.identity == _FULL and not source.is_partitioned
-    return not has_all and _may_lack(config, source)
+    return not has_all and may_lack(config, source)
 
 
 def _whole_old_rows(config: TableConfig, source: SourceTable) -> TableError | None:
     """Refuse to leave out rows beside changes that may not tell what their rows were before."""
     what = "condition" if config.where else "transform"
     if source.is_partitioned:
-        return _refusal(
+        return refusal(
             source,
             f"it has a {what}, more than its mirror is kept, and it is partitioned: how much of an "
             "old row comes is each partition's own",
@@ -127,15 +164,15 @@ def _whole_old_rows(config: TableConfig, source: SourceTable) -> TableError | No
         )
     if source.identity == _FULL:
         return None
-    return _refusal(
+    return refusal(
         source,
         f"it has a {what}, and more than its mirror is kept: only a whole old row tells whether it "
         "was kept before",
-        _full_hint(source),
+        full_hint(source),
     )
 
 
-def _full_hint(source: SourceTable) -> str:
+def full_hint(source: SourceTable) -> str:
     """Say how to have whole old rows; beside a column list UPDATE and DELETE would fail."""
     alter = f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;"
     if source.published_as.columns is None:
@@ -162,13 +199,13 @@ def _transform_problems(
         return
     for name, origins in transform.lineage.items():
         if name not in kept.names or name in kept.key:
-            yield _refusal(
+            yield refusal(
                 source,
                 f"transform.lineage names a column {name!r} that the function does not make",
                 f"it makes: {', '.join(one for one in kept.names if one not in kept.key)}",
             )
         for origin in sorted(set(origins) - set(given.names)):
-            yield _refusal(
+            yield refusal(
                 source,
                 f"transform.lineage of {name!r} names a column {origin!r} that it is not given",
                 f"it is given: {', '.join(given.names)}",
@@ -194,7 +231,7 @@ def _no_condition(config: TableConfig, source: SourceTable) -> str:
     return ""
 
 
-def _may_lack(config: TableConfig, source: SourceTable) -> bool:
+def may_lack(config: TableConfig, source: SourceTable) -> bool:
     """Whether a change of a kept column may come without its value (TOAST)."""
     return any(
         config.columns.keeps(column.name) and not _is_fixed(column.type.arrow)
@@ -211,7 +248,7 @@ def _same_names(config: TableConfig, source: SourceTable) -> Iterator[TableError
     named = {name.casefold(): name for name in kept if name not in config.columns.rename}
     for old, new in config.columns.rename.items():
         if (other := named.get(new.casefold())) is not None:
-            yield _refusal(
+            yield refusal(
                 source,
                 f"its column {old!r} is renamed to {new!r}, and there is a column {other!r}",
                 f"choose another name, or rename or exclude {other!r}",
@@ -224,10 +261,11 @@ def _unknown(source: SourceTable, name: str) -> TableError:
         hint = "it is a generated column, which the publication leaves out"
     else:
         hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(source.shape.names)}"
-    return _refusal(source, f"the config names a column {name!r} that it does not have", hint)
+    return refusal(source, f"the config names a column {name!r} that it does not have", hint)
 
 
-def _refusal(source: SourceTable, why: str, hint: str) -> TableError:
+def refusal(source: SourceTable, why: str, hint: str) -> TableError:
+    """Say why a table can't be shaped as its config says."""
     return TableError(
         f"table {str(source.name)!r} can't be shaped: {why}", table=str(source.name), hint=hint
     )

@@ -35,6 +35,7 @@ from cdc_assets.progress import (
     SyncFinished,
     TableFailed,
     TableResult,
+    WindowApplied,
 )
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
@@ -46,6 +47,7 @@ from cdc_assets.replication.copying import (
 )
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.opening import in_sessions
+from cdc_assets.replication.partners import groups, partner_errors
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
@@ -96,7 +98,8 @@ def sync(
     """
     return_freed_memory()
     with Recorder(config, tables).keeping() as recorder:
-        run = _Run(frozenset(tables or config.table_names), until_lsn, copy_seconds, recorder)
+        asked = frozenset(tables or config.table_names)
+        run = _Run(asked, config.links.together(asked), until_lsn, copy_seconds, recorder)
         with closing(in_sessions(config, run.events, locked=recorder.locked)) as events:
             for event in events:
                 yield recorder.told(event)
@@ -112,12 +115,14 @@ class _Run:
 
     def __init__(
         self,
+        asked: frozenset[TableName],
         tables: frozenset[TableName],
         until_lsn: LSN | None,
         copy_seconds: float,
         recorder: Recorder,
     ) -> None:
-        self._tables, self._until_lsn, self._recorder = tables, until_lsn, recorder
+        self._asked, self._tables = asked, tables  # with those that have to go on with them
+        self._until_lsn, self._recorder = until_lsn, recorder
         self._copy_seconds = copy_seconds
         self._started = time.monotonic()
         self._sessions = 0
@@ -133,7 +138,7 @@ class _Run:
             self._slot_start = session.slot.confirmed_lsn
             self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
         for table in session.config.table_names:
-            if table in self._tables and table in session.failed:
+            if table in self._asked and table in session.failed:
                 yield self._fail(table, session.failed[table])
         self._drop_stale_copies()
         begin_wanted(session)
@@ -152,8 +157,9 @@ class _Run:
         alive = self._alive()
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
         copied = frozenset(filter(session.is_copied_anew, alive)) if until else frozenset()
-        yield from self._drain(alive - left_behind - copied, self._target)
-        for group in (copied, *(frozenset({table}) for table in sorted(left_behind - copied))):
+        together, behind = groups(session, alive - copied, left_behind - copied)
+        yield from self._drain(together, self._target)
+        for group in (copied, *behind):
             yield from self._drain(group, end if group is copied else self._target)
 
     def _alive(self) -> frozenset[TableName]:
@@ -190,7 +196,7 @@ class _Run:
         left = session.copy_state.abandoned(_LEFT_SECONDS)
         found = []
         for table in session.config.table_names:
-            if table not in self._tables or table in session.failed:
+            if table not in self._asked or table in session.failed:
                 continue
             copy = session.copies.get((table, ""))
             if table not in session.checkpoints:
@@ -279,7 +285,8 @@ class _Run:
 
     def _place(self, copies: _Copies, *, with_gaps: bool) -> Iterator[SyncEvent]:
         """Put in place what is as of its table's checkpoint."""
-        for table, copying in list(copies.items()):
+        for table in self._session.config.links.partners_first(copies):
+            copying = copies[table]
             if table in self._session.failed:
                 del copies[table]
             elif is_settled(self._session, copying.copy, with_gaps=with_gaps):
@@ -321,7 +328,7 @@ class _Run:
             self._recorder.applies(min(session.checkpoints[table].lsn for table in group), target)
             for event in drain.run():
                 self._windows += not isinstance(event, TableFailed)
-                yield event
+                yield self._of_asked(event)
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
             if drain.held_by:
@@ -336,6 +343,12 @@ class _Run:
                 "the next run brings those there"
             )
 
+    def _of_asked(self, event: WindowApplied | TableFailed) -> WindowApplied | TableFailed:
+        if isinstance(event, TableFailed) or self._asked == self._tables:
+            return event
+        counts = {table: of for table, of in event.tables.items() if table in self._asked}
+        return replace(event, tables=counts)
+
     def _note(self, note: str) -> None:
         if note not in self._notes:
             self._notes.append(note)
@@ -344,6 +357,8 @@ class _Run:
         """Leave tables behind that were altered before the target, at their checkpoints."""
         for table, error in sorted(find_altered(self._session, tables).items()):
             yield self._fail(table, error)
+        for table, held_up in partner_errors(self._session, tables).items():
+            yield self._fail(table, held_up)
 
     def _phase(self, table: TableName) -> str:
         checkpoint = self._session.checkpoints.get(table)
@@ -357,7 +372,7 @@ class _Run:
         end = current_end(session.control)
         confirmed = session.confirm()
         for table in session.config.table_names:
-            if table in self._tables and self._phase(table) == "waiting":
+            if table in self._asked and self._phase(table) == "waiting":
                 self._note(
                     f"table {str(table)!r} waits for its backfill: cdc-assets backfill {table}"
                 )
@@ -382,7 +397,7 @@ class _Run:
         oids = [point.shape.oid for point in session.checkpoints.values()]
         said = read_descriptions(session.control, oids)
         for table in session.config.table_names:
-            if table in self._tables:
+            if table in self._asked:
                 start = self._starts.get(table, self._slot_start)
                 result = table_result(session, table, start=start, end=end, said=said)
                 applied = self._applied.get(table, AppliedTable())

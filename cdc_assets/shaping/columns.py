@@ -25,6 +25,7 @@ from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, UPDATE
 from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.masks import masked, masked_type
 from cdc_assets.shaping.predicates import columns_of, matches
@@ -53,6 +54,8 @@ class Shaping:
         transform: The function that rows go through at last.
         is_mirrored: Whether current rows are kept. Where changes alone are, no key tells rows
             apart, whether the source has one or not.
+        enrich: What rows take of other tables.
+        enriched: The columns that these have for it, where the source's catalog is known.
     """
 
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
@@ -62,6 +65,8 @@ class Shaping:
     deletes: Deletes = "hard"
     transform: Transform | None = None
     is_mirrored: bool = True
+    enrich: tuple[Enrichment, ...] = ()
+    enriched: tuple[SourceColumn, ...] = ()
 
     def masks_key(self, shape: TableShape) -> bool:
         """Whether the warehouse's keys are others than the source's."""
@@ -90,7 +95,10 @@ class Shaping:
             said["mask"] = dict(self.mask)
         if not self.is_mirrored:
             said["keep"] = UNMIRRORED
-        if "hmac" in self.mask.values():
+        if self.enrich:
+            said["enrich"] = [one.declaration for one in self.enrich]
+        masks = {*self.mask.values(), *(mask for one in self.enrich for mask in one.masks.values())}
+        if "hmac" in masks:
             said["mask_key"] = hmac.digest(self.secret, b"cdc_assets mask_key", "sha256").hex()
         if self.deletes == "soft":
             said["deletes"] = self.deletes
@@ -111,6 +119,7 @@ class Shaping:
             columns=kept,
             shaping=declaration,
             keeps_deleted=self.deletes == "soft",
+            enriched=self.enriched,
         )
 
     def changes(self, raw: RawChanges, key: Sequence[str]) -> RawChanges:
@@ -136,11 +145,11 @@ class Shaping:
 
     def given(self, source: TableShape) -> TableShape:
         """Give the shape of what is renamed and masked, before it is transformed."""
-        if not self.columns.rename and not self.mask:
+        if not self.columns.rename and not self.mask and not source.enriched:
             return source
         return replace(
             source,
-            columns=tuple(map(self._kept_column, source.columns)),
+            columns=(*map(self._kept_column, source.columns), *source.enriched),
             key=tuple(map(self.name, source.key)),
         )
 
@@ -266,11 +275,14 @@ class Shaping:
     def rows(self, rows: pa.Table, source: TableShape) -> pa.Table:
         """Shape whole rows of a table; columns that we add stay as they are.
 
+        What they take of other tables is null: it is known where they are put in place.
+
         Raises:
             RowError: The condition can't be computed for a row.
             FunctionError: The transform fails.
         """
-        if not self.columns.rename and not self.mask and not self.chooses:
+        is_same = not self.columns.rename and not self.mask and not self.chooses
+        if is_same and not source.enriched:
             return rows
         count = len(source.columns)
         arrays = [column.combine_chunks() for column in rows.columns]
@@ -282,9 +294,9 @@ class Shaping:
         added = pa.table(arrays[count:], rows.column_names[count:])
         if self.transform is not None:
             return transformed_rows(shaped, added, self.given(source), self.transform)
-        return pa.table(
-            [*shaped, *added.columns], [*map(self.name, source.names), *added.column_names]
-        )
+        taken = [pa.nulls(len(arrays[0]), column.type.arrow) for column in source.enriched]
+        names = [*map(self.name, source.names), *(column.name for column in source.enriched)]
+        return pa.table([*shaped, *taken, *added.columns], [*names, *added.column_names])
 
     def _masked(self, arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
         return [

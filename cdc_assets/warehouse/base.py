@@ -32,6 +32,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.warehouse.base_copies import Copies as Copies
 from cdc_assets.warehouse.values import (
     Checkpoint,
@@ -83,6 +84,11 @@ class Mirrors(Protocol):
         self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
     ) -> None:
         """Delete the rows of some keys, or mark them as deleted, at or before an LSN."""
+
+    def look_up(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], names: Sequence[str]
+    ) -> pa.Table:
+        """Give columns of the rows of n keys: n rows in their order, null where there is none."""
 
     def insert(self, table: TableName, rows: pa.Table) -> None:
         """Append rows with all columns of the mirror, in its order.
@@ -155,6 +161,18 @@ class Stages(Protocol):
             plan: The table's buckets, where numbers are wanted for each.
             write: Whether the mirror is made what the copy is; only what differs is written.
             before_write: Called then, before anything is written.
+        """
+
+    def enrich(
+        self, copy: Copy, shape: TableShape, enrich: Sequence[Enrichment], *, differing: bool
+    ) -> None:
+        """Give a copy's rows the columns that they take of other tables, as these are now.
+
+        Args:
+            copy: The copy.
+            shape: Of it.
+            enrich: What they take.
+            differing: Whether only the rows that `compare` has found to differ, in `before_write`.
         """
 
     def replace(

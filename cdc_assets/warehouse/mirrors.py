@@ -29,6 +29,7 @@ from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.liveness import endings, is_live, live_rows, mark_sql
+from cdc_assets.warehouse.lookups import as_kept
 from cdc_assets.warehouse.types import column_type as column_type
 from cdc_assets.warehouse.values import Write, Written
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
@@ -263,6 +264,32 @@ class DuckDBMirrors:
             f"DELETE FROM {self.name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
         )
 
+    def look_up(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], names: Sequence[str]
+    ) -> pa.Table:
+        """Give columns of the rows of n keys: n rows in their order, null where there is none.
+
+        Raises:
+            MirrorRefusedError: The mirror was altered and does not give it.
+        """
+        count = len(keys[0])
+        named = pa.table([*keys, np.arange(count)], names=[*key_names(shape), _PLACE])
+        columns = ", ".join(f"mirror.{quote(name)}" for name in names)
+        with self._blamed_on(table):
+            found = self._query_with(
+                f"SELECT {columns} FROM _cdc_batch LEFT JOIN {self.name(table)} AS mirror"
+                f" ON {key_matches(shape)} ORDER BY _cdc_batch.{_PLACE}",
+                named,
+            )
+        if found.num_rows != count:
+            raise MirrorRefusedError(f"the mirror of {str(table)!r} has several rows of one key")
+        kinds = dict(zip(shape.names, shape.types, strict=True))
+        arrays = [
+            as_kept(column.combine_chunks(), kinds[name])
+            for name, column in zip(names, found.columns, strict=True)
+        ]
+        return pa.table(arrays, names=list(names))
+
     def insert(self, table: TableName, rows: pa.Table) -> None:
         """Append rows with all columns of the mirror, in its order.
 
@@ -341,6 +368,9 @@ class DuckDBMirrors:
         """Run a query that reads `_cdc_batch`, and give its rows."""
         _cdc_batch = batch  # DuckDB looks for it here
         return self.connection.execute(sql).fetchall()
+
+    def _query_with(self, sql: str, _cdc_batch: pa.Table) -> pa.Table:
+        return self.connection.sql(sql).to_arrow_table()
 
     def _execute_with(self, sql: str, _cdc_batch: pa.Table) -> int:
         """Run a statement that reads `_cdc_batch`, and give the one number that it returns.

@@ -15,6 +15,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.warehouse.buckets import in_bucket, numbered
 from cdc_assets.warehouse.liveness import carry_sql, gone
 from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
@@ -120,6 +121,27 @@ class Stages:
         comparison.end()
         return found
 
+    def enrich(
+        self, copy: Copy, shape: TableShape, enrich: Sequence[Enrichment], *, differing: bool
+    ) -> None:
+        """Give a copy's rows the columns that they take of other tables, as these are now."""
+        of, found = "", ""
+        if differing:
+            keys = [quote(name) for name in shape.key]
+            of = f", (SELECT DISTINCT {', '.join(keys)} FROM _cdc_differing) AS found"
+            found = "".join(f" AND stage.{key} = found.{key}" for key in keys)
+        for one in enrich:
+            taken = ", ".join(
+                f"{quote(here)} = partner.{quote(name)}" for name, here in one.columns.items()
+            )
+            joined = " AND ".join(
+                f"stage.{quote(here)} = partner.{quote(name)}" for here, name in one.on.items()
+            )
+            self._mirrors.connection.execute(
+                f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET {taken}"
+                f" FROM {self._mirrors.name(one.partner)} AS partner{of} WHERE {joined}{found}"
+            ).fetchall()
+
     def replace(
         self, copy: Copy, shape: TableShape, *, lsn: LSN, carried: Sequence[str] = ()
     ) -> Differences:
@@ -152,10 +174,10 @@ class _Comparison:
         self._condition = in_bucket(shape, copy.bucket) if copy.bucket else "true"
         self._removes = not copy.predicate
         self._keys = [quote(name) for name in shape.key]
+        left_out = {*shape.key, *(column.name for column in shape.enriched)}
+        self._compared = [column for column in shape.columns if column.name not in left_out]
         self._differ = [
-            _differs(quote(column.name), column.type.arrow)
-            for column in shape.columns
-            if column.name not in shape.key
+            _differs(quote(column.name), column.type.arrow) for column in self._compared
         ]
         self._same_key = " AND ".join(f"mirror.{key} = stage.{key}" for key in self._keys)
 
@@ -282,8 +304,8 @@ class _Comparison:
             f" JOIN {self._stage} AS stage ON {found}"
             f" JOIN {self._live} AS mirror ON {self._same_key}"
         )
-        names = [name for name in self._shape.names if name not in self._shape.key]
-        return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+        columns = zip(self._compared, flags, strict=True)
+        return tuple(column.name for column, flag in columns if flag)
 
     def _some_keys(self) -> tuple[tuple[str, ...], ...]:
         texts = ", ".join(f"{key}::VARCHAR" for key in self._keys)

@@ -131,7 +131,10 @@ def test_a_warehouse_that_is_none(config: PipelineConfig, broken: str) -> None:
         ({"tables": [{"source": "public.a"}, {"source": "public.A"}]}, "one name"),
         ({"tables": []}, "tables: "),
         ({"tables": [{"source": "public.a", "mask": {"x": "md5"}}]}, "tables[0].mask.x: "),
-        ({"tables": [{"source": "public.a", "enrich": []}]}, "'enrich' is not supported"),
+        (
+            {"tables": [{"source": "public.a", "enrich": [{"frm": "public.b"}]}]},
+            "tables[0].enrich[0].frm: unknown key, did you mean 'from'?",
+        ),
         ({"tables": [{"source": "public.a", "keep": ["mirror", "history"]}]}, "'history' is not"),
         ({"source__slot": "Bad-Name"}, "a slot's name"),
         ({"window": {"max_wal_bytes": 1}}, "window.max_wal_bytes"),

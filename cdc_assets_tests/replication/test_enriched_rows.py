@@ -1,0 +1,365 @@
+"""Rows take columns of another table as it was when they were written.
+
+The oracle is a trigger on the source: every row notes what it saw of its partner when it was
+written. What is kept has to be the same.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import duckdb
+import pytest
+
+from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.errors import CdcError, ConfigError
+from cdc_assets.identifiers import TableName
+from cdc_assets.progress import TableCompared
+from cdc_assets.replication import applying
+from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.reconcile import reconcile
+from cdc_assets.replication.sync import sync
+from cdc_assets_tests.command_line import rewrite, run_command
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.syncs import errors_of, mirror_rows, sync_all, sync_once
+
+CUSTOMERS = TableName("public", "customers")
+ORDERS = TableName("public", "orders")
+SQL = """
+CREATE TABLE customers (
+    region text, id int, email text, phone text, body text, PRIMARY KEY (region, id)
+);
+ALTER TABLE customers ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE orders (
+    id int PRIMARY KEY, region text, customer bigint, n int,
+    saw_email text, saw_phone text, saw_body text
+);
+CREATE TABLE plain (id int PRIMARY KEY);
+CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    SELECT email, phone, body INTO NEW.saw_email, NEW.saw_phone, NEW.saw_body
+    FROM customers WHERE region = NEW.region AND id = NEW.customer;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER look BEFORE INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION look();
+INSERT INTO customers SELECT CASE i % 2 WHEN 0 THEN 'eu' ELSE 'us' END, i, 'mail' || i, '0' || i,
+    repeat(md5(i::text), 90) FROM generate_series(1, 30) i;
+INSERT INTO orders SELECT i, CASE i % 2 WHEN 0 THEN 'eu' ELSE 'us' END, i % 40, 0
+    FROM generate_series(1, 150) i;
+"""
+ENRICH = {
+    "from": "public.customers",
+    "on": {"area": "region", "customer": "key"},
+    "columns": {"email": "customer_email", "tel": "customer_phone", "body": "customer_body"},
+}
+SAW = ("saw_email", "saw_phone", "saw_body")
+TAKEN = ("customer_email", "customer_phone", "customer_body")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch.setattr)
+
+
+@pytest.fixture
+def made(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    database.execute(SQL)
+    return pipeline("public.customers", "public.orders", "public.plain")
+
+
+def enriched(config: PipelineConfig, *, of: Any = None, **orders: Any) -> PipelineConfig:
+    customers = {
+        "source": "public.customers",
+        "columns": {"rename": {"id": "key", "phone": "tel"}},
+        "mask": {"phone": "sha256"},
+    }
+    orders = {
+        "source": "public.orders",
+        "columns": {"rename": {"region": "area"}},
+        "mask": {"saw_phone": "sha256"},
+        "enrich": [ENRICH],
+        **orders,
+    }
+    tables = [orders, {**customers, **(of or {})}, {"source": "public.plain"}]
+    return load_config(rewrite(config, tables=tables))
+
+
+@pytest.fixture
+def config(made: PipelineConfig) -> PipelineConfig:
+    return enriched(made)
+
+
+def assert_as_written(config: PipelineConfig, table: str = "public.orders") -> None:
+    """Fail unless every row has what it saw."""
+    rows = mirror_rows(config, table, ", ".join(["id", *SAW, *TAKEN]))
+    assert [row for row in rows if row[1:4] != row[4:]] == []
+    assert rows
+
+
+def check_all(database: ScratchDatabase, config: PipelineConfig) -> None:
+    sync_all(config)
+    own = "id, region, customer, n, saw_email, saw_body"
+    assert_as_written(config)
+    kept = mirror_rows(config, "public.orders", own.replace("region", "area"))
+    assert kept == sorted(map(tuple, database.execute(f"SELECT {own} FROM orders ORDER BY id")))
+    kept = mirror_rows(config, "public.customers", "region, key, email, body")
+    own = "SELECT region, id, email, body FROM customers ORDER BY 1, 2"
+    assert kept == sorted(map(tuple, database.execute(own)))
+
+
+class Writer:
+    """Writes both tables at random; of one session, so that the oracle's order is the stream's."""
+
+    def __init__(self, database: ScratchDatabase, seed: int) -> None:
+        self._database, self._random = database, random.Random(seed)
+        self._next = 1000
+
+    def commit(self, transactions: int) -> None:
+        for _ in range(transactions):
+            count = self._random.randint(1, 6)
+            self._database.execute(
+                "BEGIN;" + ";".join(self._statement() for _ in range(count)) + ";COMMIT"
+            )
+
+    def _statement(self) -> str:
+        self._next += 1
+        new, key, row = self._next, self._random.randint(0, 40), self._random.randint(1, 150)
+        area = self._random.choice(["eu", "us"])
+        kinds = [
+            (8, f"UPDATE orders SET n = n + 1 WHERE id = {row}"),
+            (6, f"UPDATE orders SET customer = {key}, region = '{area}'"
+                f" WHERE id % 50 = {row % 50}"),
+            (4, f"INSERT INTO orders VALUES ({new}, '{area}', {key}, 1)"),
+            (2, f"UPDATE orders SET id = {new} WHERE id = {row}"),
+            (2, f"UPDATE orders SET customer = NULL WHERE id = {row}"),
+            (2, f"DELETE FROM orders WHERE id = {row}"),
+            (8, f"UPDATE customers SET email = 'm{new}' WHERE id = {key}"),
+            (4, f"UPDATE customers SET body = repeat('{new}', 900), phone = '{new}'"
+                f" WHERE id % 10 = {key % 10}"),
+            (4, f"UPDATE customers SET id = {key} WHERE id = {row} AND NOT EXISTS"
+                f" (SELECT FROM customers WHERE id = {key})"),
+            (4, f"DELETE FROM customers WHERE id = {key}"),
+            (8, f"INSERT INTO customers VALUES ('{area}', {key}, 'i{new}', '1',"
+                f" repeat('{new}', 700)) ON CONFLICT DO NOTHING"),
+            (1, "TRUNCATE customers"),
+            (1, f"INSERT INTO customers SELECT '{area}', i, 'r' || {new} + i, '2', 'x'"
+                " FROM generate_series(0, 40) i ON CONFLICT DO NOTHING"),
+        ]  # fmt: skip
+        weights, statements = zip(*kinds, strict=True)
+        return str(self._random.choices(statements, weights)[0])
+
+
+def settle(database: ScratchDatabase, config: PipelineConfig) -> None:
+    """Write every row once more than its copy, so that none has what a copy found."""
+    sync_all(config)
+    database.execute("UPDATE orders SET n = n + 1")
+
+
+@pytest.mark.parametrize(
+    ("seed", "apply_bytes", "identity"),
+    [
+        (1, 100_000, "DEFAULT"),
+        (2, 2_000, "DEFAULT"),
+        (3, 10_000_000, "DEFAULT"),
+        (4, 9_000, "FULL"),
+    ],
+)
+def test_every_row_has_what_it_saw(
+    database: ScratchDatabase,
+    config: PipelineConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    apply_bytes: int,
+    identity: str,
+) -> None:
+    monkeypatch.setattr(applying, "APPLY_BYTES", apply_bytes)
+    for table in ("customers", "orders"):
+        database.execute(f"ALTER TABLE {table} REPLICA IDENTITY {identity}")
+    check_all(database, config)
+    writer = Writer(database, seed)
+    for transactions in (40, 60):
+        writer.commit(transactions)
+        check_all(database, config)
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_crashes_and_copies_under_writes(
+    database: ScratchDatabase, config: PipelineConfig, seed: int
+) -> None:
+    writer = Writer(database, seed)
+    kill_at(config, "chunk_committed", 2)
+    writer.commit(5)
+    kill_at(config, "copy_staged", 2)
+    writer.commit(5)
+    settle(database, config)
+    for step in ("table_applied", "before_commit", "window_committed"):
+        writer.commit(15)
+        kill_at(config, step, 2)  # type: ignore[arg-type]
+        writer.commit(5)
+        with at_step("window_committed", 1, lambda: writer.commit(3)):
+            sync_all(config)
+        check_all(database, config)
+        for table in (CUSTOMERS, ORDERS):
+            with at_step("chunk_committed", 1, lambda: writer.commit(5)):
+                list(backfill(config, table))
+            check_all(database, config)
+        compared = [event for event in reconcile(config) if isinstance(event, TableCompared)]
+        assert [table.not_compared for table in compared if not table.equal] == []
+
+
+def test_a_copy_has_what_is_there_now(database: ScratchDatabase, config: PipelineConfig) -> None:
+    database.execute("UPDATE customers SET email = 'now ' || id, body = 'short'")
+    with at_step(
+        "chunk_committed", 1, lambda: database.execute("DELETE FROM customers WHERE id=3")
+    ):
+        sync_all(config)
+    joined = database.execute(
+        "SELECT o.id, c.email, c.body FROM orders o LEFT JOIN customers c"
+        " ON c.region = o.region AND c.id = o.customer ORDER BY o.id"
+    )
+    taken = "id, customer_email, customer_body"
+    assert mirror_rows(config, "public.orders", taken) == list(map(tuple, joined))
+
+
+def test_a_row_that_a_backfill_makes_right_has_what_is_there_now(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    settle(database, config)
+    sync_all(config)
+    database.execute("UPDATE customers SET email = 'later'")
+    sync_all(config)
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute("UPDATE public.orders SET n = 7 WHERE id = 2")
+    list(backfill(config, ORDERS))
+    rows = mirror_rows(config, "public.orders", "id, customer_email, n")
+    assert [row for row in rows if row[1] == "later"] == [(2, "later", 1)]
+
+
+def test_rows_of_changes_have_what_they_saw(
+    database: ScratchDatabase, made: PipelineConfig
+) -> None:
+    config = enriched(made, keep=["mirror", "changes"])
+    writer = Writer(database, 7)
+    settle(database, config)
+    for _ in range(3):
+        writer.commit(30)
+        check_all(database, config)
+    names = ", ".join([*SAW, *TAKEN])
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        sql = f"SELECT {names} FROM public.orders__changes WHERE _cdc_source = 'stream'"
+        rows = warehouse.execute(sql).fetchall()
+    assert len(rows) > 200
+    assert [row for row in rows if row[:3] != row[3:]] == []
+
+
+def test_a_table_waits_for_its_partner(database: ScratchDatabase, config: PipelineConfig) -> None:
+    settle(database, config)
+    sync_all(config)
+    database.execute("UPDATE customers SET email = 'a'; UPDATE orders SET n = n + 1")
+    database.execute("ALTER TABLE customers ADD COLUMN extra int DEFAULT 1")
+    database.execute("UPDATE customers SET email = 'b'; INSERT INTO plain VALUES (1)")
+    errors = errors_of(sync_once(config))
+    assert set(errors) == {"public.customers", "public.orders"}
+    assert "takes columns of 'public.customers'" in errors["public.orders"].message
+    assert mirror_rows(config, "public.plain", "id") == [(1,)]
+    with pytest.raises(CdcError, match="which can't go on"):
+        list(backfill(config, ORDERS))
+    list(backfill(config, CUSTOMERS))
+    errors = errors_of(sync_once(config))
+    assert set(errors) == {"public.orders"}
+    assert "backfill public.orders" in errors["public.orders"].hint
+    list(backfill(config, ORDERS))
+    settle(database, config)
+    check_all(database, config)
+
+
+def test_a_partner_goes_on_without_its_dependent(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    settle(database, config)
+    sync_all(config)
+    database.execute("ALTER TABLE orders ADD COLUMN extra int")
+    database.execute("UPDATE orders SET n = 1; UPDATE customers SET email = 'b'")
+    assert set(errors_of(sync_once(config))) == {"public.orders"}
+    assert {row for (row,) in mirror_rows(config, "public.customers", "email")} == {"b"}
+    list(backfill(config, ORDERS))
+    settle(database, config)
+    check_all(database, config)
+
+
+def test_what_is_linked_is_synced_together(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    settle(database, config)
+    sync_all(config)
+    writer = Writer(database, 11)
+    writer.commit(20)
+    *_, finished = sync(config, tables=[CUSTOMERS])
+    assert [str(table.table) for table in finished.tables] == ["public.customers"]  # type: ignore[union-attr]
+    writer.commit(20)
+    check_all(database, config)
+
+
+def test_another_mask_at_the_partner_stops_both(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    settle(database, config)
+    sync_all(config)
+    shown = enriched(config, of={"mask": {"phone": "redact"}})
+    assert set(errors_of(sync_once(shown))) == {"public.customers", "public.orders"}
+    for table in (CUSTOMERS, ORDERS):
+        list(backfill(shown, table))
+    phones = {row for (row,) in mirror_rows(shown, "public.orders", "customer_phone")}
+    assert phones == {"***", None}
+    assert errors_of(sync_once(shown)) == {}
+
+
+@pytest.mark.parametrize(
+    ("enrich", "said"),
+    [
+        ({"from": "public.nobody"}, "not a table of this pipeline"),
+        ({"from": "public.orders"}, "takes no columns of itself"),
+        ({"keep": "current"}, "not supported by this version yet"),
+        ({"columns": {"email": "_cdc_email"}}, "_cdc_"),
+        ({"columns": {"email": "a", "tel": "A"}}, "two columns get one name"),
+    ],
+)
+def test_what_the_config_refuses(made: PipelineConfig, enrich: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        enriched(made, enrich=[{**ENRICH, **enrich}])
+
+
+def test_circles_are_refused(made: PipelineConfig) -> None:
+    back = {"from": "public.orders", "on": {"key": "id"}, "columns": {"n": "order_n"}}
+    with pytest.raises(ConfigError, match="circle"):
+        enriched(made, of={"enrich": [back]})
+
+
+@pytest.mark.parametrize(
+    ("enrich", "said"),
+    [
+        ({"on": {"customer": "key"}}, "whose key is (region, key)"),
+        ({"on": {"area": "region", "custmer": "key"}}, "names a column 'custmer'"),
+        ({"on": {"area": "region", "saw_email": "key"}}, "may not be equal here"),
+        ({"columns": {"emial": "x"}}, "has no column 'emial'"),
+        ({"columns": {"email": "N"}}, "and has one itself"),
+    ],
+)
+def test_what_check_refuses(made: PipelineConfig, enrich: Any, said: str) -> None:
+    config = enriched(made, enrich=[{**ENRICH, **enrich}])
+    assert said in run_command(config, "check").err
+    assert set(errors_of(sync_once(config))) == {"public.orders"}
+
+
+def test_a_filter_takes_whole_old_rows(database: ScratchDatabase, made: PipelineConfig) -> None:
+    config = enriched(made, where="n < 3")
+    assert "ahead of the stream" in errors_of(sync_once(config))["public.orders"].message
+    database.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
+    writer = Writer(database, 5)
+    settle(database, config)
+    for _ in range(3):
+        writer.commit(30)
+        sync_all(config)
+        assert_as_written(config)
