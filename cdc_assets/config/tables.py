@@ -189,9 +189,7 @@ class TableConfig(Strict):
         if not self.keeps_mirror and self.deletes == "soft":
             raise ValueError("deletes: soft marks rows of a mirror, and none is kept")
         if not self.keeps_mirror and self.transform is not None:
-            raise ValueError(
-                "transform: not supported by this version where changes alone are kept"
-            )
+            raise ValueError("transform: needs a mirror, whose key tells rows apart")
         return self
 
     @model_validator(mode="after")

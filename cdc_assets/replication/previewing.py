@@ -102,7 +102,10 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
     conninfo, slot = conninfo_of(config), config.source.slot
     with connect(conninfo) as control, translated(slot):
         catalog = read_catalog(control, config.source.publication, [table])
-        for problem in all_table_problems(catalog, table, [table], published=False):
+        needs_key = config.table(table).keeps_mirror
+        for problem in all_table_problems(
+            catalog, table, [table], published=False, needs_key=needs_key
+        ):
             raise problem
         source = catalog.tables[table]
         for problem in shaping_problems(config.table(table), source, config.root):

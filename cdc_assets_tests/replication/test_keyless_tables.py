@@ -19,6 +19,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.operations.removal import teardown
 from cdc_assets.progress import TableCompared
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.previewing import preview
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import rewrite
@@ -519,3 +520,40 @@ def test_a_view_of_the_tables_name_is_left_alone(events: PipelineConfig) -> None
     teardown(events, drop_tables=True)
     assert query(events, "SELECT mine FROM public.events") == [(1,)]
     assert not has_mirror(events, "public.events__changes")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"keep": ["changes"], "append_only": True}, "append_only: goes with keep: [mirror]"),
+        ({"keep": ["mirror", "changes"], "append_only": True}, "append_only: goes with"),
+        ({"keep": ["changes"], "deletes": "soft"}, "deletes: soft marks rows of a mirror"),
+        ({"append_only": True, "transform": "a.b:c"}, "transform: needs a mirror"),
+    ],
+)
+def test_what_needs_a_mirror_is_refused_without_one(
+    events: PipelineConfig, table: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(rewrite(events, tables=[{"source": EVENTS, **table}]))
+    assert said in " ".join(refused.value.problems)
+
+
+def test_a_preview_needs_no_key(events: PipelineConfig) -> None:
+    assert len(preview(events, TableName.parse(EVENTS), rows=3).rows) == 3
+
+
+@pytest.mark.parametrize("step", ["chunk_committed", "copy_placed"])
+def test_a_kill_of_a_resync_loses_nothing(
+    database: ScratchDatabase, events: PipelineConfig, step: Step
+) -> None:
+    sync_all(events)
+    slot = events.source.slot
+    database.execute(f"SELECT pg_drop_replication_slot('{slot}')")
+    write(database, seed=6)
+    with writing(database, seed=500):
+        assert kill_at(events, step, 1, work="resync")
+        wait_until_unlocked(database)
+        sync_all(events)
+    sync_all(events)
+    assert_as_audited(database, events)
