@@ -9,6 +9,7 @@ import pytest
 from dagster import AssetKey
 
 from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.metadata import table_metadata
 from cdc_assets.progress import BucketBackfilled, TableCompared
@@ -284,6 +285,12 @@ def test_a_mirror_that_somebody_wrote_is_still_found(
         assert "differs from the source" in errors_of(sync_once(config))["public.t"].message
         list(backfill(config, T))
         converge(database, config)
+
+
+@pytest.mark.parametrize("keep", [["changes"], ["mirror", "history"]])
+def test_what_deleted_rows_are_not_kept_beside(made: PipelineConfig, keep: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        soft(made, keep=keep)
 
 
 def test_switching_stops_the_table(database: ScratchDatabase, made: PipelineConfig) -> None:
