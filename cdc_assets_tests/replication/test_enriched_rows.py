@@ -363,3 +363,61 @@ def test_a_filter_takes_whole_old_rows(database: ScratchDatabase, made: Pipeline
         writer.commit(30)
         sync_all(config)
         assert_as_written(config)
+
+
+def test_values_of_every_type_are_taken(database: ScratchDatabase, pipeline: MakePipeline) -> None:
+    """From the mirror and from changes that are pending alike."""
+    values = {
+        "a": ("uuid", "gen_random_uuid()"),
+        "b": ("jsonb", """'{"x": [1, null]}'"""),
+        "c": ("json", "'[1 , 2]'"),
+        "d": ("timestamptz", "'2024-02-29 12:00:00.000001+02'"),
+        "e": ("timestamp", "'infinity'"),
+        "f": ("date", "'0044-03-15 BC'"),
+        "g": ("time", "'23:59:59.999999'"),
+        "h": ("numeric(12,3)", "-1.5"),
+        "i": ("numeric", "'NaN'"),
+        "j": ("int[]", "'{1,NULL,3}'"),
+        "k": ("text[]", "'{a,NULL}'"),
+        "l": ("bytea", r"'\x00ff'"),
+        "m": ("float8", "'-0'"),
+        "n": ("bool", "true"),
+        "o": ("smallint", "-7"),
+        "p": ("interval", "'1 mon'"),
+        "q": ("timestamptz[]", "'{2024-02-29 12:00:00+02}'"),
+        "r": ("real", "'NaN'"),
+    }
+    listed = ", ".join(f"{name} {kind}" for name, (kind, _) in values.items())
+    row = ", ".join(value for _, value in values.values())
+    database.execute(
+        f"CREATE TABLE t (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), nr int, {listed});"
+        "CREATE TABLE refers (id int PRIMARY KEY, t uuid);"
+        f"INSERT INTO t SELECT gen_random_uuid(), 1, {row};"
+        "INSERT INTO refers SELECT 1, id FROM t"
+    )
+    config = pipeline("public.t", "public.refers")
+    taken = {name: f"taken_{name}" for name in values}
+    enrich = [{"from": "public.t", "on": {"t": "id"}, "columns": taken}]
+    tables = [{"source": "public.t"}, {"source": "public.refers", "enrich": enrich}]
+    config = load_config(rewrite(config, tables=tables))
+    sync_all(config)
+    database.execute(
+        "INSERT INTO refers SELECT 2, id FROM t;"
+        f"INSERT INTO t SELECT gen_random_uuid(), 2, {row}; UPDATE t SET o = 8;"
+        "INSERT INTO refers SELECT nr + 2, id FROM t; INSERT INTO refers VALUES (9, NULL)"
+    )
+    sync_all(config)
+    theirs = mirror_rows(config, "public.t", ", ".join(values))
+    ours = mirror_rows(config, "public.refers", ", ".join(["id", *taken.values()]))
+    by_uuid = {row[0]: row for row in map(_shown, theirs)}
+    at = list(values).index("o")
+    for number, *found in ours[:-1]:
+        expected = list(by_uuid[found[0]])
+        expected[at] = -7 if number <= 2 else 8
+        assert _shown(found) == tuple(expected)
+    assert set(ours[-1][1:]) == {None}
+    assert [number for number, *_ in ours] == [1, 2, 3, 4, 9]
+
+
+def _shown(row: Any) -> tuple[Any, ...]:
+    return tuple(repr(value) if isinstance(value, float) else value for value in row)
