@@ -116,6 +116,8 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
                 "columns that are taken of other tables (enrich) are not shown: what they are is "
                 "known where a row is written"
             )
+        if config.table(table).enrich:
+            looked.found.notes.append("columns that enrich takes from other tables are not shown")
         try:
             looked.at_changes(control, conninfo)
         except TableError:

@@ -111,6 +111,22 @@ def assert_readable_but_for_the_trace(err: str) -> None:
     assert "what is ['" not in err
 
 
+def test_columns_of_other_tables_are_not_shown(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, other int); INSERT INTO t VALUES (1, 1);"
+        "CREATE TABLE u (id int PRIMARY KEY, name text)"
+    )
+    enrich = [{"from": "public.u", "on": {"other": "id"}, "columns": {"name": "other_name"}}]
+    tables = [{"source": "public.t", "enrich": enrich}, {"source": "public.u"}]
+    other = rewrite(pipeline("public.t", "public.u"), tables=tables)
+    done = run_command(other, "preview", "public.t")
+    assert done.code == 0, done.err
+    assert "note: columns that enrich takes" in done.out
+    assert "other_name" not in done.out
+
+
 def test_without_a_slot(database: ScratchDatabase, config: PipelineConfig) -> None:
     database.execute(f"SELECT pg_drop_replication_slot('{config.source.slot}')")
     done = run_command(config, "preview", "public.t")
