@@ -90,6 +90,10 @@ class Enriched(Protocol):
         """What it takes of others."""
 
     @property
+    def append_only(self) -> bool:
+        """Whether there is no mirror, whatever `keep` says."""
+
+    @property
     def keep(self) -> list[str]:
         """What is kept of it."""
 
@@ -202,7 +206,7 @@ def _problems(tables: Sequence[Enriched]) -> Iterator[str]:
 
 def _unfit(table: Enriched) -> str:
     """Say what keeps a table from taking columns, and from giving some."""
-    if "mirror" not in table.keep:
+    if "mirror" not in table.keep or table.append_only:
         return "a mirror has to be kept"
     if table.deletes == "soft":
         return "'deletes: soft' is not supported beside it by this version yet"
