@@ -118,6 +118,7 @@ class TableResult:
     source_rows: int | None = None  # about how many it has; None before its first ANALYZE
     deleted_rows: int | None = None  # that the mirror keeps besides; None where it keeps none
     change_rows: int | None = None  # of the change table; None where there is none
+    history_rows: int | None = None  # of the history; None where there is none
 
     @property
     def changed(self) -> bool:

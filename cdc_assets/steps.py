@@ -16,6 +16,7 @@ Step = Literal[
     "copy_placed",
     "window_read",
     "changes_appended",
+    "versions_written",
     "table_applied",
     "before_commit",
     "window_committed",

@@ -180,7 +180,7 @@ def compact(batch: ChangeBatch, events: Events, *, with_endings: bool = False) -
         first = last = np.arange(len(events))
     else:
         keys = [key.take(pa.array(last)) for key in keys]
-    makes_row = events.is_upsert & (events.is_moved | (batch.ops[events.rows] == INSERT))
+    makes = makes_row(batch, events)
     is_kept = np.ones(len(batch), dtype=bool) if batch.chosen is None else batch.chosen.kept
     is_live = events.is_upsert & is_kept[events.rows]
     rows, endings = events.rows[last[is_live[last]]], None
@@ -190,12 +190,18 @@ def compact(batch: ChangeBatch, events: Events, *, with_endings: bool = False) -
     rows = np.sort(rows)
     return Compacted(
         keys=keys,
-        standing=~makes_row[first],
-        is_told=None if batch.chosen is None else makes_row[first],
+        standing=~makes[first],
+        is_told=None if batch.chosen is None else makes[first],
         rows=rows,
-        fills=_fills(batch, events, rows) if batch.unchanged else [],
+        fills=fills_of(batch, events, rows) if batch.unchanged else [],
         endings=endings,
     )
+
+
+def makes_row(batch: ChangeBatch, events: Events) -> Mask:
+    """Find the events that give a key a row which had none."""
+    makes: Mask = events.is_upsert & (events.is_moved | (batch.ops[events.rows] == INSERT))
+    return makes
 
 
 def _ends_per_number(numbers: Ints) -> tuple[Ints, Ints]:
@@ -239,7 +245,14 @@ def _as_numbers(elements: pa.Array) -> pa.Array:
     return elements.view(pa.int32() if pa.types.is_date32(elements.type) else pa.int64())
 
 
-def _fills(batch: ChangeBatch, events: Events, rows: Ints) -> list[Fill]:
+def fills_of(batch: ChangeBatch, events: Events, rows: Ints) -> list[Fill]:
+    """Find where the values stand that written rows lack.
+
+    Args:
+        batch: Changes without truncations.
+        events: Their events.
+        rows: Changes whose new row is written, ascending.
+    """
     return [
         Fill(column, lacking, sources(mask, events)[lacking])
         for column, mask in sorted(batch.unchanged.items())

@@ -17,21 +17,19 @@ from cdc_assets.identifiers import TableName, record_table
 
 DEFAULT_BUCKETS = 8
 
-# What the design fixes and a later version keeps.
-LATER_KEEPS = frozenset({"history"})
-MIRROR, CHANGES = "mirror", "changes"
+MIRROR, CHANGES, HISTORY = "mirror", "changes", "history"
 # What is kept beside mirrors, and what one is called
-RECORDS = {CHANGES: "change table"}
-_EXPECTED_KEEPS = "expected [mirror], [mirror, changes] or [changes]"
+RECORDS = {CHANGES: "change table", HISTORY: "history"}
+_EXPECTED_KEEPS = "expected [mirror], with changes, history or both beside it, or [changes]"
 
 
 def _known_keeps(keep: list[str]) -> list[str]:
-    if later := [kept for kept in keep if kept in LATER_KEEPS]:
-        raise ValueError(f"{later[0]!r} is not supported by this version yet")
     if not keep:
         raise ValueError(f"nothing is kept: {_EXPECTED_KEEPS}")
-    if set(keep) - {MIRROR, CHANGES} or len(set(keep)) < len(keep):
+    if set(keep) - {MIRROR, *RECORDS} or len(set(keep)) < len(keep):
         raise ValueError(_EXPECTED_KEEPS)
+    if HISTORY in keep and MIRROR not in keep:
+        raise ValueError("a history stands beside a mirror: expected [mirror, history]")
     return keep
 
 
@@ -105,8 +103,9 @@ class TableConfig(Strict):
         AfterValidator(_known_keeps),
         Field(
             description="What is kept of it: `mirror`, the table's current rows; `changes`, every"
-            " change, in `<table>__changes`.",
-            examples=[["mirror"], ["mirror", "changes"], ["changes"]],
+            " change, in `<table>__changes`; `history`, every version of every row, in"
+            " `<table>__history`.",
+            examples=[["mirror"], ["mirror", "changes", "history"], ["changes"]],
         ),
     ] = Field(default_factory=lambda: [MIRROR])
     append_only: Annotated[
@@ -194,8 +193,10 @@ class TableConfig(Strict):
 
     @model_validator(mode="after")
     def _keeps_deleted_rows_alone(self) -> TableConfig:
-        if self.deletes == "soft" and "history" in self.keep:
+        if self.deletes == "soft" and HISTORY in self.keep:
             raise ValueError("deletes: soft is not supported by this version beside a history")
+        if self.enrich and HISTORY in self.keep:
+            raise ValueError("enrich: not supported by this version beside a history")
         return self
 
     @model_validator(mode="after")

@@ -31,18 +31,25 @@ from cdc_assets.config import (
     project_root,
     read_documents,
 )
+from cdc_assets.config.tables import HISTORY
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import attributes_model, read_attributes
 from cdc_assets.orchestration.checks import check_specs
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.health import health_sensor
 from cdc_assets.orchestration.instance import warn_at_load
-from cdc_assets.orchestration.keys import changes_key, names_of, source_key
+from cdc_assets.orchestration.keys import changes_key, history_key, names_of, source_key
 from cdc_assets.orchestration.reconcile import equality_checks, reconcile_job_and_schedule
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
 from cdc_assets.orchestration.snapshots import backfill_jobs, snapshot_assets, snapshot_specs
-from cdc_assets.orchestration.specs import changes_spec, mirror_spec, slot_spec, source_spec
+from cdc_assets.orchestration.specs import (
+    changes_spec,
+    history_spec,
+    mirror_spec,
+    slot_spec,
+    source_spec,
+)
 
 # These were checked before Dagster resolves anything, and no template is rendered in them: the
 # command line reads the same file and knows no templates.
@@ -75,7 +82,8 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     the replication slot a control asset that each run materializes, with checks of its health. A
     job syncs all of them, a schedule starts it, and a sensor looks at the slot when no sync does.
 
-    Override `get_asset_spec`, `get_changes_spec`, `get_source_spec` and `get_slot_spec` to shape
+    Override `get_asset_spec`, `get_changes_spec`, `get_history_spec`, `get_source_spec` and
+    `get_slot_spec` to shape
     specs in Python, `execute` to do something before or after a sync; `translation:`,
     `source_translation:` and `slot_translation:` shape specs from YAML.
     """
@@ -154,6 +162,14 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         shaped = _shaped(self.get_changes_spec(table), self.translation, table)
         return shaped.replace_attributes(key=changes_key(mirror))
 
+    def get_history_spec(self, table: TableName) -> dg.AssetSpec:
+        """Describe a table's history; its key is its mirror's with `__history` behind."""
+        return history_spec(self.config, table)
+
+    def _history_spec(self, table: TableName, mirror: dg.AssetKey) -> dg.AssetSpec:
+        shaped = _shaped(self.get_history_spec(table), self.translation, table)
+        return shaped.replace_attributes(key=history_key(mirror))
+
     def execute(
         self, context: dg.AssetExecutionContext, assets: PipelineAssets
     ) -> Iterator[RunEvent]:
@@ -190,6 +206,11 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
             for table in tables
             if config.table(table).keeps_changes
         }
+        histories = {
+            table: _placed(self._history_spec(table, mirrors[table].key), config, moved)
+            for table in tables
+            if HISTORY in config.table(table).keep
+        }
         alone = {table: changes.pop(table) for table in tables if table in config.unmirrored}
         mirrors = {table: spec for table, spec in mirrors.items() if table not in alone}
         assets = PipelineAssets(
@@ -198,9 +219,11 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
             sources={table: spec.key for table, spec in sources.items()},
             slot=slot.key,
             changes={table: spec.key for table, spec in changes.items()},
+            histories={table: spec.key for table, spec in histories.items()},
         )
         op = self.op or OpSpec()
-        kept = [*mirrors.values(), *changes.values(), *alone.values()]
+        beside = [*changes.values(), *histories.values()]
+        kept = [*mirrors.values(), *beside, *alone.values()]
         synced = self._synced_assets(assets, [*kept, slot], op)
         snapshots = snapshot_specs(config, mirrors)
         backfills = backfill_jobs(config, snapshots)

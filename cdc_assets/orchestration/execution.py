@@ -58,6 +58,7 @@ class PipelineAssets:
         sources: The tables of the source.
         slot: The control asset.
         changes: Change tables beside mirrors.
+        histories: Histories beside them.
     """
 
     config: PipelineConfig
@@ -65,14 +66,16 @@ class PipelineAssets:
     sources: Mapping[TableName, dg.AssetKey]
     slot: dg.AssetKey
     changes: Mapping[TableName, dg.AssetKey] = field(default_factory=dict)
+    histories: Mapping[TableName, dg.AssetKey] = field(default_factory=dict)
+
+    def of(self, table: TableName) -> list[dg.AssetKey]:
+        """Give the keys of all that is kept of a table."""
+        beside = (of[table] for of in (self.changes, self.histories) if table in of)
+        return [self.kept[table], *beside]
 
     def selected_tables(self, keys: Collection[dg.AssetKey]) -> tuple[TableName, ...]:
-        """Find the tables of which a run was asked for mirror or change table."""
-        return tuple(
-            table
-            for table, key in self.kept.items()
-            if key in keys or self.changes.get(table) in keys
-        )
+        """Find the tables of which a run was asked for something that is kept."""
+        return tuple(table for table in self.kept if not set(keys).isdisjoint(self.of(table)))
 
 
 def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> Iterator[RunEvent]:
@@ -183,8 +186,7 @@ class _Run:
         """
         for table, (counts, confirmed) in self._durable.items():
             found = metadata.partial_metadata(counts, confirmed)
-            kept = [self._assets.kept[table], self._assets.changes.get(table)]
-            for key in filter(None, kept):
+            for key in self._assets.of(table):
                 self._context.log_event(_materialization(key, found, confirmed))
 
     def _add(self, table: TableName, counts: ChangeCounts, confirmed: LSN) -> None:
@@ -203,7 +205,7 @@ class _Run:
             if result in reported:
                 yield self._source_told(result)
                 yield self._materialized(key, found, result.confirmed_lsn)
-                yield from self._changes_told(result)
+                yield from self._records_told(result)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
                 yield dg.AssetObservation(key, metadata={"cdc/error": reason, **found})
@@ -219,12 +221,15 @@ class _Run:
             return metadata.changes_metadata(result, source)
         return metadata.table_metadata(result, source)
 
-    def _changes_told(self, result: TableResult) -> Iterator[RunEvent]:
-        """Tell of a change table with its mirror, whichever of them was asked for."""
-        key = self._assets.changes.get(result.table)
-        if key is not None and result.change_rows is not None:
-            found = metadata.changes_metadata(result, self._assets.sources[result.table])
-            yield self._materialized(key, found, result.confirmed_lsn)
+    def _records_told(self, result: TableResult) -> Iterator[RunEvent]:
+        """Tell of what is kept beside a mirror with it, whichever of them was asked for."""
+        source, table = self._assets.sources[result.table], result.table
+        if table in self._assets.changes and result.change_rows is not None:
+            found = metadata.changes_metadata(result, source)
+            yield self._materialized(self._assets.changes[table], found, result.confirmed_lsn)
+        if table in self._assets.histories and result.history_rows is not None:
+            found = metadata.history_metadata(result, source)
+            yield self._materialized(self._assets.histories[table], found, result.confirmed_lsn)
 
     def _tells_of_quiet_tables(self) -> bool:
         """Whether it is time to: once an hour, and whenever somebody asked for a selection."""

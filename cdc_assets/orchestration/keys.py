@@ -28,6 +28,11 @@ def changes_key(mirror: dg.AssetKey) -> dg.AssetKey:
     return dg.AssetKey([*mirror.path[:-1], f"{mirror.path[-1]}__changes"])
 
 
+def history_key(mirror: dg.AssetKey) -> dg.AssetKey:
+    """Give the key of a table's history, beside its mirror's."""
+    return dg.AssetKey([*mirror.path[:-1], f"{mirror.path[-1]}__history"])
+
+
 def source_key(pipeline: str, table: TableName) -> dg.AssetKey:
     """Give the key of a table of the source.
 

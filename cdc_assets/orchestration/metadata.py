@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cdc_assets.identifiers import change_table
+from cdc_assets.identifiers import change_table, history_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
@@ -61,6 +61,18 @@ _CHANGE_COLUMNS = [
 ]
 
 
+_HISTORY_COLUMNS = [
+    dg.TableColumn(name, type=kind, description=description)
+    for name, kind, description in (
+        ("_cdc_valid_from", "TIMESTAMP WITH TIME ZONE", "when the version was committed"),
+        ("_cdc_valid_to", "TIMESTAMP WITH TIME ZONE", "when it ended; null while it is current"),
+        ("_cdc_valid_from_lsn", "UBIGINT", "end_lsn of the transaction that wrote it"),
+        ("_cdc_valid_to_lsn", "UBIGINT", "end_lsn of the one that ended it"),
+        ("_cdc_source", "VARCHAR", "stream, snapshot, backfill"),
+    )
+]
+
+
 def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
     """Describe what a run did to a table, and the table as it is now.
 
@@ -100,6 +112,19 @@ def changes_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         "dagster/row_count": dg.MetadataValue.int(result.change_rows or 0),
         "dagster/column_schema": dg.MetadataValue.table_schema(
             dg.TableSchema(columns=[*nullable, *_CHANGE_COLUMNS])
+        ),
+    }
+
+
+def history_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
+    """Describe a table's history, which has what the run did to the mirror."""
+    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
+    return {
+        **table_metadata(result, source),
+        "dagster/table_name": dg.MetadataValue.text(str(history_table(result.table))),
+        "dagster/row_count": dg.MetadataValue.int(result.history_rows or 0),
+        "dagster/column_schema": dg.MetadataValue.table_schema(
+            dg.TableSchema(columns=[*shown, *_HISTORY_COLUMNS])
         ),
     }
 

@@ -9,8 +9,8 @@ import dagster as dg
 
 from cdc_assets.config import PipelineConfig, ScheduleConfig
 from cdc_assets.config.tables import MIRROR
-from cdc_assets.identifiers import TableName, change_table
-from cdc_assets.orchestration.keys import changes_key, mirror_key, slot_key, source_key
+from cdc_assets.identifiers import TableName, change_table, history_table
+from cdc_assets.orchestration.keys import changes_key, history_key, mirror_key, slot_key, source_key
 from cdc_assets.replication.shaping import transform_of
 
 # Raised when the same changes would give other rows than before.
@@ -67,6 +67,25 @@ def changes_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
             f" `_cdc_seq`.{beside}"
         ),
         metadata={"dagster/table_name": str(change_table(table))},
+        group_name=config.name,
+        code_version=_code_version(config, table),
+        kinds={"duckdb", "table"},
+    )
+
+
+def history_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
+    """Describe a table's history: it comes out of the mirror's op and transactions."""
+    return dg.AssetSpec(
+        history_key(mirror_key(config.name, table)),
+        deps=[source_key(config.name, table)],
+        skippable=True,
+        description=(
+            f"Every version of every row of the source's `{table}`, with the transactions that"
+            f" opened and closed it; `{table}__as_of(…)` shows a moment. A run that was asked for"
+            " it brings on the mirror as well, and the reverse: both are written in one"
+            " transaction."
+        ),
+        metadata={"dagster/table_name": str(history_table(table))},
         group_name=config.name,
         code_version=_code_version(config, table),
         kinds={"duckdb", "table"},

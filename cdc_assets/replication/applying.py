@@ -12,7 +12,7 @@ from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concat
 from cdc_assets.changes.compact import Events, behind_last_truncate, compact, events_of
 from cdc_assets.changes.endings import Endings, between_truncates
 from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
-from cdc_assets.changes.record import change_rows, moved_lacking
+from cdc_assets.changes.record import change_rows
 from cdc_assets.changes.rows import Lookup, build_rows
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
@@ -26,6 +26,7 @@ from cdc_assets.replication.enriching import with_partners, without_partners
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
 from cdc_assets.replication.partners import are_partners_there
+from cdc_assets.replication.records import write_records
 from cdc_assets.replication.rereading import Reread, transaction_at
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.functions import FunctionError
@@ -98,6 +99,7 @@ class WindowApplier:
     moved: dict[TableName, list[list[pa.Array]]] = field(default_factory=dict)
     _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
     _pending_bytes: int = 0
+    _written_lsn: dict[TableName, int] = field(default_factory=dict)
     _by_oid: dict[int, TableName] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -216,8 +218,10 @@ class WindowApplier:
         if self.session.checkpoints[table].phase == "streaming":
             self._require_partners(table)
             full = with_partners(self.session, table, batch, self._pending)
-            if self.session.appends(table):
-                self._append_changes(table, full)
+            written_lsn = self._written_lsn.get(table, 0)
+            if moved := write_records(self.session, table, full, written_lsn=written_lsn):
+                self.moved.setdefault(table, []).append(moved)
+            self._written_lsn[table] = int(batch.end_lsn[-1])
             if self.session.is_mirrored(table):
                 self._write_mirror(table, full)
         for copy in self.session.copies_of(table):
@@ -235,15 +239,6 @@ class WindowApplier:
             return True
         streams = self.session.checkpoints[table].phase == "streaming"
         return streams and bool(self.session.records_of(table))
-
-    def _append_changes(self, table: TableName, batch: ChangeBatch) -> None:
-        kept = self.session.kept_shape(table)
-        rows = change_rows(batch, kept)
-        if self.session.fences.get(table):
-            self.moved.setdefault(table, []).append(moved_lacking(batch, kept))
-        with refusals_of(table):
-            self.session.change_tables.append(table, rows)
-        reached("changes_appended")
 
     def _write_mirror(self, table: TableName, batch: ChangeBatch) -> None:
         shape = self.session.kept_shape(table)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cdc_assets.config.tables import CHANGES
-from cdc_assets.identifiers import TableName, change_table
+from cdc_assets.config.tables import CHANGES, HISTORY
+from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
 from cdc_assets.replication.session import Session
@@ -43,10 +43,15 @@ def table_result(
         left_out=source.left_out if source else (),
         comment=description.comment,
         source_rows=description.rows,
-        change_rows=session.mirrors.row_count(change_table(table))
-        if CHANGES in session.records_of(table)
-        else None,
+        change_rows=_record_rows(session, table, CHANGES),
+        history_rows=_record_rows(session, table, HISTORY),
     )
+
+
+def _record_rows(session: Session, table: TableName, keep: str) -> int | None:
+    if keep not in session.records_of(table):
+        return None
+    return session.mirrors.row_count(record_table(table, keep))
 
 
 def _read_columns(

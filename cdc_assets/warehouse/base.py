@@ -28,6 +28,7 @@ import pyarrow as pa
 from cdc_assets.changes.batch import Mask
 from cdc_assets.changes.buckets import Bucket, BucketPlan
 from cdc_assets.changes.fence import Fence, KeyText, Snapshot
+from cdc_assets.changes.rows import Lookup
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -318,6 +319,53 @@ class ChangeTables(Records, Protocol):
         """Make one a table's, which has everything past a moment; that of before is set aside."""
 
 
+class Histories(Records, Protocol):
+    """Which versions tables' rows had; a key has one open version at the most."""
+
+    def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> tuple[pa.Table, Ints]:
+        """Fill rows with what the open versions have.
+
+        Returns:
+            The rows that found one, and their places among those asked for.
+        """
+
+    def compare_open(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], rows: pa.Table
+    ) -> tuple[Mask, Ints]:
+        """Compare n rows, all null where there is to be none, with the open versions of their keys.
+
+        Returns:
+            Which are the same, and since when the open ones hold, in Unix microseconds; the
+            smallest number where there is none.
+        """
+
+    def close(
+        self,
+        table: TableName,
+        shape: TableShape,
+        keys: Sequence[pa.Array],
+        *,
+        lsn: Ints,
+        micros: Ints,
+    ) -> None:
+        """Close the open versions of n keys, each at its own moment."""
+
+    def reopen(
+        self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
+    ) -> None:
+        """Undo what a transaction has done to some keys so far: its end decides."""
+
+    def close_all(self, table: TableName, moment: Moment) -> None:
+        """Close all open versions; what the same transaction has opened never was."""
+
+    def append(self, table: TableName, versions: pa.Table) -> None:
+        """Append versions with all columns of the history, in its order.
+
+        Raises:
+            ValueConversionError: The warehouse would not keep a value as it is.
+        """
+
+
 class Plans(Protocol):
     """How one pipeline's tables are cut into buckets; writes belong into a transaction."""
 
@@ -350,6 +398,10 @@ class Warehouse(Protocol):
     @property
     def change_tables(self) -> ChangeTables:
         """What happened to their rows."""
+
+    @property
+    def histories(self) -> Histories:
+        """Which versions their rows had."""
 
     @property
     def records(self) -> Mapping[str, Records]:

@@ -11,7 +11,8 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
-from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
+from cdc_assets.warehouse.lookups import key_matches, key_names
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.records import Records
 from cdc_assets.warehouse.values import Copy, Moment
 from cdc_assets.warehouse.zeros import refuse_lost_zeros

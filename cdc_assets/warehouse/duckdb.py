@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cdc_assets.config.tables import CHANGES
+from cdc_assets.config.tables import CHANGES, HISTORY
 from cdc_assets.warehouse.base import Published, Records
 from cdc_assets.warehouse.change_tables import ChangeTables
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.copies import Copies
 from cdc_assets.warehouse.file import DuckDBFile
+from cdc_assets.warehouse.histories import Histories
 from cdc_assets.warehouse.memory import FIRST_BYTES
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.plans import BucketPlans
@@ -29,12 +30,13 @@ class DuckDBWarehouse:
         self.state = Checkpoints(self.mirrors, pipeline)
         self.copies = Copies(self.mirrors, pipeline)
         self.change_tables = ChangeTables(self.mirrors, pipeline)
+        self.histories = Histories(self.mirrors, pipeline)
         self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property
     def records(self) -> Mapping[str, Records]:
         """All that is kept beside mirrors, by its name in `keep`."""
-        return {CHANGES: self.change_tables}
+        return {CHANGES: self.change_tables, HISTORY: self.histories}
 
     @property
     def spool(self) -> Path:

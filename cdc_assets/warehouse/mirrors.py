@@ -29,12 +29,18 @@ from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.liveness import endings, is_live, live_rows, mark_sql
-from cdc_assets.warehouse.lookups import as_kept
+from cdc_assets.warehouse.lookups import (
+    PLACE,
+    as_kept,
+    asking,
+    filling,
+    key_matches,
+    key_names,
+)
 from cdc_assets.warehouse.types import column_type as column_type
 from cdc_assets.warehouse.values import Write, Written
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
-_PLACE = "_cdc_place"
 _OF_THE_MIRROR = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -273,12 +279,12 @@ class DuckDBMirrors:
             MirrorRefusedError: The mirror was altered and does not give it.
         """
         count = len(keys[0])
-        named = pa.table([*keys, np.arange(count)], names=[*key_names(shape), _PLACE])
+        named = pa.table([*keys, np.arange(count)], names=[*key_names(shape), PLACE])
         columns = ", ".join(f"mirror.{quote(name)}" for name in names)
         with self._blamed_on(table):
             found = self._query_with(
                 f"SELECT {columns} FROM _cdc_batch LEFT JOIN {self.name(table)} AS mirror"
-                f" ON {key_matches(shape)} ORDER BY _cdc_batch.{_PLACE}",
+                f" ON {key_matches(shape)} ORDER BY _cdc_batch.{PLACE}",
                 named,
             )
         if found.num_rows != count:
@@ -311,26 +317,19 @@ class DuckDBMirrors:
         Returns:
             Places of the rows that found an old one.
         """
-        staged = lookup.rows.append_column(_PLACE, pa.array(np.arange(lookup.rows.num_rows)))
-        for name, key in zip(key_names(shape), lookup.keys, strict=True):
-            staged = staged.append_column(name, key)
-        for at, mask in enumerate(lookup.wanted.values()):
-            staged = staged.append_column(f"_cdc_want_{at}", mask)
-        marks = {name: f"_cdc_want_{at}" for at, name in enumerate(lookup.wanted)}
-        values = ", ".join(
-            f"CASE WHEN {marks[name]} THEN mirror.{quote(name)} ELSE _cdc_batch.{quote(name)} END"
-            f" AS {quote(name)}"
-            if name in marks
-            else f"_cdc_batch.{quote(name)}"
-            for name in lookup.rows.column_names
-        )
-        self._execute_with(
-            f"CREATE TEMP TABLE _cdc_filled AS SELECT {values}, {_PLACE} FROM _cdc_batch"
-            f" JOIN {self.live_rows(table, shape)} AS mirror ON {key_matches(shape)}",
-            staged,
-        )
-        found = self.connection.execute(f"SELECT DISTINCT {_PLACE} FROM _cdc_filled").fetchall()
+        query = filling(self.live_rows(table, shape), shape, lookup)
+        self._execute_with(f"CREATE TEMP TABLE _cdc_filled AS {query}", asking(shape, lookup))
+        found = self.connection.execute(f"SELECT DISTINCT {PLACE} FROM _cdc_filled").fetchall()
         return np.array(found, dtype=np.int64).reshape(-1)
+
+    def filled(self, relation: str, shape: TableShape, lookup: Lookup) -> tuple[pa.Table, Ints]:
+        """Fill rows with what those of a relation have, and give them with their places."""
+        found = self._query_with(filling(relation, shape, lookup), asking(shape, lookup))
+        arrays = [
+            as_kept(found[field.name].combine_chunks(), field.type) for field in lookup.rows.schema
+        ]
+        places: Ints = found[PLACE].to_numpy()
+        return pa.table(arrays, schema=lookup.rows.schema), places
 
     def insert_filled(self, table: TableName, shape: TableShape) -> None:
         """Write what `fill` has filled; where deleted rows are kept, in place of such ones."""
@@ -340,7 +339,7 @@ class DuckDBMirrors:
                 f"DELETE FROM {self.name(table)} AS mirror USING _cdc_filled AS filled WHERE {same}"
             ).fetchall()
         self.connection.execute(
-            f"INSERT INTO {self.name(table)} SELECT * EXCLUDE ({_PLACE}) FROM _cdc_filled"
+            f"INSERT INTO {self.name(table)} SELECT * EXCLUDE ({PLACE}) FROM _cdc_filled"
         )
         self.connection.execute("DROP TABLE _cdc_filled")
 
@@ -405,16 +404,3 @@ def _older(truncated_at: LSN) -> str:
     """Write that a row is of a transaction up to a truncation."""
     lsn, at = f"mirror.{quote(LSN_COLUMN)}", int(truncated_at)
     return f"({lsn} < {at} OR {lsn} = {at} AND mirror.{quote(COMMIT_COLUMN)} IS NOT NULL)"
-
-
-def key_names(shape: TableShape) -> list[str]:
-    """Name the columns of a batch that hold keys."""
-    return [f"_cdc_key_{at}" for at in range(len(shape.key))]
-
-
-def key_matches(shape: TableShape, relation: str = "mirror") -> str:
-    """Write that a row of a relation has the key of one of `_cdc_batch`."""
-    return " AND ".join(
-        f"{relation}.{quote(name)} = _cdc_batch.{key}"
-        for name, key in zip(shape.key, key_names(shape), strict=True)
-    )

@@ -16,9 +16,11 @@ from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.shaping.enriching import Enrichment
+from cdc_assets.shaping.equality import differs
 from cdc_assets.warehouse.buckets import in_bucket, numbered
 from cdc_assets.warehouse.liveness import carry_sql, gone
-from cdc_assets.warehouse.mirrors import DuckDBMirrors, key_matches, key_names
+from cdc_assets.warehouse.lookups import key_matches, key_names
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.values import Copy, Differences, Write
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
@@ -177,7 +179,9 @@ class _Comparison:
         left_out = {*shape.key, *(column.name for column in shape.enriched)}
         self._compared = [column for column in shape.columns if column.name not in left_out]
         self._differ = [
-            _differs(quote(column.name), column.type.arrow) for column in self._compared
+            differs(f"mirror.{name}", f"stage.{name}", column.type.arrow)
+            for column in self._compared
+            for name in [quote(column.name)]
         ]
         self._same_key = " AND ".join(f"mirror.{key} = stage.{key}" for key in self._keys)
 
@@ -323,23 +327,3 @@ class _Comparison:
 
     def _execute(self, sql: str) -> None:
         self._connection.execute(sql).fetchall()
-
-
-def _differs(name: str, kind: pa.DataType) -> str:
-    """Write whether a column's values differ; -0.0 and 0.0, which SQL calls equal, do."""
-    differs = f"mirror.{name} IS DISTINCT FROM stage.{name}"
-    depth, values = 0, kind
-    while pa.types.is_list(values):
-        depth, values = depth + 1, values.value_type
-    if not pa.types.is_floating(values):
-        return differs
-    mirror, stage = (_signs(f"{side}.{name}", depth) for side in ("mirror", "stage"))
-    return f"({differs} OR {mirror} IS DISTINCT FROM {stage})"
-
-
-def _signs(value: str, depth: int) -> str:
-    """Write which floats of a value, or of its lists, have a minus; a NaN's says nothing."""
-    if not depth:
-        return f"(signbit({value}) AND NOT isnan({value}))"
-    of_each = _signs(f"v{depth}", depth - 1)
-    return f"list_transform({value}, lambda v{depth}: {of_each})"

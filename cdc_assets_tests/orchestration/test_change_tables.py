@@ -92,3 +92,18 @@ def test_either_alone_brings_both_on(
 
     assert result.success
     assert {ORDERS, CHANGES} <= materialized(result).keys()
+
+
+def test_a_history_is_told_of_with_its_own_rows(
+    database: ScratchDatabase, shop: PipelineConfig, instance: dg.DagsterInstance
+) -> None:
+    tables = [{"source": "public.orders", "keep": ["mirror", "history"]}]
+    defs = definitions(load_config(rewrite(shop, tables=tables)))
+    run_sync(defs, instance)
+    database.execute("UPDATE orders SET total = 0 WHERE id < 3; DELETE FROM orders WHERE id = 5")
+
+    reported = materialized(run_sync(defs, instance, only=[f"{ORDERS}__history"]))
+
+    assert set(reported) == {ORDERS, f"{ORDERS}__history"}
+    assert reported[f"{ORDERS}__history"]["dagster/row_count"] == 12
+    assert reported[f"{ORDERS}__history"]["dagster/table_name"] == "public.orders__history"

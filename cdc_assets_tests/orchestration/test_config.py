@@ -95,7 +95,7 @@ def test_the_schema_knows_every_key_and_no_reference() -> None:
         *("translation", "source_translation", "slot_translation", "op"),
     }
     assert set(schema["properties"]["source"]["propertyNames"]["enum"]) == {
-        *("dsn", "slot", "publication")
+        *("dsn", "slot", "publication", "push_down")
     }
     assert "$ref" not in str(schema)
 

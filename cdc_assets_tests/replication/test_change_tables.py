@@ -302,8 +302,9 @@ def test_a_change_table_that_was_altered_stops_its_table(
     ("keep", "said"),
     [
         ([], "nothing is kept"),
-        (["mirror", "mirror"], "expected [mirror], [mirror, changes] or [changes]"),
-        (["mirror", "history"], "'history' is not supported by this version yet"),
+        (["mirror", "mirror"], "expected [mirror], with changes, history or both beside it"),
+        (["history"], "a history stands beside a mirror"),
+        (["mirror", "versions"], "expected [mirror], with changes, history or both beside it"),
     ],
 )
 def test_what_can_not_be_kept_is_refused(

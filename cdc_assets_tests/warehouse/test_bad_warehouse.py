@@ -135,7 +135,10 @@ def test_a_warehouse_that_is_none(config: PipelineConfig, broken: str) -> None:
             {"tables": [{"source": "public.a", "enrich": [{"frm": "public.b"}]}]},
             "tables[0].enrich[0].frm: unknown key, did you mean 'from'?",
         ),
-        ({"tables": [{"source": "public.a", "keep": ["mirror", "history"]}]}, "'history' is not"),
+        (
+            {"tables": [{"source": "public.a", "keep": ["history"]}]},
+            "a history stands beside a mirror",
+        ),
         ({"source__slot": "Bad-Name"}, "a slot's name"),
         ({"window": {"max_wal_bytes": 1}}, "window.max_wal_bytes"),
         ({"warehouse": {"duckdb": {"pth": "x"}}}, "did you mean 'path'?"),
