@@ -104,6 +104,6 @@ def test_a_history_is_told_of_with_its_own_rows(
 
     reported = materialized(run_sync(defs, instance, only=[f"{ORDERS}__history"]))
 
-    assert set(reported) == {ORDERS, f"{ORDERS}__history"}
+    assert set(reported) == {ORDERS, f"{ORDERS}__history", SLOT}
     assert reported[f"{ORDERS}__history"]["dagster/row_count"] == 12
     assert reported[f"{ORDERS}__history"]["dagster/table_name"] == "public.orders__history"

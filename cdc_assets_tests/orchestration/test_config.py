@@ -145,7 +145,7 @@ def test_dg_check_yaml_points_at_a_mistake_and_lists_the_keys(project: Path) -> 
     done = dg(project, "check", "yaml")
 
     assert done.returncode == 1
-    assert "'slott' is not one of ['dsn', 'slot', 'publication']" in done.stdout
+    assert "'slott' is not one of ['dsn', 'slot', 'publication', 'push_down']" in done.stdout
 
 
 def test_dg_check_defs_names_the_nearest_key_and_no_secret(project: Path) -> None:
