@@ -1,4 +1,4 @@
-"""What shaping costs: the same range of WAL synced with and without it, in turns."""
+"""What shaping costs, and what is kept beside a mirror: one range of WAL synced in turns."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ SHAPED_HEADER = """\
 
 SHAPINGS: Mapping[str, Mapping[str, Any]] = {
     "a transform that adds a column from two others": {"transform": f"{__name__}:add_margin"},
+    "changes beside the mirror": {"keep": ["mirror", "changes"]},
+    "changes and history beside the mirror": {"keep": ["mirror", "changes", "history"]},
 }
 
 
@@ -63,6 +65,7 @@ def measure_shaped(
         shutil.copy(before[""], warehouse)
         _write(config, plain, shaping)
         cdc_assets("backfill", "public.bench")
+        cdc_assets("sync")  # what is kept beside the mirror begins
         shutil.copy(warehouse, before[about])
     workload.run(connection, workload.changes)
     seconds: dict[str, list[float]] = {about: [] for about in before}

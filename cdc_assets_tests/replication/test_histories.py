@@ -288,3 +288,49 @@ def test_the_clock_of_a_history_never_runs_backwards(
 
     assert [version.row["amount"] for version in versions] == [1, 2, 3]
     assert {version.valid_from.year for version in versions} == {2999}
+
+
+def test_values_of_many_types_are_compared_and_filled_as_they_are(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE many (id uuid PRIMARY KEY, body text, doc jsonb, raw bytea, at timestamptz,"
+        " day date, hour time, price numeric(12, 2), ratio float8, few float4[], tags text[],"
+        " ref uuid, ok bool, small int2);"
+        "ALTER TABLE many ALTER COLUMN body SET STORAGE EXTERNAL;"
+        "ALTER TABLE many ALTER COLUMN doc SET STORAGE EXTERNAL;"
+        "INSERT INTO many SELECT md5(n::text)::uuid, repeat(md5(n::text), 90),"
+        " jsonb_build_object('k', repeat(md5(n::text), 90)), '\\x00ff', now(), '2024-02-29',"
+        " '23:59:59', 1.10, 'NaN', '{1.5,NaN,-0}', '{a,NULL,\"b,c\"}', md5('r')::uuid, true, 1"
+        " FROM generate_series(1, 3) n"
+    )
+    config = kept(pipeline("public.many"), ["mirror", "history"])
+    converge(database, config)
+    database.execute("UPDATE many SET small = small")
+    converge(database, config)
+    assert query(config, "SELECT count(*) FROM public.many__history") == [(3,)]
+    database.execute("UPDATE many SET ratio = '-0', small = 2; UPDATE many SET small = small")
+    database.execute("UPDATE many SET ratio = 0; UPDATE many SET ratio = ratio")
+    database.execute("BEGIN; UPDATE many SET small = 7; UPDATE many SET small = 2; COMMIT")
+    database.execute("UPDATE many SET few = '{1.5,NaN,0}'; DELETE FROM many WHERE tags IS NULL")
+    converge(database, config)
+
+    history = query(
+        config,
+        "SELECT id, list(small ORDER BY _cdc_valid_from_lsn),"
+        " list(signbit(ratio) ORDER BY _cdc_valid_from_lsn),"
+        ' count(DISTINCT (body, doc, raw, "at", day, hour, price, tags, ref, ok)), count(body)'
+        " FROM public.many__history GROUP BY id",
+    )
+
+    assert len(history) == 3
+    for _, small, negative, kinds, bodies in history:
+        assert small == [1, 2, 2, 2]
+        assert negative[1:] == [True, False, False]
+        assert (kinds, bodies) == (1, 4)
+    current = (
+        "SELECT * EXCLUDE (_cdc_valid_from, _cdc_valid_to, _cdc_valid_from_lsn, _cdc_valid_to_lsn,"
+        " _cdc_source) FROM public.many__history WHERE _cdc_valid_to_lsn IS NULL"
+    )
+    mirror = "SELECT * EXCLUDE (_cdc_lsn, _cdc_commit_ts) FROM public.many"
+    assert query(config, f"{current} EXCEPT ALL {mirror}") == []
