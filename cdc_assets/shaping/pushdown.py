@@ -4,15 +4,16 @@ Only what is provably the same is translated: columns of a few types against lit
 types hold exactly, `IS NULL`, and what AND, OR and NOT make of these. Text is compared for equality
 alone, by its bytes, which is what both do under a deterministic collation.
 
-A condition has one form, whoever wrote it. So what a publication has is read by the same rules and
-compared with what it is to have, however the server prints it.
+A condition has one form, whoever wrote it and whichever version of DuckDB parsed it. So what a
+publication has is read by the same rules and compared with what it is to have, however the server
+prints it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal, assert_never
 
@@ -35,6 +36,7 @@ _OPERATORS = {
     "COMPARE_GREATERTHANOREQUALTO": ">=",
 }
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_NEGATED = {"=": "<>", "<>": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _NUMBER = re.compile(r"(-?)\(?(\d+(?:\.\d+)?)\)?")
 _STRING = re.compile(r"'((?:[^']|'')*)'")
 _TRUTHS = {
@@ -47,6 +49,7 @@ _CAST = re.compile(
     r"CAST\((.*) AS (?:TEXT|VARCHAR|SMALLINT|INTEGER|BIGINT|DECIMAL(?:\(18, ?3\))?)\)",
     re.IGNORECASE | re.DOTALL,
 )
+_NO_LITERAL = "it compares with something else than a number, a text or a truth"
 
 
 class NotPushedError(ValueError):
@@ -210,15 +213,15 @@ class _Reader:
     def _operator(self, kind: str, children: Sequence[Any]) -> Condition:
         match kind:
             case "OPERATOR_NOT":
-                return Not(self.condition(children[0]))
+                return _negated(self.condition(children[0]))
             case "OPERATOR_IS_NULL":
                 return IsNull(self._column(children[0]))
             case "OPERATOR_IS_NOT_NULL":
-                return Not(IsNull(self._column(children[0])))
+                return _negated(IsNull(self._column(children[0])))
             case "COMPARE_IN":
                 return self._one_of(children)
             case "COMPARE_NOT_IN":
-                return Not(self._one_of(children))
+                return _negated(self._one_of(children))
         raise NotPushedError("it is more than comparisons of columns with literals")
 
     def _one_of(self, children: Sequence[Any]) -> Condition:
@@ -249,6 +252,8 @@ class _Reader:
 
     def _literal(self, node: Any) -> Value:
         text = sql_of(node)
+        if _is_rounded(node):
+            raise NotPushedError(_NO_LITERAL)
         if self.stored and (cast := _CAST.fullmatch(text)):
             text = cast[1]
             if (string := _STRING.fullmatch(text)) and _NUMBER.fullmatch(string[1]):
@@ -259,7 +264,14 @@ class _Reader:
             return Decimal(number[1] + number[2])
         if string := _STRING.fullmatch(text):
             return string[1].replace("''", "'")
-        raise NotPushedError("it compares with something else than a number, a text or a truth")
+        raise NotPushedError(_NO_LITERAL)
+
+
+def _is_rounded(node: Any) -> bool:
+    """Whether it is a number that DuckDB 1.5 has made a float as it parsed it."""
+    return bool(node["class"] == "CONSTANT" and "value" in node) and (
+        node["value"]["type"]["id"] == "DOUBLE"
+    )
 
 
 class _Unquoted(str):
@@ -299,6 +311,17 @@ def _text(column: SourceColumn, operator: str, value: str) -> str:
     if "\\" in value or not value.isprintable():
         raise NotPushedError("it has a text with characters that are written otherwise")
     return value
+
+
+def _negated(condition: Condition) -> Condition:
+    """Give the contrary; where the one is null, so is the other."""
+    match condition:
+        case Comparison():
+            return replace(condition, operator=_NEGATED[condition.operator])
+        case Not():
+            return condition.part
+        case _:
+            return Not(condition)
 
 
 def _joined(word: Literal["AND", "OR"], parts: Sequence[Condition]) -> Condition:

@@ -78,6 +78,7 @@ REFUSED = {
     "i = 3000000000": "can't hold",
     "n = 0.0001": "can't hold",
     "n > 1e3": "something else than a number",
+    "n > -1e3": "something else than a number",
     "i = '5'": "compare otherwise",
     "i = NULL": "something else than a number",
     "i + 1 > 5": "more than comparisons",
