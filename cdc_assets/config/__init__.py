@@ -20,7 +20,7 @@ from cdc_assets.config.project import (
     read_environment,
 )
 from cdc_assets.config.reading import find_pipeline, load_config, parse_config, read_pipeline
-from cdc_assets.config.tables import BackfillConfig, TableConfig
+from cdc_assets.config.tables import BackfillConfig, TableConfig, TableDefaults
 from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
 from cdc_assets.config.watching import (
     DEFAULT_SCHEDULE,
@@ -44,6 +44,7 @@ __all__ = [
     "ScheduleConfig",
     "SourceConfig",
     "TableConfig",
+    "TableDefaults",
     "WarehouseConfig",
     "WindowConfig",
     "config_error",

@@ -17,7 +17,7 @@ from pydantic import (
 
 from cdc_assets.config.enriching import Links, links_of
 from cdc_assets.config.strict import Strict
-from cdc_assets.config.tables import TableConfig, checked_tables
+from cdc_assets.config.tables import TableConfig, TableDefaults, checked_tables, with_defaults
 from cdc_assets.config.variables import EnvironmentVariable, FromEnvironment
 from cdc_assets.config.warehouses import WarehouseConfig
 from cdc_assets.config.watching import (
@@ -164,6 +164,14 @@ class PipelineConfig(Strict):
             examples=[{"duckdb": {"path": "data/shop.duckdb"}}],
         ),
     ]
+    defaults: Annotated[
+        TableDefaults,
+        Field(
+            description="What holds for every table that has not the key itself: any key of a table"
+            " but `source`.",
+            examples=[{"keep": ["mirror", "changes"]}],
+        ),
+    ] = TableDefaults()
     tables: Annotated[
         list[TableConfig],
         Field(
@@ -242,6 +250,13 @@ class PipelineConfig(Strict):
         ),
     ] = None
     root: Annotated[Path, Field(exclude=True)] = Path()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_defaults(cls, value: object) -> object:
+        if not isinstance(value, dict) or "defaults" not in value or "tables" not in value:
+            return value
+        return value | {"tables": with_defaults(value["tables"], value["defaults"])}
 
     @model_validator(mode="after")
     def _has_mask_key(self) -> PipelineConfig:

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
 from cdc_assets.config.shaping import ColumnsConfig
-from cdc_assets.config.tables import TableConfig
+from cdc_assets.config.tables import TableConfig, TableDefaults
 from cdc_assets.config.transforms import TransformConfig
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
@@ -68,6 +68,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "source": SourceConfig,
     "warehouse": WarehouseConfig,
     "duckdb": DuckDBConfig,
+    "defaults": TableDefaults,
     "tables": TableConfig,
     "window": WindowConfig,
     "health": HealthConfig,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from cdc_assets.config.enriching import EnrichConfig, check_enriched
 from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind, masked_columns_kept
@@ -78,26 +78,9 @@ class BackfillConfig(Strict):
         return tuple(f"{at:0{width}}" for at in range(self.buckets))
 
 
-class TableConfig(Strict):
-    """One replicated table."""
+class TableDefaults(Strict):
+    """What can be said of one table, or of all that do not say otherwise."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: object) -> object:
-        if isinstance(value, str):
-            wanted = f"expected a mapping: write '- source: {value}'"
-            raise ValueError(wanted)  # noqa: TRY004 - pydantic reports no other kind
-        return value
-
-    source: Annotated[
-        str,
-        AfterValidator(_table_name),
-        Field(
-            description="The table as Postgres' catalog spells it, with its schema; a part with a"
-            " dot in it stands in double quotes.",
-            examples=["public.orders", 'sales."order.items"'],
-        ),
-    ]
     keep: Annotated[
         list[str],
         AfterValidator(_known_keeps),
@@ -115,7 +98,6 @@ class TableConfig(Strict):
             examples=[True],
         ),
     ] = False
-
     columns: Annotated[
         ColumnsConfig,
         Field(
@@ -179,36 +161,6 @@ class TableConfig(Strict):
         ),
     ] = BackfillConfig()
 
-    @model_validator(mode="after")
-    def _appends_alone(self) -> TableConfig:
-        if self.append_only and self.keep != [MIRROR]:
-            raise ValueError(
-                "append_only: goes with keep: [mirror], and is keep: [changes] then; leave it out"
-            )
-        if not self.keeps_mirror and self.deletes == "soft":
-            raise ValueError("deletes: soft marks rows of a mirror, and none is kept")
-        if not self.keeps_mirror and self.transform is not None:
-            raise ValueError("transform: needs a mirror, whose key tells rows apart")
-        return self
-
-    @model_validator(mode="after")
-    def _keeps_deleted_rows_alone(self) -> TableConfig:
-        if self.deletes == "soft" and HISTORY in self.keep:
-            raise ValueError("deletes: soft is not supported by this version beside a history")
-        if self.enrich and HISTORY in self.keep:
-            raise ValueError("enrich: not supported by this version beside a history")
-        return self
-
-    @model_validator(mode="after")
-    def _masks_what_is_kept(self) -> TableConfig:
-        masked_columns_kept(self.columns, self.mask)
-        return self
-
-    @property
-    def name(self) -> TableName:
-        """The source table."""
-        return TableName.parse(self.source)
-
     @property
     def keeps_changes(self) -> bool:
         """Whether it has a change table."""
@@ -223,6 +175,58 @@ class TableConfig(Strict):
     def records(self) -> tuple[str, ...]:
         """What is kept beside the mirror, or in its place."""
         return (CHANGES,) if self.append_only else tuple(k for k in RECORDS if k in self.keep)
+
+    @model_validator(mode="after")
+    def _appends_alone(self) -> Self:
+        if self.append_only and self.keep != [MIRROR]:
+            raise ValueError(
+                "append_only: goes with keep: [mirror], and is keep: [changes] then; leave it out"
+            )
+        if not self.keeps_mirror and self.deletes == "soft":
+            raise ValueError("deletes: soft marks rows of a mirror, and none is kept")
+        if not self.keeps_mirror and self.transform is not None:
+            raise ValueError("transform: needs a mirror, whose key tells rows apart")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_deleted_rows_alone(self) -> Self:
+        if self.deletes == "soft" and HISTORY in self.keep:
+            raise ValueError("deletes: soft is not supported by this version beside a history")
+        if self.enrich and HISTORY in self.keep:
+            raise ValueError("enrich: not supported by this version beside a history")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_what_is_kept(self) -> Self:
+        masked_columns_kept(self.columns, self.mask)
+        return self
+
+
+class TableConfig(TableDefaults):
+    """One replicated table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        if isinstance(value, str):
+            wanted = f"expected a mapping: write '- source: {value}'"
+            raise ValueError(wanted)  # noqa: TRY004 - pydantic reports no other kind
+        return value
+
+    source: Annotated[
+        str,
+        AfterValidator(_table_name),
+        Field(
+            description="The table as Postgres' catalog spells it, with its schema; a part with a"
+            " dot in it stands in double quotes.",
+            examples=["public.orders", 'sales."order.items"'],
+        ),
+    ]
+
+    @property
+    def name(self) -> TableName:
+        """The source table."""
+        return TableName.parse(self.source)
 
     def refuse_parts(self) -> None:
         """Check that a part of the table can be compared with what is kept of it.
@@ -253,6 +257,33 @@ class TableConfig(Strict):
                 hint=f"it has {known[0]} to {known[-1]}: tables[].backfill.buckets in the config",
             )
         return tuple(dict.fromkeys(found))
+
+
+def with_defaults(tables: object, defaults: object) -> object:
+    """Say of each table what it does not say itself; a key of its own counts as a whole.
+
+    What is no list of tables, or no defaults, is left for the config's own checks to find.
+
+    Args:
+        tables: As they are written, or were read.
+        defaults: The same.
+    """
+    try:
+        shared = _said(TableDefaults.model_validate(defaults))
+    except ValidationError:
+        return tables
+    if not isinstance(tables, list):
+        return tables
+    return [
+        shared | _said(table) if isinstance(table, (dict, TableConfig)) else table
+        for table in tables
+    ]
+
+
+def _said(part: Mapping[str, Any] | Strict) -> dict[str, Any]:
+    if isinstance(part, Strict):
+        return {key: getattr(part, key) for key in part.model_fields_set}
+    return dict(part)
 
 
 def checked_tables(tables: list[TableConfig]) -> list[TableConfig]:

@@ -25,6 +25,7 @@ from cdc_assets.config import (
     Schedule,
     SourceConfig,
     TableConfig,
+    TableDefaults,
     WarehouseConfig,
     WindowConfig,
     parse_config,
@@ -61,6 +62,7 @@ _AS_WRITTEN = dg.Resolver(
 # know, such as a secret. It does not look behind a name.
 _Source = TypeAliasType("_Source", SourceConfig)
 _Warehouse = TypeAliasType("_Warehouse", WarehouseConfig)
+_Defaults = TypeAliasType("_Defaults", TableDefaults)
 _Tables = TypeAliasType("_Tables", list[TableConfig])
 _Window = TypeAliasType("_Window", WindowConfig)
 _Reconcile = TypeAliasType("_Reconcile", ReconcileConfig | None)
@@ -94,6 +96,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     source: Annotated[_Source, _AS_WRITTEN]
     warehouse: Annotated[_Warehouse, _AS_WRITTEN]
     tables: Annotated[_Tables, _AS_WRITTEN]
+    defaults: Annotated[_Defaults, _AS_WRITTEN] = TableDefaults()
     mask_key: Annotated[_MaskKey, _AS_WRITTEN] = None
     window: Annotated[_Window, _AS_WRITTEN] = WindowConfig()
     reconcile: Annotated[_Reconcile, _AS_WRITTEN] = None

@@ -90,7 +90,8 @@ def test_the_schema_knows_every_key_and_no_reference() -> None:
     schema = PostgresCdcComponent.get_model_cls().model_json_schema()  # type: ignore[union-attr]
 
     assert set(schema["properties"]) == {
-        *("name", "source", "warehouse", "tables", "mask_key", "window", "reconcile", "health"),
+        *("name", "source", "warehouse", "tables", "defaults", "mask_key", "window"),
+        *("reconcile", "health"),
         "schedule",
         *("translation", "source_translation", "slot_translation", "op"),
     }
