@@ -117,8 +117,8 @@ class TableResult:
     comment: str = ""  # on the source's table
     source_rows: int | None = None  # about how many it has; None before its first ANALYZE
     deleted_rows: int | None = None  # that the mirror keeps besides; None where it keeps none
-    change_rows: int | None = None  # of the change table; None where there is none
-    history_rows: int | None = None  # of the history; None where there is none
+    # of change table and history, by what is kept
+    record_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:

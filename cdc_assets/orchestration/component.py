@@ -32,22 +32,21 @@ from cdc_assets.config import (
     project_root,
     read_documents,
 )
-from cdc_assets.config.tables import HISTORY
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.identifiers import TableName
 from cdc_assets.orchestration.attributes import attributes_model, read_attributes
 from cdc_assets.orchestration.checks import check_specs
 from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pipeline
 from cdc_assets.orchestration.health import health_sensor
 from cdc_assets.orchestration.instance import warn_at_load
-from cdc_assets.orchestration.keys import changes_key, history_key, names_of, source_key
+from cdc_assets.orchestration.keys import names_of, record_key, source_key
 from cdc_assets.orchestration.reconcile import equality_checks, reconcile_job_and_schedule
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
 from cdc_assets.orchestration.snapshots import backfill_jobs, snapshot_assets, snapshot_specs
 from cdc_assets.orchestration.specs import (
-    changes_spec,
-    history_spec,
     mirror_spec,
+    record_spec,
     slot_spec,
     source_spec,
 )
@@ -84,8 +83,7 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
     the replication slot a control asset that each run materializes, with checks of its health. A
     job syncs all of them, a schedule starts it, and a sensor looks at the slot when no sync does.
 
-    Override `get_asset_spec`, `get_changes_spec`, `get_history_spec`, `get_source_spec` and
-    `get_slot_spec` to shape
+    Override `get_asset_spec`, `get_record_spec`, `get_source_spec` and `get_slot_spec` to shape
     specs in Python, `execute` to do something before or after a sync; `translation:`,
     `source_translation:` and `slot_translation:` shape specs from YAML.
     """
@@ -157,21 +155,18 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         """Describe the control asset."""
         return slot_spec(self.config)
 
-    def get_changes_spec(self, table: TableName) -> dg.AssetSpec:
-        """Describe a table's change table; its key is its mirror's with `__changes` behind."""
-        return changes_spec(self.config, table)
+    def get_record_spec(self, table: TableName, keep: str) -> dg.AssetSpec:
+        """Describe a table's change table or history.
 
-    def _changes_spec(self, table: TableName, mirror: dg.AssetKey) -> dg.AssetSpec:
-        shaped = _shaped(self.get_changes_spec(table), self.translation, table)
-        return shaped.replace_attributes(key=changes_key(mirror))
+        Args:
+            table: Whose.
+            keep: `changes` or `history`; the key is the mirror's with `__` and this behind.
+        """
+        return record_spec(self.config, table, keep)
 
-    def get_history_spec(self, table: TableName) -> dg.AssetSpec:
-        """Describe a table's history; its key is its mirror's with `__history` behind."""
-        return history_spec(self.config, table)
-
-    def _history_spec(self, table: TableName, mirror: dg.AssetKey) -> dg.AssetSpec:
-        shaped = _shaped(self.get_history_spec(table), self.translation, table)
-        return shaped.replace_attributes(key=history_key(mirror))
+    def _record_spec(self, table: TableName, keep: str, mirror: dg.AssetKey) -> dg.AssetSpec:
+        shaped = _shaped(self.get_record_spec(table, keep), self.translation, table)
+        return shaped.replace_attributes(key=record_key(mirror, keep))
 
     def execute(
         self, context: dg.AssetExecutionContext, assets: PipelineAssets
@@ -204,28 +199,29 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         }
         shaped = _shaped(self.get_slot_spec(), self.slot_translation, self.name)
         slot = _placed(shaped, config, moved)
-        changes = {
-            table: _placed(self._changes_spec(table, mirrors[table].key), config, moved)
+        records = {
+            table: {
+                keep: _placed(self._record_spec(table, keep, mirrors[table].key), config, moved)
+                for keep in config.table(table).records
+            }
             for table in tables
-            if config.table(table).keeps_changes
         }
-        histories = {
-            table: _placed(self._history_spec(table, mirrors[table].key), config, moved)
-            for table in tables
-            if HISTORY in config.table(table).keep
+        alone = {
+            table: records.pop(table)[CHANGES] for table in tables if table in config.unmirrored
         }
-        alone = {table: changes.pop(table) for table in tables if table in config.unmirrored}
         mirrors = {table: spec for table, spec in mirrors.items() if table not in alone}
         assets = PipelineAssets(
             config,
             kept={table: (mirrors | alone)[table].key for table in tables},
             sources={table: spec.key for table, spec in sources.items()},
             slot=slot.key,
-            changes={table: spec.key for table, spec in changes.items()},
-            histories={table: spec.key for table, spec in histories.items()},
+            records={
+                table: {keep: spec.key for keep, spec in of.items()}
+                for table, of in records.items()
+            },
         )
         op = self.op or OpSpec()
-        beside = [*changes.values(), *histories.values()]
+        beside = [spec for of in records.values() for spec in of.values()]
         kept = [*mirrors.values(), *beside, *alone.values()]
         synced = self._synced_assets(assets, [*kept, slot], op)
         snapshots = snapshot_specs(config, mirrors)

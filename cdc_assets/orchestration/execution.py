@@ -21,6 +21,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import DEFAULT_DATA_VERSION
 
 from cdc_assets.config import PipelineConfig
+from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -57,21 +58,18 @@ class PipelineAssets:
         kept: The tables in the warehouse: mirrors, and change tables without one.
         sources: The tables of the source.
         slot: The control asset.
-        changes: Change tables beside mirrors.
-        histories: Histories beside them.
+        records: What is kept beside mirrors: change tables and histories.
     """
 
     config: PipelineConfig
     kept: Mapping[TableName, dg.AssetKey]
     sources: Mapping[TableName, dg.AssetKey]
     slot: dg.AssetKey
-    changes: Mapping[TableName, dg.AssetKey] = field(default_factory=dict)
-    histories: Mapping[TableName, dg.AssetKey] = field(default_factory=dict)
+    records: Mapping[TableName, Mapping[str, dg.AssetKey]] = field(default_factory=dict)
 
     def of(self, table: TableName) -> list[dg.AssetKey]:
         """Give the keys of all that is kept of a table."""
-        beside = (of[table] for of in (self.changes, self.histories) if table in of)
-        return [self.kept[table], *beside]
+        return [self.kept[table], *self.records.get(table, {}).values()]
 
     def selected_tables(self, keys: Collection[dg.AssetKey]) -> tuple[TableName, ...]:
         """Find the tables of which a run was asked for something that is kept."""
@@ -218,18 +216,16 @@ class _Run:
     def _described(self, result: TableResult) -> metadata.Metadata:
         source = self._assets.sources[result.table]
         if result.table in self._assets.config.unmirrored:
-            return metadata.changes_metadata(result, source)
+            return metadata.record_metadata(result, source, CHANGES)
         return metadata.table_metadata(result, source)
 
     def _records_told(self, result: TableResult) -> Iterator[RunEvent]:
         """Tell of what is kept beside a mirror with it, whichever of them was asked for."""
-        source, table = self._assets.sources[result.table], result.table
-        if table in self._assets.changes and result.change_rows is not None:
-            found = metadata.changes_metadata(result, source)
-            yield self._materialized(self._assets.changes[table], found, result.confirmed_lsn)
-        if table in self._assets.histories and result.history_rows is not None:
-            found = metadata.history_metadata(result, source)
-            yield self._materialized(self._assets.histories[table], found, result.confirmed_lsn)
+        for keep, key in self._assets.records.get(result.table, {}).items():
+            if keep in result.record_rows:
+                source = self._assets.sources[result.table]
+                found = metadata.record_metadata(result, source, keep)
+                yield self._materialized(key, found, result.confirmed_lsn)
 
     def _tells_of_quiet_tables(self) -> bool:
         """Whether it is time to: once an hour, and whenever somebody asked for a selection."""

@@ -23,14 +23,9 @@ def mirror_key(pipeline: str, table: TableName) -> dg.AssetKey:
     return dg.AssetKey([pipeline, key_part(table.schema), key_part(table.name)])
 
 
-def changes_key(mirror: dg.AssetKey) -> dg.AssetKey:
-    """Give the key of a table's change table, beside its mirror's."""
-    return dg.AssetKey([*mirror.path[:-1], f"{mirror.path[-1]}__changes"])
-
-
-def history_key(mirror: dg.AssetKey) -> dg.AssetKey:
-    """Give the key of a table's history, beside its mirror's."""
-    return dg.AssetKey([*mirror.path[:-1], f"{mirror.path[-1]}__history"])
+def record_key(mirror: dg.AssetKey, keep: str) -> dg.AssetKey:
+    """Give the key of a table's change table or history, beside its mirror's."""
+    return dg.AssetKey([*mirror.path[:-1], f"{mirror.path[-1]}__{keep}"])
 
 
 def source_key(pipeline: str, table: TableName) -> dg.AssetKey:

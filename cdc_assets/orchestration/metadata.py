@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cdc_assets.identifiers import change_table, history_table
+from cdc_assets.config.tables import CHANGES, HISTORY
+from cdc_assets.identifiers import record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
@@ -46,9 +47,8 @@ _DELETED_COLUMN = dg.TableColumn(
 )
 
 
-_CHANGE_COLUMNS = [
-    dg.TableColumn(name, type=kind, description=description)
-    for name, kind, description in (
+_RECORD_COLUMNS = {
+    CHANGES: (
         ("_cdc_op", "VARCHAR", "insert, update, delete, truncate, snapshot"),
         ("_cdc_lsn", "UBIGINT", "end_lsn of the transaction"),
         ("_cdc_seq", "BIGINT", "number of the change in its transaction"),
@@ -57,20 +57,15 @@ _CHANGE_COLUMNS = [
         ("_cdc_source", "VARCHAR", "stream, snapshot, backfill"),
         ("_cdc_unchanged", "VARCHAR[]", "columns whose value the change did not carry"),
         ("_cdc_before", "STRUCT", "the old row as far as it was sent"),
-    )
-]
-
-
-_HISTORY_COLUMNS = [
-    dg.TableColumn(name, type=kind, description=description)
-    for name, kind, description in (
+    ),
+    HISTORY: (
         ("_cdc_valid_from", "TIMESTAMP WITH TIME ZONE", "when the version was committed"),
         ("_cdc_valid_to", "TIMESTAMP WITH TIME ZONE", "when it ended; null while it is current"),
         ("_cdc_valid_from_lsn", "UBIGINT", "end_lsn of the transaction that wrote it"),
         ("_cdc_valid_to_lsn", "UBIGINT", "end_lsn of the one that ended it"),
         ("_cdc_source", "VARCHAR", "stream, snapshot, backfill"),
-    )
-]
+    ),
+}
 
 
 def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
@@ -99,33 +94,13 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
     }
 
 
-def changes_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
-    """Describe a table's change table, which has what the run did to a mirror as well."""
-    found = table_metadata(result, source)
-    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
-    nullable = [
-        dg.TableColumn(one.name, type=one.type, description=one.description) for one in shown
-    ]
-    return {
-        **found,
-        "dagster/table_name": dg.MetadataValue.text(str(change_table(result.table))),
-        "dagster/row_count": dg.MetadataValue.int(result.change_rows or 0),
-        "dagster/column_schema": dg.MetadataValue.table_schema(
-            dg.TableSchema(columns=[*nullable, *_CHANGE_COLUMNS])
-        ),
-    }
-
-
-def history_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
-    """Describe a table's history, which has what the run did to the mirror."""
-    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
+def record_metadata(result: TableResult, source: dg.AssetKey, keep: str) -> Metadata:
+    """Describe a table's change table or history, and what the run did to the table."""
     return {
         **table_metadata(result, source),
-        "dagster/table_name": dg.MetadataValue.text(str(history_table(result.table))),
-        "dagster/row_count": dg.MetadataValue.int(result.history_rows or 0),
-        "dagster/column_schema": dg.MetadataValue.table_schema(
-            dg.TableSchema(columns=[*shown, *_HISTORY_COLUMNS])
-        ),
+        "dagster/table_name": dg.MetadataValue.text(str(record_table(result.table, keep))),
+        "dagster/row_count": dg.MetadataValue.int(result.record_rows.get(keep, 0)),
+        "dagster/column_schema": dg.MetadataValue.table_schema(_record_schema(result, keep)),
     }
 
 
@@ -242,9 +217,25 @@ def _commit_range(tables: tuple[TableResult, ...]) -> tuple[datetime | None, dat
 
 
 def _table_schema(result: TableResult) -> dg.TableSchema:
-    shown = [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
     deleted = [] if result.deleted_rows is None else [_DELETED_COLUMN]
-    return dg.TableSchema(columns=[*shown, *_OWN_COLUMNS, *deleted])
+    return dg.TableSchema(columns=[*_kept_columns(result), *_OWN_COLUMNS, *deleted])
+
+
+def _record_schema(result: TableResult, keep: str) -> dg.TableSchema:
+    kept = _kept_columns(result)
+    if keep == CHANGES:  # where deletes have no value, whatever the source's column demands
+        kept = [
+            dg.TableColumn(one.name, type=one.type, description=one.description) for one in kept
+        ]
+    own = [
+        dg.TableColumn(name, type=kind, description=description)
+        for name, kind, description in _RECORD_COLUMNS[keep]
+    ]
+    return dg.TableSchema(columns=[*kept, *own])
+
+
+def _kept_columns(result: TableResult) -> list[dg.TableColumn]:
+    return [_table_column(one, one.warehouse_type, _origin(one)) for one in result.columns]
 
 
 def _origin(column: Column) -> str:

@@ -8,9 +8,9 @@ from datetime import timedelta
 import dagster as dg
 
 from cdc_assets.config import PipelineConfig, ScheduleConfig
-from cdc_assets.config.tables import MIRROR
-from cdc_assets.identifiers import TableName, change_table, history_table
-from cdc_assets.orchestration.keys import changes_key, history_key, mirror_key, slot_key, source_key
+from cdc_assets.config.tables import CHANGES, HISTORY, MIRROR
+from cdc_assets.identifiers import TableName, record_table
+from cdc_assets.orchestration.keys import mirror_key, record_key, slot_key, source_key
 from cdc_assets.replication.shaping import transform_of
 
 # Raised when the same changes would give other rows than before.
@@ -18,6 +18,13 @@ _MIRROR_VERSION = 1
 
 # Where a config says nothing of these, versions stay what they were before there were these keys.
 _SHAPING = ("columns", "where", "mask", "deletes", "transform")
+
+_RECORDS = {
+    CHANGES: "Every change of the source's `{table}`, once, in the order of `_cdc_lsn` and"
+    " `_cdc_seq`.",
+    HISTORY: "Every version of every row of the source's `{table}`, with the transactions that"
+    " opened and closed it; `{table}__as_of(…)` shows a moment.",
+}
 
 _FRESHNESS_GRACE = timedelta(minutes=5)
 
@@ -50,8 +57,8 @@ def mirror_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
     )
 
 
-def changes_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
-    """Describe a table's change table: it comes out of the mirror's op and transactions."""
+def record_spec(config: PipelineConfig, table: TableName, keep: str) -> dg.AssetSpec:
+    """Describe a table's change table or history: it comes out of the mirror's op."""
     beside = (
         " A run that was asked for it brings on the mirror as well, and the reverse: both are"
         " written in one transaction."
@@ -59,33 +66,11 @@ def changes_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
         else " It has no mirror beside it."
     )
     return dg.AssetSpec(
-        changes_key(mirror_key(config.name, table)),
+        record_key(mirror_key(config.name, table), keep),
         deps=[source_key(config.name, table)],
         skippable=True,
-        description=(
-            f"Every change of the source's `{table}`, once, in the order of `_cdc_lsn` and"
-            f" `_cdc_seq`.{beside}"
-        ),
-        metadata={"dagster/table_name": str(change_table(table))},
-        group_name=config.name,
-        code_version=_code_version(config, table),
-        kinds={"duckdb", "table"},
-    )
-
-
-def history_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
-    """Describe a table's history: it comes out of the mirror's op and transactions."""
-    return dg.AssetSpec(
-        history_key(mirror_key(config.name, table)),
-        deps=[source_key(config.name, table)],
-        skippable=True,
-        description=(
-            f"Every version of every row of the source's `{table}`, with the transactions that"
-            f" opened and closed it; `{table}__as_of(…)` shows a moment. A run that was asked for"
-            " it brings on the mirror as well, and the reverse: both are written in one"
-            " transaction."
-        ),
-        metadata={"dagster/table_name": str(history_table(table))},
+        description=f"{_RECORDS[keep].format(table=table)}{beside}",
+        metadata={"dagster/table_name": str(record_table(table, keep))},
         group_name=config.name,
         code_version=_code_version(config, table),
         kinds={"duckdb", "table"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cdc_assets.config.tables import CHANGES, HISTORY
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
@@ -43,15 +42,11 @@ def table_result(
         left_out=source.left_out if source else (),
         comment=description.comment,
         source_rows=description.rows,
-        change_rows=_record_rows(session, table, CHANGES),
-        history_rows=_record_rows(session, table, HISTORY),
+        record_rows={
+            keep: session.mirrors.row_count(record_table(table, keep))
+            for keep in session.records_of(table)
+        },
     )
-
-
-def _record_rows(session: Session, table: TableName, keep: str) -> int | None:
-    if keep not in session.records_of(table):
-        return None
-    return session.mirrors.row_count(record_table(table, keep))
 
 
 def _read_columns(
