@@ -6,6 +6,7 @@ Nothing of it goes through the slot's decoding: the audit table is not published
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -57,9 +58,9 @@ class Change:
     new: Row | None
 
 
-def create_audit(database: ScratchDatabase) -> None:
+def create_audit(database: ScratchDatabase, tables: Iterable[str] = KEYS) -> None:
     """Have the triggers write from now on."""
-    triggers = (_TRIGGERS_SQL.format(table=TableName.parse(table).sql) for table in KEYS)
+    triggers = (_TRIGGERS_SQL.format(table=TableName.parse(table).sql) for table in tables)
     database.execute(_AUDIT_SQL + "".join(triggers))
 
 

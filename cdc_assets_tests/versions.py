@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -29,8 +31,11 @@ class Version:
     source: str
 
 
-def histories(config: PipelineConfig, table: str) -> dict[Key, list[Version]]:
+def histories(
+    config: PipelineConfig, table: str, key: tuple[str, ...] = ()
+) -> dict[Key, list[Version]]:
     """Read a history, per key in the order of LSNs; fail where two versions hold at once."""
+    key = key or KEYS[table]
     name = TableName.parse(table)
     found: dict[Key, list[Version]] = {}
     with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
@@ -50,7 +55,7 @@ def histories(config: PipelineConfig, table: str) -> dict[Key, list[Version]]:
             row["_cdc_valid_to"],
             row["_cdc_source"],
         )
-        found.setdefault(tuple(own[name] for name in KEYS[table]), []).append(version)
+        found.setdefault(tuple(own[name] for name in key), []).append(version)
     for versions in found.values():
         for before, after in pairwise(versions):
             assert before.to_lsn is not None
@@ -61,19 +66,32 @@ def histories(config: PipelineConfig, table: str) -> dict[Key, list[Version]]:
     return found
 
 
-def assert_versions_as_audited(database: ScratchDatabase, config: PipelineConfig) -> int:
+def assert_versions_as_audited(
+    database: ScratchDatabase,
+    config: PipelineConfig,
+    keys: Mapping[str, tuple[str, ...]] = KEYS,
+    shaped: Callable[[str, Row], Row | None] = lambda _, row: row,
+) -> int:
     """Fail unless the histories hold all versions since they begin; how many there are.
 
     Every transaction of the audit has to be past the beginning, and the change tables are kept:
     they tell the transactions' LSNs and times.
+
+    Args:
+        database: With the audit.
+        config: Its pipeline.
+        keys: The tables, and their keys as the warehouse has them.
+        shaped: Gives what the warehouse is to have of a table's row; None where it has none.
     """
     happened, count = audited(database), 0
-    for table in KEYS:
-        kept = histories(config, table)
+    for table, key in keys.items():
+        kept = histories(config, table, key)
         count += sum(map(len, kept.values()))
         moments = _moments(config, table)
-        changes = [change for change in happened if change.table == table]
-        expected = _expected(_beginning(kept), changes, table, moments)
+        changes = [
+            _shaped(change, partial(shaped, table)) for change in happened if change.table == table
+        ]
+        expected = _expected(_beginning(kept), changes, key, moments)
         found = {
             key: [(version.row, version.from_lsn, version.to_lsn) for version in versions]
             for key, versions in kept.items()
@@ -86,6 +104,11 @@ def assert_versions_as_audited(database: ScratchDatabase, config: PipelineConfig
             if version.to_lsn is not None:
                 assert version.valid_to == max(times[version.to_lsn], version.valid_from)
     return count
+
+
+def _shaped(change: Change, shaped: Callable[[Row], Row | None]) -> Change:
+    old, new = (None if row is None else shaped(row) for row in (change.old, change.new))
+    return replace(change, old=old, new=new)
 
 
 def _beginning(kept: dict[Key, list[Version]]) -> dict[Key, list[tuple[Row, int, int | None]]]:
@@ -110,7 +133,7 @@ def _moments(config: PipelineConfig, table: str) -> dict[int, tuple[int, datetim
 def _expected(
     begin: dict[Key, list[tuple[Row, int, int | None]]],
     changes: list[Change],
-    table: str,
+    key_names: tuple[str, ...],
     moments: dict[int, tuple[int, datetime]],
 ) -> dict[Key, list[tuple[Row, int, int | None]]]:
     """Follow the rows from transaction to transaction."""
@@ -118,10 +141,13 @@ def _expected(
     state = {key: of[-1][0] for key, of in begin.items()}
     for xid in dict.fromkeys(change.xid for change in changes):
         assert xid is not None
-        lsn, before = moments[xid][0], dict(state)
+        before = dict(state)
         for change in changes:
             if change.xid == xid:
-                _apply(state, change, KEYS[table])
+                _apply(state, change, key_names)
+        if state == before:
+            continue
+        lsn = moments[xid][0]
         for key in before.keys() | state.keys():
             old, new = before.get(key), state.get(key)
             if old == new:

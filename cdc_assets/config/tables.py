@@ -192,8 +192,6 @@ class TableDefaults(Strict):
     def _keeps_deleted_rows_alone(self) -> Self:
         if self.deletes == "soft" and HISTORY in self.keep:
             raise ValueError("deletes: soft is not supported by this version beside a history")
-        if self.enrich and HISTORY in self.keep:
-            raise ValueError("enrich: not supported by this version beside a history")
         return self
 
     @model_validator(mode="after")
