@@ -184,14 +184,6 @@ class TableDefaults(Strict):
             )
         if not self.keeps_mirror and self.deletes == "soft":
             raise ValueError("deletes: soft marks rows of a mirror, and none is kept")
-        if not self.keeps_mirror and self.transform is not None:
-            raise ValueError("transform: needs a mirror, whose key tells rows apart")
-        return self
-
-    @model_validator(mode="after")
-    def _keeps_deleted_rows_alone(self) -> Self:
-        if self.deletes == "soft" and HISTORY in self.keep:
-            raise ValueError("deletes: soft is not supported by this version beside a history")
         return self
 
     @model_validator(mode="after")

@@ -74,14 +74,14 @@ def transformed_with_old(
         FunctionError: It fails.
     """
     done = transformed(batch, chosen, given, transform)
-    old = np.zeros(len(batch), dtype=bool)
+    old, whole = np.zeros(len(batch), dtype=bool), list[pa.Array]()
     if len(batch.old_rows):
         before = [batch.old_values[at] for at in range(len(given.columns))]
         every = np.ones(len(batch.old_rows), dtype=bool)
         made, old[batch.old_rows] = _put_through(before, every, given, transform)
-        if done.record is not None:
-            whole = _with_keys(made, before, given, transform)
-            done = replace(done, record=replace(done.record, before=whole))
+        whole = _with_keys(made, before, given, transform)
+    if done.record is not None:
+        done = replace(done, record=replace(done.record, before=whole))
     new = chosen.kept if done.chosen is None else done.chosen.kept
     return of_kept_rows(replace(done, chosen=None, old_values={}), new=new, old=old)
 

@@ -38,8 +38,8 @@ def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     return kept(pipeline(*TABLES), ALL)
 
 
-def kept(config: PipelineConfig, keep: list[str]) -> PipelineConfig:
-    tables = [{"source": str(table), "keep": keep} for table in config.table_names]
+def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
+    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
     return load_config(rewrite(config, tables=tables))
 
 
@@ -73,6 +73,8 @@ def assert_current_as_mirrors(ledger: PipelineConfig) -> None:
         own = "EXCLUDE (_cdc_valid_from, _cdc_valid_to, _cdc_valid_from_lsn, _cdc_valid_to_lsn,"
         current = f"SELECT * {own} _cdc_source) FROM {history} WHERE _cdc_valid_to_lsn IS NULL"
         mirror = f"SELECT * EXCLUDE (_cdc_lsn, _cdc_commit_ts) FROM {name.sql}"
+        if ledger.table(name).deletes == "soft":
+            mirror = mirror.replace(")", ", _cdc_deleted)") + " WHERE NOT _cdc_deleted"
         assert query(ledger, f"{current} EXCEPT ALL {mirror}") == []
         assert query(ledger, f"{mirror} EXCEPT ALL {current}") == []
 
@@ -102,6 +104,30 @@ def test_a_kill_neither_loses_nor_doubles_a_version(
     converge(database, ledger)
 
     assert_versions_as_audited(database, ledger)
+
+
+def test_a_row_that_is_kept_deleted_has_ended_in_the_history(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    config = kept(ledger, ALL, deletes="soft")
+    converge(database, config)
+    write(database, Writer(database, seed=25))
+    assert kill_at(config, "versions_written", 2)
+    wait_until_unlocked(database)
+    converge(database, config)
+    for sql in ("DELETE FROM lines", "INSERT INTO lines VALUES (1, 1, 5)"):
+        database.execute(sql)
+        converge(database, config)
+    list(backfill(config, TableName("public", "lines")))
+
+    assert assert_versions_as_audited(database, config) > 1500
+    assert_current_as_mirrors(config)
+    deleted = "SELECT count(*) > 100 FROM public.lines WHERE _cdc_deleted"
+    assert query(config, deleted) == [(True,)]
+    *_, ended, back = histories(config, "public.lines")[1, 1]
+    assert ended.to_lsn is not None
+    assert (back.row["amount"], back.to_lsn) == (5, None)
+    assert ended.to_lsn < back.from_lsn
 
 
 @pytest.mark.parametrize("step", ["copy_staged", "copy_placed"])

@@ -26,6 +26,7 @@ from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.syncs import errors_of, has_mirror, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
 
@@ -528,7 +529,6 @@ def test_a_view_of_the_tables_name_is_left_alone(events: PipelineConfig) -> None
         ({"keep": ["changes"], "append_only": True}, "append_only: goes with keep: [mirror]"),
         ({"keep": ["mirror", "changes"], "append_only": True}, "append_only: goes with"),
         ({"keep": ["changes"], "deletes": "soft"}, "deletes: soft marks rows of a mirror"),
-        ({"append_only": True, "transform": "a.b:c"}, "transform: needs a mirror"),
     ],
 )
 def test_what_needs_a_mirror_is_refused_without_one(
@@ -537,6 +537,38 @@ def test_what_needs_a_mirror_is_refused_without_one(
     with pytest.raises(ConfigError) as refused:
         load_config(rewrite(events, tables=[{"source": EVENTS, **table}]))
     assert said in " ".join(refused.value.problems)
+
+
+def test_changes_go_through_a_function(database: ScratchDatabase, events: PipelineConfig) -> None:
+    config = kept(events, ["changes"], transform=f"{functions.MODULE}:shape_events")
+    with writing(database, seed=700):
+        sync_all(config)
+    ((copied,),) = query(config, "SELECT count(*) FROM public.events__changes")
+    for seed in (7, 8):
+        write(database, seed)
+        assert kill_at(config, "changes_appended", 1)
+        wait_until_unlocked(database)
+        database.execute("TRUNCATE events; INSERT INTO events VALUES ('anew', 1, NULL)")
+        sync_all(config)
+
+    told = query(
+        config,
+        "SELECT _cdc_op, _cdc_before.kind, _cdc_before.amount, kind, amount"
+        " FROM public.events__changes WHERE _cdc_source = 'stream' ORDER BY _cdc_lsn, _cdc_seq",
+    )
+    happened = database.execute(
+        "WITH rows AS (SELECT n, op, old::events AS old, new::events AS new FROM audit), kept AS ("
+        " SELECT *, coalesce((old).amount > 0, false) AS had, coalesce((new).amount > 0, false)"
+        " AS has FROM rows) SELECT CASE WHEN op <> 'update' OR had AND has THEN op"
+        " WHEN had THEN 'delete' ELSE 'insert' END,"
+        " CASE WHEN had THEN upper((old).kind) END, CASE WHEN had THEN -(old).amount END,"
+        " CASE WHEN has THEN upper((new).kind) END, CASE WHEN has THEN -(new).amount END"
+        " FROM kept WHERE had OR has OR op = 'truncate' ORDER BY n"
+    )
+    assert copied > 100
+    assert {op for op, *_ in told} == {"insert", "update", "delete", "truncate"}
+    assert told == happened[len(happened) - len(told) :]
+    assert len(told) > 100
 
 
 def test_a_preview_needs_no_key(events: PipelineConfig) -> None:

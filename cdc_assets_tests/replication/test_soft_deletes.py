@@ -287,10 +287,9 @@ def test_a_mirror_that_somebody_wrote_is_still_found(
         converge(database, config)
 
 
-@pytest.mark.parametrize("keep", [["changes"], ["mirror", "history"]])
-def test_what_deleted_rows_are_not_kept_beside(made: PipelineConfig, keep: list[str]) -> None:
-    with pytest.raises(ConfigError):
-        soft(made, keep=keep)
+def test_deleted_rows_are_not_kept_without_a_mirror(made: PipelineConfig) -> None:
+    with pytest.raises(ConfigError, match="marks rows of a mirror"):
+        soft(made, keep=["changes"])
 
 
 def test_switching_stops_the_table(database: ScratchDatabase, made: PipelineConfig) -> None:

@@ -27,6 +27,13 @@ def shape_orders(frame: pd.DataFrame) -> pd.DataFrame:
     return kept.drop(columns=["cost", "body"]).sort_values("total", kind="stable")
 
 
+def shape_events(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop rows and change columns of a table without a key, and give it in another order."""
+    kept = frame[(frame["amount"] > 0).fillna(False)]
+    shaped = kept.assign(kind=kept["kind"].str.upper(), amount=-kept["amount"])
+    return shaped.drop(columns=["body"]).sort_values("kind", kind="stable")
+
+
 def reset_index(frame: pd.DataFrame) -> pd.DataFrame:
     """Forget which row is which."""
     return frame[frame["total"] > 0].reset_index(drop=True)
