@@ -3,8 +3,8 @@
 Independent of the code that replicates, on purpose: each value of the source is the text that the
 type's own output function gives, each value of a mirror is DuckDB's text or list of texts, and
 both are brought to one form by the mirror column's type. Rows are compared as multisets, so a row
-that is there twice is a difference too. Both tables are held in memory: this is for the demo and
-the tests, on a source that stands still.
+that is there twice is a difference too. Columns of other tables are left out. Both tables are
+held in memory: this is for the demo and the tests, on a source that stands still.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import duckdb
 import psycopg
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.config.tables import TableConfig
+from cdc_assets.config.tables import HISTORY, MIRROR, TableConfig
 from cdc_assets.demo.normal import (
     Value,
     from_source,
@@ -25,7 +25,7 @@ from cdc_assets.demo.normal import (
     masked,
     warehouse_expression,
 )
-from cdc_assets.identifiers import TableName, quote
+from cdc_assets.identifiers import TableName, quote, record_table
 
 Row = tuple[Value, ...]
 
@@ -44,11 +44,16 @@ _MIRROR_COLUMNS = """
     SELECT column_name, data_type FROM duckdb_columns()
     WHERE database_name = current_database() AND schema_name = ? AND table_name = ?
 """
+# Which rows are the table's now, by the column that says so
+_LIVE = {
+    "_cdc_deleted": "_cdc_deleted IS NOT TRUE",
+    "_cdc_valid_to_lsn": "_cdc_valid_to_lsn IS NULL",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How one mirror differs from its table.
+    """How one mirror, or a history's current versions, differ from their table.
 
     Attributes:
         keys: Keys of rows that are missing, too many or different, sorted; whole rows when the
@@ -64,7 +69,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether the mirror holds exactly the table's rows."""
+        """Whether what is kept holds exactly the table's rows."""
         return not self.keys and not self.problem
 
     def __str__(self) -> str:
@@ -75,7 +80,7 @@ class Comparison:
 
 
 def compare(config: PipelineConfig, *, dsn: str = "") -> list[Comparison]:
-    """Compare every table of a pipeline; the source is read in one snapshot.
+    """Compare every mirror and history of a pipeline; the source is read in one snapshot.
 
     Args:
         config: The pipeline.
@@ -89,21 +94,34 @@ def compare(config: PipelineConfig, *, dsn: str = "") -> list[Comparison]:
         source.execute(_SESSION)
         warehouse.execute("SET TimeZone = 'UTC'")
         return [
-            _compare_table(source, warehouse, table, config.mask_secret())
+            _compare_table(source, warehouse, table, kept, config.mask_secret())
             for table in config.tables
+            for kept in _compared(table)
         ]
+
+
+def _compared(table: TableConfig) -> list[str]:
+    """Give what is kept of a table and has its rows of now."""
+    return [MIRROR] * table.keeps_mirror + [keep for keep in table.records if keep == HISTORY]
 
 
 def _compare_table(
     source: psycopg.Connection,
     warehouse: duckdb.DuckDBPyConnection,
     config: TableConfig,
+    keep: str,
     secret: bytes,
 ) -> Comparison:
     table, here = config.name, config.columns.rename
-    types = dict(warehouse.execute(_MIRROR_COLUMNS, [table.schema, table.name]).fetchall())
-    live = "_cdc_deleted IS NOT TRUE" if "_cdc_deleted" in types else "true"
-    types = {name: kind for name, kind in types.items() if not name.startswith("_cdc_")}
+    kept = table if keep == MIRROR else record_table(table, keep)
+    types = dict(warehouse.execute(_MIRROR_COLUMNS, [kept.schema, kept.name]).fetchall())
+    live = next((sql for column, sql in _LIVE.items() if column in types), "true")
+    others = {name for one in config.enrich for name in one.columns.values()}
+    types = {
+        name: kind
+        for name, kind in types.items()
+        if not name.startswith("_cdc_") and name not in others
+    }
     found = source.execute(_COLUMNS, [table.sql, list(types)]).fetchall()
     columns: dict[str, bool] = {
         name: is_key for name, is_key in found if is_key or config.columns.keeps(name)
@@ -111,19 +129,19 @@ def _compare_table(
     named = [here.get(name, name) for name in columns]
     if set(types) != set(named):
         odd = sorted(set(types) ^ set(named))
-        problem = f"only one side has the columns {odd}" if types else "there is no mirror"
-        return Comparison(table, _count(source, table), 0, problem=problem)
+        problem = f"only one side has the columns {odd}" if types else f"there is no {keep}"
+        return Comparison(kept, _count(source, table), 0, problem=problem)
     kinds = [types[name] for name in named]
     readers = [
         masked(config.mask[name], secret) if name in config.mask else from_source(kind)
         for name, kind in zip(columns, kinds, strict=True)
     ]
     ours = _source_rows(source, table, list(columns), readers, where=config.where or "true")
-    theirs = _warehouse_rows(warehouse, table, named, kinds, where=live)
+    theirs = _warehouse_rows(warehouse, kept, named, kinds, where=live)
     key = [place for place, name in enumerate(columns) if columns[name]]
     odd_rows = (ours - theirs) + (theirs - ours)
     keys = {tuple(row[place] for place in key or range(len(row))) for row in odd_rows}
-    return Comparison(table, ours.total(), theirs.total(), tuple(sorted(keys, key=repr)))
+    return Comparison(kept, ours.total(), theirs.total(), tuple(sorted(keys, key=repr)))
 
 
 def _own_rows(source: psycopg.Connection, table: TableName) -> str:

@@ -32,6 +32,7 @@ _WELCOME = """
 Dagster is on {address}
   {address}/asset-groups                the source tables and the warehouse tables made of them
   {address}/assets/{name}/public/orders   one table: each sync's changes and LSNs, its columns
+  {address}/assets/{name}/public/orders__changes  its changes; its versions: orders__history
   {address}/assets/{name}/public/orders__snapshot     that table anew, in buckets: press Materialize
   {address}/assets/{name}/public/orders?view=checks   whether it equals its source: press Execute
   {address}/automation                  {name}_sync_schedule: a sync starts at each full minute
@@ -39,7 +40,8 @@ Dagster is on {address}
 
 The shop changes {rate} times a second. To look at it from another terminal:
   cd {root} && . {environment} && .venv/bin/cdc-assets status
-The warehouse is {warehouse}
+The warehouse is {warehouse}: try, with DuckDB,
+  FROM public.orders__as_of(now() - INTERVAL 5 MINUTE)
 Ctrl-C stops everything; the next start goes on from there.
 """
 
