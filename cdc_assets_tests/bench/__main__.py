@@ -37,6 +37,7 @@ from cdc_assets_tests.bench.under_load import (
     measure_under_load,
 )
 from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workload
+from cdc_assets_tests.interrupting import PROJECT
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
 _COPIES, _UNDER_LOAD, _SHAPED = "f", "g", "h"
@@ -130,7 +131,11 @@ class Bench:
         program = str(Path(sys.executable).with_name("cdc-assets"))
         arguments = [program, command, *more, "--config", str(self._config)]
         process = subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            arguments,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},  # where the transform is
         )
         said = process.stderr.read() if process.stderr else ""
         _, status, usage = os.wait4(process.pid, 0)
