@@ -18,6 +18,7 @@ from cdc_assets.shaping.engine import compute
 _BLOCK = 64  # SHA-256's, in bytes
 _TEXT = "value::VARCHAR"
 _HIDDEN = "***"
+_SAMPLE, _FEW = 4096, 512
 
 
 def masked_type(kind: MaskKind, arrow_type: pa.DataType) -> pa.DataType:
@@ -35,8 +36,17 @@ def masked(values: pa.Array, kind: MaskKind, key: bytes = b"") -> pa.Array:
     """
     if kind == "null":
         return pa.nulls(len(values), values.type)
+    if _repeats(values):
+        encoded = values.dictionary_encode()
+        return masked(encoded.dictionary, kind, key).take(encoded.indices)
     columns = pa.table([values], ["value"])
     return compute(_expression(kind, key), columns).cast(TEXT)
+
+
+def _repeats(values: pa.Array) -> bool:
+    """Whether they are texts of which few are distinct: a hash costs more than to find them."""
+    first = values.slice(0, _SAMPLE)
+    return values.type == TEXT and len(first.unique()) * _SAMPLE < len(first) * _FEW
 
 
 def texts(values: pa.Array) -> pa.Array:

@@ -25,6 +25,11 @@ SHAPED_HEADER = """\
 
 SHAPINGS: Mapping[str, Mapping[str, Any]] = {
     "a transform that adds a column from two others": {"transform": f"{__name__}:add_margin"},
+    # true of every row, so that all of them are there to be compared
+    "a condition, and masks of two columns": {
+        "where": "customer_id >= 0",
+        "mask": {"status": "sha256", "note": "sha256"},
+    },
     "changes beside the mirror": {"keep": ["mirror", "changes"]},
     "changes and history beside the mirror": {"keep": ["mirror", "changes", "history"]},
 }

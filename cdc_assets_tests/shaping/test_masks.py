@@ -26,6 +26,14 @@ def test_sha256_is_that_of_the_standard_library() -> None:
     assert masked(pa.array(TEXTS), "sha256").to_pylist() == wanted
 
 
+@pytest.mark.parametrize("distinct", [3, 5000])
+def test_values_that_repeat_are_masked_like_others(distinct: int) -> None:
+    texts = [None if at % 5 == 4 else f"é {at % distinct}" for at in range(10_000)]
+    wanted = [None if text is None else hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    assert masked(pa.array(texts), "sha256").to_pylist() == wanted
+    assert masked(pa.array(texts)[5_001:], "sha256").to_pylist() == wanted[5_001:]
+
+
 def test_what_is_hashed_is_the_values_text() -> None:
     numbers = masked(pa.array([7, -1], pa.int16()), "sha256")
     assert numbers == masked(pa.array(["7", "-1"]), "sha256")
