@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from cdc_assets.config.shaping import RESERVED_PREFIX
-from cdc_assets.config.strict import Strict
+from cdc_assets.config.strict import Strict, key_on
 from cdc_assets.identifiers import TableName
 
 
@@ -32,8 +32,22 @@ def _distinct(columns: dict[str, str]) -> dict[str, str]:
     return columns
 
 
+def _with_key_on(schema: dict[str, Any]) -> None:
+    """Have Dagster's check of the YAML take `on` without quotes."""
+    del schema["additionalProperties"]
+    schema["propertyNames"] = {"enum": [*schema["properties"], True]}
+    schema["required"].remove("on")
+
+
 class EnrichConfig(Strict):
     """Columns of one other table, the partner."""
+
+    model_config = ConfigDict(json_schema_extra=_with_key_on)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_on(cls, value: object) -> object:
+        return key_on(value)
 
     partner: Annotated[
         str,

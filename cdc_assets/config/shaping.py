@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from cdc_assets.config.strict import Strict
+from cdc_assets.config.strict import Strict, word_null
 
 MaskKind = Literal["sha256", "hmac", "redact", "null", "last4"]
+MaskWord = Annotated[
+    MaskKind,
+    BeforeValidator(word_null),
+    WithJsonSchema({"enum": [*get_args(MaskKind), None]}),
+]
 Deletes = Literal["hard", "soft"]
 
 # Equal outputs mean equal inputs: only these may stand in a key

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from cdc_assets.config.enriching import EnrichConfig, check_enriched
-from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind, masked_columns_kept
+from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskWord, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.transforms import TransformConfig, as_transform
 from cdc_assets.errors import ConfigError
@@ -114,7 +114,7 @@ class TableDefaults(Strict):
         ),
     ] = None
     mask: Annotated[
-        dict[str, MaskKind],
+        dict[str, MaskWord],
         Field(
             description="Columns, by their names on the source, whose values are not shown as they"
             " are.",

@@ -134,6 +134,20 @@ def test_dg_accepts_the_projects_own_pipeline(project: Path) -> None:
     assert "All definitions loaded successfully" in done.stdout
 
 
+def test_words_that_yaml_reads_otherwise_need_no_quotes(project: Path) -> None:
+    _break(project, "mask: {email: sha256}", "mask: {email: sha256, biography: null}")
+
+    config = load_config(shop_config(project))
+    checked = dg(project, "check", "yaml")
+    loaded = dg(project, "check", "defs", "--no-check-yaml")
+
+    masks, enriched = config.tables[0].mask, config.tables[2].enrich
+    assert masks == {"email": "sha256", "biography": "null"}
+    assert [one.on for one in enriched] == [{"customer_id": "id"}]
+    assert checked.returncode == 0, checked.stdout
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+
+
 def test_dg_lists_the_component(project: Path) -> None:
     listed = dg(project, "list", "components", "--json")
 
