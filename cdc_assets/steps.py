@@ -17,6 +17,7 @@ Step = Literal[
     "window_read",
     "changes_appended",
     "versions_written",
+    "dependents_renewed",
     "table_applied",
     "before_commit",
     "window_committed",

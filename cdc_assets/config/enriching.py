@@ -17,12 +17,6 @@ def _table_name(text: str) -> str:
     return str(TableName.parse(text))
 
 
-def _known_moment(keep: str) -> str:
-    if keep == "current":
-        raise ValueError("'current' is not supported by this version yet")
-    return keep
-
-
 def _distinct(columns: dict[str, str]) -> dict[str, str]:
     if len({name.casefold() for name in columns.values()}) < len(columns):
         raise ValueError("two columns get one name")
@@ -79,10 +73,10 @@ class EnrichConfig(Strict):
     ]
     keep: Annotated[
         Literal["as_written", "current"],
-        AfterValidator(_known_moment),
         Field(
-            description="`as_written`: what the partner was when the row was written.",
-            examples=["as_written"],
+            description="`as_written`: what the partner was when the row was written; `current`:"
+            " what it is now, whenever it changes.",
+            examples=["current"],
         ),
     ] = "as_written"
 
@@ -194,6 +188,8 @@ def _problems(tables: Sequence[Enriched]) -> Iterator[str]:
         names = [name.casefold() for one in table.enrich for name in one.columns.values()]
         if len(set(names)) < len(names):
             yield f"enrich of {table.source!r}: two columns get one name"
+        if any(one.keep == "current" for one in table.enrich) and (why := _not_current(table)):
+            yield f"enrich of {table.source!r} with 'keep: current': {why}"
         taken = {name for one in table.enrich for name in one.columns.values()}
         for one in table.enrich:
             what = f"enrich of {table.source!r} from {one.partner!r}"
@@ -222,10 +218,21 @@ def _unfit(table: Enriched) -> str:
     """Say what keeps a table from taking columns, and from giving some."""
     if "mirror" not in table.keep or table.append_only:
         return "a mirror has to be kept"
-    if table.deletes == "soft":
-        return "'deletes: soft' is not supported beside it by this version yet"
     if table.transform is not None:
         return "'transform' is not supported beside it by this version yet"
+    return ""
+
+
+def _not_current(table: Enriched) -> str:
+    """Say why a table's rows can't change by what happens to others."""
+    if set(table.keep) != {"mirror"}:
+        return (
+            "what happens to a partner is no change of this table's row, so its change table and "
+            "its history would not tell what its mirror has: take 'keep: as_written' there, or "
+            "keep [mirror] alone"
+        )
+    if table.deletes == "soft":
+        return "with 'deletes: soft' a deleted row stays as it was last: take 'keep: as_written'"
     return ""
 
 

@@ -27,6 +27,7 @@ from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
 from cdc_assets.replication.partners import are_partners_there
 from cdc_assets.replication.records import write_records
+from cdc_assets.replication.renewing import renew, renewals_of
 from cdc_assets.replication.rereading import Reread, transaction_at
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.functions import FunctionError
@@ -223,7 +224,9 @@ class WindowApplier:
                 self.moved.setdefault(table, []).append(moved)
             self._written_lsn[table] = int(batch.end_lsn[-1])
             if self.session.is_mirrored(table):
+                renewals = renewals_of(self.session, table, full, self.tables)
                 self._write_mirror(table, full)
+                renew(self.session, renewals)
         for copy in self.session.copies_of(table):
             write_stage(self.session, copy, without_partners(self.session, table, batch))
         reached("table_applied")

@@ -92,7 +92,7 @@ def _taken(
         next(iter(pending.get(partner, [])), None),
         there,
         names,
-        partial(_look_up, session, partner, there, names),
+        partial(look_up, session, partner, there, names),
     )
     places = np.cumsum(asks) - 1
     at = pa.array(places, mask=~asks)
@@ -104,12 +104,13 @@ def _as_key(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return values if values.type == kind else pc.cast(values, pa.int64())
 
 
-def _look_up(
+def look_up(
     session: Session,
     partner: TableName,
     shape: TableShape,
     names: Sequence[str],
     keys: Sequence[pa.Array],
 ) -> pa.Table:
+    """Give columns of a partner's mirror for keys; null where there is no row."""
     with refusals_of(partner):
         return session.mirrors.look_up(partner, shape, keys, names)

@@ -17,7 +17,9 @@ from cdc_assets.replication.recording import (
     records_in_order,
     wanted_records,
 )
+from cdc_assets.replication.renewing import renew_differing
 from cdc_assets.replication.session import Session, refusals_of
+from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Checkpoint, Copy, Differences
 
@@ -41,10 +43,10 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         gaps = session.copy_state.gaps(copy, _MANY)
         fits = _fits(session, copy, checkpoint)
         goes_on = records_in_order(session, table) if fits else ()
-        kept, enrich = session.kept_shape(table), session.shaping(table).enrich
-        if enrich and checkpoint.phase == "copying":
+        kept = session.kept_shape(table)
+        if kept.enriched and checkpoint.phase == "copying":
             # of an old mirror nobody knows any more when its rows were written
-            session.stages.enrich(copy, kept, enrich, differing=False)
+            _fill(session, copy, session.shaping(table).enrich)
             kept = replace(kept, enriched=())
         if fits:
             found = _compared(session, copy, kept, write=True, recorded=goes_on)
@@ -99,18 +101,38 @@ def _compared(
     write: bool,
     recorded: Collection[str],
 ) -> Differences:
-    """Compare a copy with its mirror; what is written then goes to its records as well."""
+    """Compare a copy with its mirror; what is written then goes to its records as well.
+
+    What rows take of others is compared where they have what these are now; else two right values
+    may differ, and rows that are written get what there is now.
+    """
+    enrich = session.shaping(copy.table).enrich if shape.enriched else ()
+    of_then = [one for one in enrich if not one.is_current]
+    if shape.enriched:
+        _fill(session, copy, [one for one in enrich if one.is_current])
+    left_out = {name for one in of_then for name in one.columns.values()}
+    shape = replace(
+        shape, enriched=tuple(column for column in shape.enriched if column.name in left_out)
+    )
 
     def record() -> None:
-        if shape.enriched:
-            enrich = session.shaping(copy.table).enrich
-            session.stages.enrich(copy, shape, enrich, differing=True)
+        _fill(session, copy, of_then, differing=True)
+        renew_differing(session, copy)
         for keep in recorded:
             records = session.warehouse.records[keep]
             records.append_differing(copy, shape, session.moment(copy.table))
 
     lsn = session.checkpoints[copy.table].lsn
     return session.stages.compare(copy, shape, lsn=lsn, plan=plan, write=write, before_write=record)
+
+
+def _fill(
+    session: Session, copy: Copy, enrich: Sequence[Enrichment], *, differing: bool = False
+) -> None:
+    """Give a copy's rows what they take of others, or those of them that differ."""
+    tables = [copy.table, *(one.partner for one in enrich)]
+    shapes = {table: session.kept_shape(table) for table in tables}
+    session.warehouse.enriched.fill(copy, enrich, shapes, differing=differing)
 
 
 def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:

@@ -63,6 +63,7 @@ def _enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
         on=enrich.on,
         columns=enrich.columns,
         made_of=named,
+        is_current=enrich.keep == "current",
         masks={
             name: partner.mask[source] for name, source in named.items() if source in partner.mask
         },

@@ -22,6 +22,8 @@ class Enrichment:
         columns: Names of the columns here, by the partner's.
         made_of: Of which column of its source each of the partner's is made, by its name.
         masks: How those are masked that are, by their names.
+        is_current: Whether rows have what the partner is now; else what it was when they were
+            written.
     """
 
     partner: TableName
@@ -29,17 +31,19 @@ class Enrichment:
     columns: Mapping[str, str]
     made_of: Mapping[str, str]
     masks: Mapping[str, str] = field(default_factory=dict)
+    is_current: bool = False
 
     @property
     def declaration(self) -> dict[str, object]:
         """Give what must stay for values to stay what they are."""
-        return {
+        said: dict[str, object] = {
             "from": str(self.partner),
             "on": dict(self.on),
             "columns": dict(self.columns),
             "of": dict(self.made_of),
             "mask": dict(self.masks),
         }
+        return {**said, "keep": "current"} if self.is_current else said
 
     def taken(self, partner: TableShape) -> list[SourceColumn]:
         """Give the columns here; those that the partner does not have are left out.

@@ -33,8 +33,8 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.warehouse.base_copies import Copies as Copies
+from cdc_assets.warehouse.base_enriched import Enriched as Enriched
 from cdc_assets.warehouse.values import (
     Checkpoint,
     Copy,
@@ -162,18 +162,6 @@ class Stages(Protocol):
             plan: The table's buckets, where numbers are wanted for each.
             write: Whether the mirror is made what the copy is; only what differs is written.
             before_write: Called then, before anything is written.
-        """
-
-    def enrich(
-        self, copy: Copy, shape: TableShape, enrich: Sequence[Enrichment], *, differing: bool
-    ) -> None:
-        """Give a copy's rows the columns that they take of other tables, as these are now.
-
-        Args:
-            copy: The copy.
-            shape: Of it.
-            enrich: What they take.
-            differing: Whether only the rows that `compare` has found to differ, in `before_write`.
         """
 
     def replace(
@@ -394,6 +382,10 @@ class Warehouse(Protocol):
     @property
     def copies(self) -> Copies:
         """How far the copies are."""
+
+    @property
+    def enriched(self) -> Enriched:
+        """What rows take of other tables."""
 
     @property
     def change_tables(self) -> ChangeTables:

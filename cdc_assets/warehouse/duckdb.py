@@ -11,6 +11,7 @@ from cdc_assets.warehouse.base import Published, Records
 from cdc_assets.warehouse.change_tables import ChangeTables
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.copies import Copies
+from cdc_assets.warehouse.enriched import Enriched
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.histories import Histories
 from cdc_assets.warehouse.memory import FIRST_BYTES
@@ -27,6 +28,7 @@ class DuckDBWarehouse:
         self._file = file
         self.mirrors = DuckDBMirrors(file)
         self.stages = Stages(self.mirrors)
+        self.enriched = Enriched(self.mirrors)
         self.state = Checkpoints(self.mirrors, pipeline)
         self.copies = Copies(self.mirrors, pipeline)
         self.change_tables = ChangeTables(self.mirrors, pipeline)

@@ -273,7 +273,7 @@ class DuckDBMirrors:
     def look_up(
         self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], names: Sequence[str]
     ) -> pa.Table:
-        """Give columns of the rows of n keys: n rows in their order, null where there is none.
+        """Give columns of the live rows of n keys: n rows in their order, null where there is none.
 
         Raises:
             MirrorRefusedError: The mirror was altered and does not give it.
@@ -283,8 +283,9 @@ class DuckDBMirrors:
         columns = ", ".join(f"mirror.{quote(name)}" for name in names)
         with self._blamed_on(table):
             found = self._query_with(
-                f"SELECT {columns} FROM _cdc_batch LEFT JOIN {self.name(table)} AS mirror"
-                f" ON {key_matches(shape)} ORDER BY _cdc_batch.{PLACE}",
+                f"SELECT {columns} FROM _cdc_batch"
+                f" LEFT JOIN {self.live_rows(table, shape)} AS mirror ON {key_matches(shape)}"
+                f" ORDER BY _cdc_batch.{PLACE}",
                 named,
             )
         if found.num_rows != count:

@@ -15,7 +15,6 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.equality import differs
 from cdc_assets.warehouse.buckets import in_bucket, numbered
 from cdc_assets.warehouse.liveness import carry_sql, gone
@@ -122,27 +121,6 @@ class Stages:
             comparison.write(lsn)
         comparison.end()
         return found
-
-    def enrich(
-        self, copy: Copy, shape: TableShape, enrich: Sequence[Enrichment], *, differing: bool
-    ) -> None:
-        """Give a copy's rows the columns that they take of other tables, as these are now."""
-        of, found = "", ""
-        if differing:
-            keys = [quote(name) for name in shape.key]
-            of = f", (SELECT DISTINCT {', '.join(keys)} FROM _cdc_differing) AS found"
-            found = "".join(f" AND stage.{key} = found.{key}" for key in keys)
-        for one in enrich:
-            taken = ", ".join(
-                f"{quote(here)} = partner.{quote(name)}" for name, here in one.columns.items()
-            )
-            joined = " AND ".join(
-                f"stage.{quote(here)} = partner.{quote(name)}" for here, name in one.on.items()
-            )
-            self._mirrors.connection.execute(
-                f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET {taken}"
-                f" FROM {self._mirrors.name(one.partner)} AS partner{of} WHERE {joined}{found}"
-            ).fetchall()
 
     def replace(
         self, copy: Copy, shape: TableShape, *, lsn: LSN, carried: Sequence[str] = ()

@@ -234,7 +234,7 @@ def test_another_mask_at_the_partner_stops_both(
     [
         ({"from": "public.nobody"}, "not a table of this pipeline"),
         ({"from": "public.orders"}, "takes no columns of itself"),
-        ({"keep": "current"}, "not supported by this version yet"),
+        ({"keep": "now"}, "as_written"),
         ({"columns": {"email": "_cdc_email"}}, "_cdc_"),
         ({"columns": {"email": "a", "tel": "A"}}, "two columns get one name"),
     ],
@@ -276,6 +276,25 @@ def test_a_filter_takes_whole_old_rows(database: ScratchDatabase, made: Pipeline
         writer.commit(30)
         sync_all(config)
         assert_as_written(config)
+
+
+def test_deleted_rows_keep_what_they_saw(database: ScratchDatabase, made: PipelineConfig) -> None:
+    """Where deleted customers are kept as well, whom no order sees any more."""
+    config = enriched(made, of={"deletes": "soft"}, deletes="soft")
+    settle(database, config)
+    writer = Writer(database, 12)
+    for _ in range(3):
+        writer.commit(30)
+        database.execute("DELETE FROM orders WHERE id % 13 = 3; DELETE FROM customers WHERE id = 7")
+        sync_all(config)
+        assert_as_written(config)
+    database.execute("TRUNCATE customers; UPDATE orders SET n = n WHERE id % 2 = 0")
+    with at_step("chunk_committed", 1, lambda: writer.commit(5)):
+        list(backfill(config, ORDERS))
+    sync_all(config)
+    assert_as_written(config)
+    deleted = "count(*) FILTER (_cdc_deleted) > 10, count(*) FILTER (NOT _cdc_deleted) > 50"
+    assert mirror_rows(config, "public.orders", deleted) == [(True, True)]
 
 
 def test_values_of_every_type_are_taken(database: ScratchDatabase, pipeline: MakePipeline) -> None:

@@ -1,0 +1,152 @@
+"""Columns in a DuckDB file that rows take of other tables' mirrors, written past their own changes.
+
+Rows of copies get them when their copy is as of the partners' LSN. Rows of mirrors that keep what
+their partner is now (`keep: current`) get them anew when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.identifiers import TableName, quote
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.shaping.enriching import Enrichment
+from cdc_assets.shaping.equality import differs
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.values import Copy, Moment
+
+_LSN, _COMMIT = quote(LSN_COLUMN), quote(COMMIT_COLUMN)
+
+
+class Enriched:
+    """What rows take of others, in an open file; all of it belongs into the rows' transaction."""
+
+    def __init__(self, mirrors: DuckDBMirrors) -> None:
+        self._mirrors = mirrors
+
+    def fill(
+        self,
+        copy: Copy,
+        enrich: Sequence[Enrichment],
+        shapes: Mapping[TableName, TableShape],
+        *,
+        differing: bool,
+    ) -> None:
+        """Give a copy's rows the columns that they take of other tables, as these are now.
+
+        Args:
+            copy: The copy.
+            enrich: What they take.
+            shapes: The kept ones, of the copy's table and of the partners.
+            differing: Whether only the rows that are found to differ, in `_cdc_differing`.
+        """
+        of, found = "", ""
+        if differing:
+            keys = [quote(name) for name in shapes[copy.table].key]
+            of = f", (SELECT DISTINCT {', '.join(keys)} FROM _cdc_differing) AS found"
+            found = "".join(f" AND stage.{key} = found.{key}" for key in keys)
+        for one in enrich:
+            partner = self._mirrors.live_rows(one.partner, shapes[one.partner])
+            taken = ", ".join(
+                f"{quote(here)} = partner.{quote(name)}" for name, here in one.columns.items()
+            )
+            self._execute(
+                f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET {taken}"
+                f" FROM {partner} AS partner{of} WHERE {_joined('stage', 'partner', one)}{found}"
+            )
+
+    def renew(
+        self,
+        table: TableName,
+        one: Enrichment,
+        keys: Sequence[pa.Array],
+        values: Sequence[pa.Array],
+        *,
+        lsn: Ints,
+        micros: Ints,
+    ) -> None:
+        """Give rows that were written before n changes of their partners what these are by then.
+
+        Args:
+            table: Whose rows; those that were written after a change have it.
+            one: What they take.
+            keys: What the rows' columns of `on` are, in its order.
+            values: What the partners are, in the order of `columns`; null where there is none.
+            lsn: Of each change's transaction, which is that of the rows then.
+            micros: When it was committed.
+        """
+        on, of = (
+            [f"_cdc_{kind}_{at}" for at in range(len(arrays))]
+            for kind, arrays in (("on", keys), ("value", values))
+        )
+        batch = pa.table(
+            [*keys, *values, pa.array(lsn, pa.uint64()), micros],
+            [*on, *of, "_cdc_end_lsn", "_cdc_micros"],
+        )
+        joined = " AND ".join(
+            f"mirror.{quote(here)} = _cdc_batch.{key}" for here, key in zip(one.on, on, strict=True)
+        )
+        taken = zip(one.columns.values(), (f"_cdc_batch.{value}" for value in of), strict=True)
+        self._mirrors.rows_with(
+            f"UPDATE {self._mirrors.name(table)} AS mirror SET"
+            + _changed(taken, "_cdc_batch._cdc_end_lsn", "_cdc_batch._cdc_micros")
+            + f" FROM _cdc_batch WHERE {joined} AND mirror.{_LSN} <= _cdc_batch._cdc_end_lsn",
+            batch,
+        )
+
+    def forget(self, table: TableName, one: Enrichment, moment: Moment) -> None:
+        """Take from rows that were written up to a truncation of their partners what these were."""
+        has = " OR ".join(f"mirror.{quote(here)} IS NOT NULL" for here in one.columns.values())
+        nothing = ((here, "NULL") for here in one.columns.values())
+        self._execute(
+            f"UPDATE {self._mirrors.name(table)} AS mirror SET"
+            + _changed(nothing, int(moment.lsn), moment.micros)
+            + f" WHERE mirror.{_LSN} <= {int(moment.lsn)} AND ({has})"
+        )
+
+    def renew_differing(
+        self, table: TableName, one: Enrichment, copy: Copy, shape: TableShape, lsn: LSN
+    ) -> None:
+        """Give rows what their partners are by a copy that is compared with these.
+
+        Args:
+            table: Whose rows.
+            one: What they take.
+            copy: Of the partner; the keys of the rows that differ lie in `_cdc_differing`.
+            shape: The partner's kept one.
+            lsn: As of which all of them are.
+        """
+        named = ", ".join(map(quote, shape.key))
+        kinds = dict(zip(shape.names, shape.types, strict=True))
+        differ = " OR ".join(
+            differs(f"mirror.{quote(here)}", f"partner.{quote(name)}", kinds[name])
+            for name, here in one.columns.items()
+        )
+        taken = ((here, f"partner.{quote(name)}") for name, here in one.columns.items())
+        self._execute(
+            f"UPDATE {self._mirrors.name(table)} AS mirror SET"
+            + _changed(taken, int(lsn), "NULL")
+            + f" FROM (FROM (SELECT DISTINCT {named} FROM _cdc_differing)"
+            f" LEFT JOIN {self._mirrors.name(copy.stage)} USING ({named})) AS partner"
+            f" WHERE {_joined('mirror', 'partner', one)} AND ({differ})"
+        )
+
+    def _execute(self, sql: str) -> None:
+        self._mirrors.rows_with(sql, None)
+
+
+def _joined(rows: str, partner: str, one: Enrichment) -> str:
+    return " AND ".join(
+        f"{rows}.{quote(here)} = {partner}.{quote(name)}" for here, name in one.on.items()
+    )
+
+
+def _changed(taken: Iterable[tuple[str, str]], lsn: object, micros: object) -> str:
+    """Write what is set in a row: what it takes, and the transaction that this comes from."""
+    listed = (f"{quote(here)} = {value}" for here, value in taken)
+    return f" {', '.join(listed)}, {_LSN} = {lsn}, {_COMMIT} = make_timestamptz(({micros})::BIGINT)"
