@@ -79,13 +79,22 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
             session.end_records(table)  # nothing is appended to it any more
             if not is_unmirrored(session.checkpoints[table].shape):
                 session.mirrors.drop(table)  # nobody would keep it up
-        elif session.fences.get(table) and table in session.checkpoints:
-            # rows ahead of the stream: the mirror is not what its records come to
+        elif table in session.checkpoints and not _records_go_on(session, table, shape):
             session.end_records(table)
         session.state.drop_fences(table)
         session.put(checkpoint)
         put_up(session, copy)
     session.fences.pop(table, None)
+
+
+def _records_go_on(session: Session, table: TableName, shape: TableShape) -> bool:
+    """Whether what is kept beside a mirror is of rows like a copy's, and as of the checkpoint.
+
+    Where rows were read ahead of the stream, the mirror is not what its records come to.
+    """
+    before = session.checkpoints[table].shape
+    is_alike = (before.key, before.shaping) == (shape.key, shape.shaping)
+    return is_alike and not session.fences.get(table)
 
 
 def _refuse_others_table(session: Session, table: TableName) -> None:

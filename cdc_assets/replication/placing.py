@@ -41,6 +41,8 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         return _put_changes_in_place(session, copy, placed)
     with session.warehouse.transaction(), refusals_of(table):
         gaps = session.copy_state.gaps(copy, _MANY)
+        if gaps:  # what is kept beside the mirror would lack them
+            session.end_records(table)
         fits = _fits(session, copy, checkpoint)
         goes_on = records_in_order(session, table) if fits else ()
         kept = session.kept_shape(table)
@@ -58,8 +60,8 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
                 carried=carried_columns(session, table),
             )
         begins = [keep for keep in wanted_records(session, table) if keep not in goes_on]
-        if checkpoint.phase != "copying":
-            begins = []
+        if checkpoint.phase != "copying" or gaps:
+            begins = []  # `begin_wanted` begins them, once the stream has passed what is read anew
         begin_recording(session, table, begins)
         if gaps:
             read_anew(session, table, gaps)
@@ -184,7 +186,10 @@ def is_settled(session: Session, copy: Copy, *, with_gaps: bool = False) -> bool
     of_rows = [fence.lsn for fence in session.fences.get(copy.table, [])]
     if not are_partners_there(session, copy.table):
         return False
-    with_gaps = with_gaps and copy.table not in session.config.links.tables
+    is_linked = copy.table in session.config.links.tables
+    goes_on = session.records_of(copy.table) and not session.is_copied_anew(copy.table)
+    if is_linked or goes_on:
+        with_gaps = False
     return (
         copy.is_read
         and max([*of_chunks, *of_rows], default=lsn) <= lsn

@@ -16,13 +16,14 @@ from cdc_assets_tests.audit import FULL, create_audit
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, errors_of, sync_all, sync_once
 from cdc_assets_tests.versions import assert_versions_as_audited, histories
 from cdc_assets_tests.waiting import wait_until_unlocked
 
 ALL = ["mirror", "changes", "history"]
+DOC = "id, state, length(body)"
 
 
 @pytest.fixture(autouse=True)
@@ -248,20 +249,92 @@ def test_a_table_of_another_shape_sets_its_history_aside(
     assert left == []
 
 
+@pytest.mark.parametrize("what", ["key", "shaping"])
+def test_records_of_rows_that_mean_something_else_are_set_aside(
+    database: ScratchDatabase, ledger: PipelineConfig, what: str
+) -> None:
+    converge(database, ledger)
+    if what == "key":
+        database.execute(
+            "ALTER TABLE lines DROP CONSTRAINT lines_pkey, ADD PRIMARY KEY (line, account)"
+        )
+    else:
+        for table in ledger.table_names:
+            database.execute(f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL")
+        ledger = kept(ledger, ALL, where="1 = 1")
+    for table in ledger.table_names:
+        list(backfill(ledger, table))
+    converge(database, ledger)
+
+    names = [name for (name,) in query(ledger, "SELECT table_name FROM duckdb_tables()")]
+    assert sum(name.startswith("lines__history__until_") for name in names) == 1
+    assert sum(name.startswith("lines__changes__until_") for name in names) == 1
+    begun = query(ledger, "SELECT DISTINCT _cdc_op FROM public.lines__changes")
+    assert begun == [("snapshot",)]
+    assert_current_as_mirrors(ledger)
+
+
+@pytest.mark.parametrize("anew", ["first copy", "copied anew"])
+def test_a_history_does_not_begin_without_rows_that_its_copy_lacks(
+    database: ScratchDatabase, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, anew: str
+) -> None:
+    config = kept(create_docs(database, pipeline), ["mirror", "history"])
+    monkeypatch.setattr("cdc_assets.replication.sync._ROUNDS", 1)
+    monkeypatch.setattr("cdc_assets.replication.backfill._MOST_ROUNDS", 1)
+    if anew == "copied anew":
+        sync_all(config)
+        database.execute("ALTER TABLE docs ADD more int")
+        assert errors_of(sync_once(config))
+
+    def enter() -> None:
+        database.execute("UPDATE docs SET state = 'final' WHERE id = 1")
+
+    with at_step("chunk_committed", 1, enter):
+        if anew == "first copy":
+            sync_once(config)
+        else:
+            list(backfill(config, TableName("public", "docs")))
+    begun = False
+    for number in range(100, 104):
+        if shown := as_of_now(config):
+            begun = True
+            assert shown == query(config, f"SELECT {DOC} FROM public.docs ORDER BY id")
+        database.execute(f"INSERT INTO docs VALUES ({number}, 'final', 'short')")
+        sync_once(config)
+
+    assert begun
+    assert (1, "final", 2880) in (as_of_now(config) or ())
+
+
+def create_docs(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    """Make a table of which rows with a large value enter the publication."""
+    database.execute(
+        "CREATE TABLE docs (id int, state text, body text, PRIMARY KEY (id, state));"
+        "ALTER TABLE docs ALTER COLUMN body SET STORAGE EXTERNAL;"
+        "INSERT INTO docs SELECT n, CASE WHEN n < 7 THEN 'draft' ELSE 'final' END,"
+        " repeat(md5(n::text), 90) FROM generate_series(1, 9) n"
+    )
+    config = pipeline("public.docs")
+    database.execute(
+        f"ALTER PUBLICATION {config.source.publication} SET TABLE docs WHERE (state = 'final')"
+    )
+    return config
+
+
+def as_of_now(config: PipelineConfig) -> list[tuple[Any, ...]] | None:
+    """Give what the history has at the checkpoint; None where there is none that goes on."""
+    if not query(config, "SELECT 1 FROM _cdc.histories WHERE until_lsn IS NULL"):
+        return None
+    ((lsn,),) = query(config, "SELECT lsn FROM _cdc.checkpoints")
+    return query(config, f"SELECT {DOC} FROM public.docs__as_of_lsn({lsn}) ORDER BY id")
+
+
 def test_rows_that_enter_without_a_value_are_taken_in_when_it_was_read(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
-    database.execute(
-        "CREATE TABLE docs (id int PRIMARY KEY, state text, body text);"
-        "ALTER TABLE docs ALTER COLUMN body SET STORAGE EXTERNAL;"
-        "INSERT INTO docs SELECT n, 'draft', repeat(md5(n::text), 90) FROM generate_series(1, 9) n"
-    )
-    config = kept(pipeline("public.docs"), ["mirror", "history"])
-    publication = config.source.publication
-    database.execute("ALTER TABLE docs REPLICA IDENTITY FULL")
-    database.execute(f"ALTER PUBLICATION {publication} SET TABLE docs WHERE (state = 'final')")
+    config = kept(create_docs(database, pipeline), ["mirror", "history"])
+    database.execute("DELETE FROM docs WHERE state = 'final'")
     sync_all(config)
-    database.execute("ALTER TABLE docs REPLICA IDENTITY FULL")
     for n in (1, 2, 3):
         database.execute(f"UPDATE docs SET state = 'final' WHERE id = {n}")
     database.execute("UPDATE docs SET state = 'draft' WHERE id = 2")
