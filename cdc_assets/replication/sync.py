@@ -144,6 +144,7 @@ class _Run:
         begin_wanted(session)
         yield from self._catch_up()
         yield from self._copy()
+        begin_wanted(session)  # what had to wait for the stream
         yield self._finished()
 
     def _catch_up(self) -> Iterator[SyncEvent]:
