@@ -377,6 +377,7 @@ class Beside:
         with session.warehouse.transaction():
             if not session.is_mirrored(table):
                 session.end_records(table)
+            session.pause_records(table)
             session.put(replace(session.checkpoints[table], phase="copying", error=""))
 
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:

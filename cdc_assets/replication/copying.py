@@ -79,8 +79,11 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
             session.end_records(table)  # nothing is appended to it any more
             if not is_unmirrored(session.checkpoints[table].shape):
                 session.mirrors.drop(table)  # nobody would keep it up
-        elif table in session.checkpoints and not _records_go_on(session, table, shape):
-            session.end_records(table)
+        elif table in session.checkpoints:
+            if _records_go_on(session, table, shape):
+                session.pause_records(table)
+            else:
+                session.end_records(table)
         session.state.drop_fences(table)
         session.put(checkpoint)
         put_up(session, copy)

@@ -21,7 +21,7 @@ from cdc_assets.replication.renewing import renew_differing
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.values import Checkpoint, Copy, Differences
+from cdc_assets.warehouse.values import Checkpoint, Copy, Differences, Moment
 
 _MANY = 1_000_000
 
@@ -45,13 +45,14 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
             session.end_records(table)
         fits = _fits(session, copy, checkpoint)
         goes_on = records_in_order(session, table) if fits else ()
+        moment = session.moment(table)
         kept = session.kept_shape(table)
         if kept.enriched and checkpoint.phase == "copying":
             # of an old mirror nobody knows any more when its rows were written
             _fill(session, copy, session.shaping(table).enrich)
             kept = replace(kept, enriched=())
         if fits:
-            found = _compared(session, copy, kept, write=True, recorded=goes_on)
+            found = _compared(session, copy, kept, moment, write=True, recorded=goes_on)
         else:
             found = session.stages.replace(
                 copy,
@@ -63,6 +64,8 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         if checkpoint.phase != "copying" or gaps:
             begins = []  # `begin_wanted` begins them, once the stream has passed what is read anew
         begin_recording(session, table, begins)
+        for keep in goes_on:
+            session.warehouse.records[keep].resume(table, moment)
         if gaps:
             read_anew(session, table, gaps)
         if checkpoint.phase == "copying":
@@ -98,6 +101,7 @@ def _compared(
     session: Session,
     copy: Copy,
     shape: TableShape,
+    moment: Moment,
     *,
     plan: Sequence[Bucket] = (),
     write: bool,
@@ -122,10 +126,11 @@ def _compared(
         renew_differing(session, copy)
         for keep in recorded:
             records = session.warehouse.records[keep]
-            records.append_differing(copy, shape, session.moment(copy.table))
+            records.append_differing(copy, shape, moment)
 
-    lsn = session.checkpoints[copy.table].lsn
-    return session.stages.compare(copy, shape, lsn=lsn, plan=plan, write=write, before_write=record)
+    return session.stages.compare(
+        copy, shape, lsn=moment.lsn, plan=plan, write=write, before_write=record
+    )
 
 
 def _fill(
@@ -164,7 +169,8 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
     with session.warehouse.transaction(), refusals_of(copy.table):
         shape = session.kept_shape(copy.table)
         recorded = records_in_order(session, copy.table)
-        found = _compared(session, copy, shape, plan=plan, write=write, recorded=recorded)
+        moment = session.moment(copy.table)
+        found = _compared(session, copy, shape, moment, plan=plan, write=write, recorded=recorded)
         session.drop_copy(copy)
         if write:
             session.state.renew_stamp()

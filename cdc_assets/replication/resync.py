@@ -134,9 +134,12 @@ def begin_resync(config: PipelineConfig) -> None:
             with warehouse.transaction():
                 for table in _lost(config, before, points):
                     copies.drop(table)
-                    if state.read_fences(table) or table in config.unmirrored:
-                        for records in warehouse.records.values():
+                    ends = bool(state.read_fences(table)) or table in config.unmirrored
+                    for records in warehouse.records.values():
+                        if ends:
                             records.end(table, points[table].lsn)
+                        elif table in records.read():
+                            records.pause(table, points[table].known_moment)
                     state.drop_fences(table)
                     state.write(_anew(points[table], now))
             if served_warehouse(control, slot) is None:

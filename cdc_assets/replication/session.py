@@ -93,6 +93,11 @@ class Session:
             self.warehouse.records[keep].end(table, self.checkpoints[table].lsn)
             self.recorded[keep].discard(table)
 
+    def pause_records(self, table: TableName) -> None:
+        """Say that what is kept beside a mirror lacks states from its checkpoint on."""
+        for keep in self.records_of(table):
+            self.warehouse.records[keep].pause(table, self.checkpoints[table].known_moment)
+
     def moment(self, table: TableName, transaction: LastTransaction | None = None) -> Moment:
         """Give where a table's checkpoint is, with the source's clock.
 

@@ -257,6 +257,15 @@ class Records(Protocol):
         One that was there before keeps its rows, under another name.
         """
 
+    def pause(self, table: TableName, moment: Moment) -> None:
+        """Say that one shows no state past a moment, as its table is to be copied anew."""
+
+    def resume(self, table: TableName, moment: Moment) -> None:
+        """Say that one shows every state from a moment on."""
+
+    def gaps(self, table: TableName) -> list[tuple[LSN, LSN | None]]:
+        """Give between which LSNs, both left out, the one of now shows no state; None: for now."""
+
     def end(self, table: TableName, lsn: LSN) -> None:
         """Say that one has nothing past `lsn`."""
 

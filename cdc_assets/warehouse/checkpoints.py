@@ -101,6 +101,14 @@ CREATE TABLE IF NOT EXISTS {schema}.histories (
     since_lsn UBIGINT NOT NULL,
     until_lsn UBIGINT
 );
+CREATE TABLE IF NOT EXISTS {schema}.record_gaps (
+    pipeline VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    from_lsn UBIGINT NOT NULL,
+    from_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    to_lsn UBIGINT,
+    to_time TIMESTAMP WITH TIME ZONE
+);
 CREATE TABLE IF NOT EXISTS {schema}.placed (
     pipeline VARCHAR NOT NULL,
     source_table VARCHAR NOT NULL,

@@ -29,7 +29,7 @@ from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.shaping.equality import differs
 from cdc_assets.warehouse.lookups import key_matches, key_names
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
-from cdc_assets.warehouse.records import Records
+from cdc_assets.warehouse.records import Records, time_sql
 from cdc_assets.warehouse.values import Copy, Moment
 
 _IS_OPEN = f"{quote(TO_LSN_COLUMN)} IS NULL"
@@ -210,7 +210,7 @@ class Histories(Records):
     ) -> None:
         columns = ", ".join(map(quote, shape.names))
         self._execute(
-            f"INSERT INTO {self.sql_name(table)} SELECT {columns}, {_time(moment.micros)}, NULL,"
+            f"INSERT INTO {self.sql_name(table)} SELECT {columns}, {time_sql(moment.micros)}, NULL,"
             f" {int(moment.lsn)}::UBIGINT, NULL, {quote_literal(source)} FROM {rows}"
         )
 
@@ -224,12 +224,13 @@ class Histories(Records):
         begins = f"the history of {table} begins at {moment.lsn}"
         since = datetime.fromtimestamp(moment.micros / 1_000_000, UTC).isoformat()
         refusals = {
-            "as_of": f"WHEN _cdc_at < {_time(moment.micros)}"
-            f" THEN error({quote_literal(f'{begins}, {since}')})",
+            "as_of": f"WHEN _cdc_at < {time_sql(moment.micros)}"
+            f" THEN error({quote_literal(f'{begins}, {since}')})" + self._in_gap(table, "time"),
             "as_of_lsn": f"WHEN _cdc_at < {int(moment.lsn)}"
             f" THEN error({quote_literal(f'{begins}, {int(moment.lsn)}')})"
             f" WHEN _cdc_at > ({known})"
-            f" THEN error({quote_literal(f'{table} is not there yet: see _cdc.checkpoints')})",
+            f" THEN error({quote_literal(f'{table} is not there yet: see _cdc.checkpoints')})"
+            + self._in_gap(table, "lsn"),
         }
         ends = {
             "as_of": (VALID_FROM_COLUMN, VALID_TO_COLUMN),
@@ -248,6 +249,17 @@ class Histories(Records):
                 )
             )
 
+    def _in_gap(self, table: TableName, unit: str) -> str:
+        """Write the refusal of what lies where no state is known."""
+        after = f"_cdc_at > from_{unit}" if unit == "lsn" else f"_cdc_at >= from_{unit}"
+        unknown = f"{table} was copied anew: how it was then is not known, see _cdc.record_gaps"
+        return (
+            " WHEN EXISTS (FROM _cdc.record_gaps WHERE name ="
+            f" {quote_literal(str(self.name(table)))} AND {after}"
+            f" AND (to_{unit} IS NULL OR _cdc_at < to_{unit}))"
+            f" THEN error({quote_literal(unknown)})"
+        )
+
 
 def _differ(left: str, right: str, shape: TableShape) -> str:
     """Write whether two rows of one key differ."""
@@ -262,9 +274,5 @@ def _closed(lsn: object, micros: object) -> str:
     """Write what is set in a version that ends; its time never runs backwards."""
     return (
         f" {quote(VALID_TO_COLUMN)} = greatest(version.{quote(VALID_FROM_COLUMN)},"
-        f" {_time(micros)}), {quote(TO_LSN_COLUMN)} = {lsn}"
+        f" {time_sql(micros)}), {quote(TO_LSN_COLUMN)} = {lsn}"
     )
-
-
-def _time(micros: object) -> str:
-    return f"make_timestamptz(({micros})::BIGINT)"

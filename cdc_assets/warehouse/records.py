@@ -32,6 +32,7 @@ class Records(ABC):
     def __init__(self, mirrors: DuckDBMirrors, pipeline: str, keep: str) -> None:
         self._mirrors, self._pipeline, self._keep = mirrors, pipeline, keep
         self._noted = f"{mirrors.catalog}._cdc.{_TABLES[keep]}"
+        self._gaps = f"{mirrors.catalog}._cdc.record_gaps"
 
     @abstractmethod
     def _schema(self, shape: TableShape) -> pa.Schema:
@@ -110,6 +111,31 @@ class Records(ABC):
     def _declared(self, shape: TableShape) -> list[tuple[str, str]]:
         return [(field.name, column_type(field.type)) for field in self._schema(shape)]
 
+    def pause(self, table: TableName, moment: Moment) -> None:
+        """Say that one shows no state past a moment, as its table is to be copied anew."""
+        if not any(until is None for _, until in self.gaps(table)):
+            self._execute(
+                f"INSERT INTO {self._gaps} SELECT ?, ?, ?, {time_sql(moment.micros)}, NULL, NULL",
+                (self._pipeline, str(self.name(table)), int(moment.lsn)),
+            )
+
+    def resume(self, table: TableName, moment: Moment) -> None:
+        """Say that one shows every state from a moment on."""
+        self._execute(
+            f"UPDATE {self._gaps} SET to_lsn = ?, to_time = {time_sql(moment.micros)}"
+            " WHERE pipeline = ? AND name = ? AND to_lsn IS NULL",
+            (int(moment.lsn), self._pipeline, str(self.name(table))),
+        )
+
+    def gaps(self, table: TableName) -> list[tuple[LSN, LSN | None]]:
+        """Give between which LSNs, both left out, the one of now shows no state; None: for now."""
+        rows = self._mirrors.connection.execute(
+            f"SELECT from_lsn, to_lsn FROM {self._gaps} WHERE pipeline = ? AND name = ?"
+            " ORDER BY from_lsn",
+            (self._pipeline, str(self.name(table))),
+        ).fetchall()
+        return [(LSN(start), None if end is None else LSN(end)) for start, end in rows]
+
     def end(self, table: TableName, lsn: LSN) -> None:
         """Say that one has nothing past `lsn`."""
         self._execute(
@@ -130,10 +156,11 @@ class Records(ABC):
             kept = TableName(kept.schema, kept.name + "_")
         if self._mirrors.exists(name):
             self._mirrors.rename(name, kept)
-        self._execute(
-            f"UPDATE {self._noted} SET name = ? WHERE pipeline = ? AND name = ?",
-            (str(kept), self._pipeline, str(name)),
-        )
+        for noted in (self._noted, self._gaps):
+            self._execute(
+                f"UPDATE {noted} SET name = ? WHERE pipeline = ? AND name = ?",
+                (str(kept), self._pipeline, str(name)),
+            )
 
     def _until(self, name: TableName) -> LSN:
         """Give how far one goes that has ended."""
@@ -147,6 +174,15 @@ class Records(ABC):
         """Drop all that were made of a table."""
         for name in self.names(table):
             self._mirrors.drop(name)
+            self._execute(
+                f"DELETE FROM {self._gaps} WHERE pipeline = ? AND name = ?",
+                (self._pipeline, str(name)),
+            )
 
     def _execute(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
         self._mirrors.connection.execute(sql, parameters).fetchall()
+
+
+def time_sql(micros: object) -> str:
+    """Write a time, given in Unix microseconds, in SQL."""
+    return f"make_timestamptz(({micros})::BIGINT)"

@@ -67,6 +67,11 @@ class Checkpoint:
     error: str = ""
     updated_at: datetime | None = None
 
+    @property
+    def known_moment(self) -> Moment:
+        """Where it is, and when the last transaction up to there committed; 0 for none."""
+        return Moment(self.lsn, self.last.commit_micros if self.last else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -304,6 +305,47 @@ def test_a_history_does_not_begin_without_rows_that_its_copy_lacks(
 
     assert begun
     assert (1, "final", 2880) in (as_of_now(config) or ())
+
+
+def test_how_a_table_was_while_it_was_not_followed_is_not_known(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    converge(database, ledger)
+    database.execute("UPDATE lines SET amount = 5")
+    converge(database, ledger)
+    ((stopped, at),) = query(
+        ledger,
+        "SELECT max(_cdc_valid_from_lsn), max(_cdc_valid_from) FROM public.lines__history",
+    )
+    database.execute("UPDATE lines SET amount = 6")
+    database.execute(
+        "SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [ledger.source.slot]
+    )
+    database.execute("DELETE FROM lines WHERE account = 1")
+    for table in TABLES:
+        list(backfill(ledger, TableName.parse(table)))
+    converge(database, ledger)
+
+    ((goes_on, later),) = query(
+        ledger, "SELECT max(_cdc_valid_from_lsn), max(_cdc_valid_from) FROM public.lines__history"
+    )
+    ((least,),) = query(
+        ledger, "SELECT from_lsn FROM _cdc.record_gaps WHERE name = 'public.lines__history'"
+    )
+    assert stopped <= least < goes_on
+    amounts = "SELECT DISTINCT amount FROM public.lines__as_of"
+    assert query(ledger, f"{amounts}_lsn({least})") == [(5,)]
+    assert query(ledger, f"{amounts}_lsn({goes_on})") == [(6,)]
+    for unknown in (f"_lsn({least + 1})", f"_lsn({goes_on - 1})"):
+        with pytest.raises(duckdb.Error, match="copied anew"):
+            query(ledger, amounts + unknown)
+    assert query(ledger, f"{amounts}(TIMESTAMPTZ '{later.isoformat()}')") == [(6,)]
+    before = at - timedelta(microseconds=1)
+    assert query(ledger, f"{amounts}(TIMESTAMPTZ '{before.isoformat()}')") != [(5,)]
+    with pytest.raises(duckdb.Error, match="copied anew"):
+        query(ledger, f"{amounts}(TIMESTAMPTZ '{at.isoformat()}' + INTERVAL 1 microsecond)")
+    gaps = "SELECT count(*) FROM _cdc.record_gaps WHERE name LIKE '%changes' AND to_lsn > from_lsn"
+    assert query(ledger, gaps) == [(len(TABLES),)]
 
 
 def create_docs(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
