@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
+from uuid import uuid4
 
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
@@ -36,28 +38,80 @@ class ChangeCounts:
         return self.inserted + self.updated + self.deleted + self.truncated
 
 
+RunKind = Literal["sync", "backfill", "reconcile", "resync", "adopt"]
+
+
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a mirror, in the source's type and the warehouse's.
+class RunMark:
+    """Which run writes: it stands in the warehouse with what was written.
 
     Attributes:
-        source_name: Of the source's column that it is; empty where a function has made it.
-        made_of: Columns of the source that it was made of by a function.
-        mask: How its values are masked, or empty.
+        kind: What the run was started as.
+        id: Dagster's id of the run; `cli-` and a random one where it is none of Dagster's.
+    """
+
+    kind: RunKind
+    id: str = field(default_factory=lambda: f"cli-{uuid4()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One of the source's columns that a column of the warehouse is made of.
+
+    Attributes:
+        column: The warehouse's.
+        table: The source's table, which is another one for what is taken of a partner.
+        source_column: Its column.
+        mask: How it is masked, or empty.
+        joined: How a partner's rows are found, or empty.
+        function: What it went through, or was made by; empty without any.
+        is_made: Whether that function makes the column, and does not only get it and give it back.
+        is_said: Whether the config says what it makes the column of; else it is of all columns.
+    """
+
+    column: str
+    table: TableName
+    source_column: str
+    mask: str = ""
+    joined: str = ""
+    function: str = ""
+    is_made: bool = False
+    is_said: bool = True
+
+    @property
+    def how(self) -> str:
+        """What becomes of it on its way, in words."""
+        said = []
+        if self.joined:
+            said.append(f"taken where {self.joined}")
+        elif self.column != self.source_column and not self.is_made:
+            said.append("renamed")
+        if self.mask:
+            said.append(f"masked by {self.mask}")
+        if self.is_made:
+            said.append(f"made by {self.function}" + ("" if self.is_said else ", of all columns"))
+        elif self.function:
+            said.append(f"through {self.function}")
+        return ", ".join(said) or "as it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a kept table, in the source's type and the warehouse's.
+
+    Attributes:
+        source_type: Of the source's column; the function where one has made it.
         comment: Of the source.
-        partner: The other table that it is taken of, or empty.
+        origins: What it is made of; empty for a column of the source.
     """
 
     name: str
-    source_name: str
     source_type: str
     warehouse_type: str
     nullable: bool
     is_key: bool
-    mask: str = ""
     comment: str = ""
-    made_of: tuple[str, ...] = ()
-    partner: str = ""
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

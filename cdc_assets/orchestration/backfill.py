@@ -24,7 +24,7 @@ from cdc_assets.operations.backfill_text import (
 from cdc_assets.operations.reporting import megabytes
 from cdc_assets.orchestration.failures import describe, run_failure
 from cdc_assets.orchestration.metadata import Metadata, position_metadata
-from cdc_assets.progress import BackfillEvent, BucketBackfilled, WindowApplied
+from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark, WindowApplied
 from cdc_assets.waits import listening
 from cdc_assets.wording import counted
 
@@ -46,11 +46,11 @@ def run_backfill(
     """
     from cdc_assets.replication.backfill import backfill
 
-    run = _Run(context, config, table, mirror)
+    run, mark = _Run(context, config, table, mirror), RunMark("backfill", context.run.run_id)
     broke_off: CdcError | None = None
     try:
         with (
-            closing(backfill(config, table, buckets=run.asked)) as events,
+            closing(backfill(config, table, buckets=run.asked, run=mark)) as events,
             listening(context.log.info),
         ):
             for event in events:

@@ -34,6 +34,7 @@ from cdc_assets.orchestration.told import Told, read_told
 from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
+    RunMark,
     SyncEvent,
     SyncFinished,
     TableFailed,
@@ -100,6 +101,7 @@ def run_pipeline(context: dg.AssetExecutionContext, assets: PipelineAssets) -> I
                     assets.config,
                     tables=None if every_table else tables,
                     copy_seconds=COPY_SECONDS,
+                    run=RunMark("sync", context.run.run_id),
                 )
             ) as events,
             listening(context.log.info),
@@ -214,17 +216,16 @@ class _Run:
                 yield self._quiet(result)
 
     def _described(self, result: TableResult) -> metadata.Metadata:
-        source = self._assets.sources[result.table]
+        sources = self._assets.sources
         if result.table in self._assets.config.unmirrored:
-            return metadata.record_metadata(result, source, CHANGES)
-        return metadata.table_metadata(result, source)
+            return metadata.record_metadata(result, sources, CHANGES)
+        return metadata.table_metadata(result, sources)
 
     def _records_told(self, result: TableResult) -> Iterator[RunEvent]:
         """Tell of what is kept beside a mirror with it, whichever of them was asked for."""
         for keep, key in self._assets.records.get(result.table, {}).items():
             if keep in result.record_rows:
-                source = self._assets.sources[result.table]
-                found = metadata.record_metadata(result, source, keep)
+                found = metadata.record_metadata(result, self._assets.sources, keep)
                 yield self._materialized(key, found, result.confirmed_lsn)
 
     def _tells_of_quiet_tables(self) -> bool:

@@ -6,13 +6,13 @@ times leave the run here; never a value of a row, never where the source is.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from cdc_assets.config.tables import CHANGES, HISTORY
-from cdc_assets.identifiers import record_table
+from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
@@ -68,12 +68,12 @@ _RECORD_COLUMNS = {
 }
 
 
-def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
+def table_metadata(result: TableResult, sources: Mapping[TableName, dg.AssetKey]) -> Metadata:
     """Describe what a run did to a table, and the table as it is now.
 
     Args:
         result: The run's result for the table.
-        source: The asset that the table's columns come from.
+        sources: The assets that columns come from, by the tables of the source.
     """
     return {
         **position_metadata(result.confirmed_lsn, start=result.start_lsn),
@@ -85,7 +85,9 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
         "dagster/row_count": dg.MetadataValue.int(result.row_count),
         **_deleted_rows(result),
         "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result)),
-        "dagster/column_lineage": dg.MetadataValue.column_lineage(_lineage(result.columns, source)),
+        "dagster/column_lineage": dg.MetadataValue.column_lineage(
+            _lineage(result.columns, sources)
+        ),
         **(
             {"cdc/left_out_columns": dg.MetadataValue.json(list(result.left_out))}
             if result.left_out
@@ -94,10 +96,12 @@ def table_metadata(result: TableResult, source: dg.AssetKey) -> Metadata:
     }
 
 
-def record_metadata(result: TableResult, source: dg.AssetKey, keep: str) -> Metadata:
+def record_metadata(
+    result: TableResult, sources: Mapping[TableName, dg.AssetKey], keep: str
+) -> Metadata:
     """Describe a table's change table or history, and what the run did to the table."""
     return {
-        **table_metadata(result, source),
+        **table_metadata(result, sources),
         "dagster/table_name": dg.MetadataValue.text(str(record_table(result.table, keep))),
         "dagster/row_count": dg.MetadataValue.int(result.record_rows.get(keep, 0)),
         "dagster/column_schema": dg.MetadataValue.table_schema(_record_schema(result, keep)),
@@ -153,10 +157,7 @@ def quiet_metadata(result: TableResult, since: datetime) -> Metadata:
 def source_metadata(result: TableResult) -> Metadata:
     """Describe a table of the source as the run has seen it."""
     schema = dg.TableSchema(
-        columns=[
-            _table_column(replace(one, name=one.source_name), one.source_type, one.comment)
-            for one in result.source_columns
-        ]
+        columns=[_table_column(one, one.source_type, one.comment) for one in result.source_columns]
     )
     found: Metadata = {
         "cdc/read_to_lsn": dg.MetadataValue.text(str(result.confirmed_lsn)),
@@ -239,12 +240,14 @@ def _kept_columns(result: TableResult) -> list[dg.TableColumn]:
 
 
 def _origin(column: Column) -> str:
-    if column.made_of:
-        return f"made by {column.source_type} of {', '.join(column.made_of)}"
-    name = f"{column.source_name}, " if column.source_name != column.name else ""
-    if column.partner:
-        name = f"{column.partner}: {column.source_name}, "
-    mask = f", masked: {column.mask}" if column.mask else ""
+    first = column.origins[0]
+    if first.is_made:
+        made_of = ", ".join(of.source_column for of in column.origins)
+        return f"made by {column.source_type} of {made_of}"
+    name = f"{first.source_column}, " if first.source_column != column.name else ""
+    if first.joined:
+        name = f"{first.table}: {first.source_column}, "
+    mask = f", masked: {first.mask}" if first.mask else ""
     origin = f"{name}{column.source_type} in the source{mask}"
     return f"{column.comment} ({origin})" if column.comment else origin
 
@@ -260,14 +263,15 @@ def _table_column(column: Column, shown_type: str, description: str) -> dg.Table
     )
 
 
-def _lineage(columns: tuple[Column, ...], source: dg.AssetKey) -> dg.TableColumnLineage:
+def _lineage(
+    columns: tuple[Column, ...], sources: Mapping[TableName, dg.AssetKey]
+) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         deps_by_column={
             column.name: [
-                dg.TableColumnDep(asset_key=source, column_name=name)
-                for name in column.made_of or (column.source_name,)
+                dg.TableColumnDep(asset_key=sources[of.table], column_name=of.source_column)
+                for of in column.origins
             ]
             for column in columns
-            if not column.partner
         }
     )

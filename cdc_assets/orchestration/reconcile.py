@@ -32,7 +32,7 @@ from cdc_assets.orchestration.keys import names_of
 from cdc_assets.orchestration.metadata import Metadata
 from cdc_assets.orchestration.schedule import scheduled
 from cdc_assets.orchestration.under_way import Job
-from cdc_assets.progress import BucketCompared, TableCompared
+from cdc_assets.progress import BucketCompared, RunMark, TableCompared
 from cdc_assets.waits import listening
 
 EQUALS_SOURCE = "equals_source"
@@ -137,12 +137,13 @@ def run_reconcile(
     from cdc_assets.replication.reconcile import reconcile
 
     tables, given = [table for table, key in mirrors.items() if key in asked], context.op_config
+    run = RunMark("reconcile", context.run.run_id)
     # An op that is tried again must not have yielded its outputs
     retries = context.retry_number
     broke_off: CdcError | None = None
     try:
         with (
-            closing(reconcile(config, tables=tables, **given)) as events,
+            closing(reconcile(config, tables=tables, run=run, **given)) as events,
             listening(context.log.info),
         ):
             for event in events:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 
 import dagster as dg
 
 from cdc_assets.config import PipelineConfig, ScheduleConfig
-from cdc_assets.config.tables import CHANGES, HISTORY, MIRROR
+from cdc_assets.config.tables import CHANGES, HISTORY
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.orchestration.keys import mirror_key, record_key, slot_key, source_key
-from cdc_assets.replication.shaping import transform_of
-
-# Raised when the same changes would give other rows than before.
-_MIRROR_VERSION = 1
-
-# Where a config says nothing of these, versions stay what they were before there were these keys.
-_SHAPING = ("columns", "where", "mask", "deletes", "transform")
+from cdc_assets.replication.versions import code_version
 
 _RECORDS = {
     CHANGES: "Every change of the source's `{table}`, once, in the order of `_cdc_lsn` and"
@@ -52,7 +45,7 @@ def mirror_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
         ),
         metadata={"dagster/table_name": str(table)},
         group_name=config.name,
-        code_version=_code_version(config, table),
+        code_version=code_version(config, table),
         kinds={"duckdb", "table"},
     )
 
@@ -72,7 +65,7 @@ def record_spec(config: PipelineConfig, table: TableName, keep: str) -> dg.Asset
         description=f"{_RECORDS[keep].format(table=table)}{beside}",
         metadata={"dagster/table_name": str(record_table(table, keep))},
         group_name=config.name,
-        code_version=_code_version(config, table),
+        code_version=code_version(config, table),
         kinds={"duckdb", "table"},
     )
 
@@ -95,26 +88,6 @@ def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
         kinds={"postgres"},
         freshness_policy=_freshness(config.schedule),
     )
-
-
-def _code_version(config: PipelineConfig, table: TableName) -> str:
-    # What shapes rows and nothing else: a new password or slot must not make an asset stale.
-    # Nor what is kept beside a mirror: that alters no row of what was there.
-    one = config.table(table).model_copy(update={"keep": [MIRROR]})
-    unsaid = dict.fromkeys((key for key in _SHAPING if key not in one.model_fields_set), True)
-    shape = one.model_dump_json(
-        exclude={
-            "backfill": True,
-            "append_only": True,
-            "transform": {"lineage": True},
-            **unsaid,
-        }
-    )
-    if not config.table(table).keeps_mirror:
-        shape += " changes alone"
-    function = transform_of(one, config.root)
-    digest = "" if function is None else f" {function.digest}"
-    return hashlib.sha256(f"{_MIRROR_VERSION} {shape}{digest}".encode()).hexdigest()[:12]
 
 
 def _freshness(schedule: ScheduleConfig | None) -> dg.FreshnessPolicy | None:

@@ -14,10 +14,11 @@ from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pages import page
-from cdc_assets.progress import ReconcileEvent, TableCompared
+from cdc_assets.progress import ReconcileEvent, RunMark, TableCompared
 from cdc_assets.replication.opening import open_session
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.session import Session
+from cdc_assets.replication.tracing import Tracing
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import table_problems
 from cdc_assets.warehouse.values import Checkpoint
@@ -39,15 +40,16 @@ def adopt(config: PipelineConfig, table: TableName, at_lsn: LSN) -> Generator[Re
         TableError: The table can't be adopted, or it differs; then it has no checkpoint.
         CdcError: The source or the warehouse refuses.
     """
-    with open_session(config, copies_anew=True, takes_turns=True) as session:
+    run = RunMark("adopt")
+    with open_session(config, run=run, copies_anew=True, takes_turns=True) as session:
         _take(session, table, at_lsn)
     compared: TableCompared | None = None
-    for event in reconcile(config, tables=[table]):
+    for event in reconcile(config, tables=[table], run=run):
         compared = event if isinstance(event, TableCompared) else compared
         yield event
     if compared is None or not compared.equal:
         with (
-            open_session(config, copies_anew=True, takes_turns=True) as session,
+            open_session(config, run=run, copies_anew=True, takes_turns=True) as session,
             session.warehouse.transaction(),
         ):
             session.state.forget(table)
@@ -72,7 +74,7 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
     if problem is not None:
         raise problem
     _refuse(session, table, at_lsn)
-    shape = session.source_shape(table)
+    shape, tracing = session.source_shape(table), Tracing(session)
     with session.warehouse.transaction():
         kept = session.shaping(table).kept(shape)
         session.mirrors.add_missing_columns(table, kept, at_lsn)
@@ -93,6 +95,8 @@ def _take(session: Session, table: TableName, at_lsn: LSN) -> None:
             )
         )
         session.state.note_placed(table, shape)
+        tracing.placed(table, session.mirrors.row_count(table), [at_lsn])
+        tracing.write(at_lsn, at_lsn)
 
 
 def _refuse(session: Session, table: TableName, at_lsn: LSN) -> None:

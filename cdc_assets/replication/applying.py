@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -88,6 +89,7 @@ class WindowApplier:
 
     Attributes:
         moved: Of tables with rows that are read ahead, keys by `moved_lacking`.
+        renewed: Of tables that have what others are now, how many rows changed with these.
     """
 
     session: Session
@@ -98,6 +100,7 @@ class WindowApplier:
     transactions: int = 0
     last: LastTransaction | None = None
     moved: dict[TableName, list[list[pa.Array]]] = field(default_factory=dict)
+    renewed: Counter[TableName] = field(default_factory=Counter)
     _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
     _pending_bytes: int = 0
     _written_lsn: dict[TableName, int] = field(default_factory=dict)
@@ -226,7 +229,7 @@ class WindowApplier:
             if self.session.is_mirrored(table):
                 renewals = renewals_of(self.session, table, full, self.tables)
                 self._write_mirror(table, full)
-                renew(self.session, renewals)
+                self.renewed.update(renew(self.session, renewals))
         for copy in self.session.copies_of(table):
             write_stage(self.session, copy, without_partners(self.session, table, batch))
         reached("table_applied")

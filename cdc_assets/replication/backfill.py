@@ -21,7 +21,7 @@ from cdc_assets.changes.buckets import Bucket, key_may_be_shown
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, SchemaChangeError, TableError
 from cdc_assets.identifiers import TableName
-from cdc_assets.progress import BackfillEvent, BucketBackfilled
+from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.copying import (
@@ -63,6 +63,7 @@ def backfill(
     *,
     buckets: Collection[str] | None = None,
     where: str = "",
+    run: RunMark | None = None,
 ) -> Generator[BackfillEvent]:
     """Make a table in the warehouse what it is on the source, while syncs go on.
 
@@ -78,6 +79,7 @@ def backfill(
         where: SQL of the source over the table's columns, instead: which rows. They become what
             they are on the source; nothing is removed, as a row that the source does not have can't
             be asked whether it was meant.
+        run: What is noted of who writes; by default a backfill that nobody else has a name for.
 
     Yields:
         An event per chunk and window, and `BucketBackfilled` for every part, after what it says is
@@ -97,6 +99,7 @@ def backfill(
         yield from in_sessions(
             config,
             work.turn,
+            run=run or RunMark("backfill"),
             is_done=lambda: not work.parts,
             copies_anew=True,
             takes_turns=True,

@@ -8,10 +8,11 @@ read the window again, and every change that ends at or before a table's checkpo
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from cdc_assets.changes.fence import Fence
 from cdc_assets.errors import ProtocolError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -22,6 +23,7 @@ from cdc_assets.replication.fencing import record_read_anew
 from cdc_assets.replication.partners import partner_errors
 from cdc_assets.replication.rereading import Reread
 from cdc_assets.replication.session import Session
+from cdc_assets.replication.tracing import Tracing
 from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.window import Window, WindowStream
 from cdc_assets.steps import reached
@@ -107,8 +109,8 @@ class Drain:
 
     def _apply(self, window: Window, decoder: StreamDecoder, reread: Reread) -> WindowApplied:
         started, session = time.monotonic(), self.session
-        applier = WindowApplier(session, decoder, self.tables, reread)
-        with self._fences_of_commits(), session.warehouse.transaction(), _named(window):
+        applier, tracing = WindowApplier(session, decoder, self.tables, reread), Tracing(session)
+        with self._fences_of_commits() as before, session.warehouse.transaction(), _named(window):
             for piece in window.pieces:
                 applier.take(piece)
             reread.end(window.end_lsn)
@@ -116,7 +118,16 @@ class Drain:
             applier.flush()
             if applier.applied:
                 session.state.renew_stamp()
-            self._advance(window.end_lsn, applier)
+            recorded = self._advance(window.end_lsn, applier)
+            for table in applier.applied.keys() | applier.renewed.keys() | recorded:
+                changes = applier.applied.get(table, AppliedTable()).counts.total
+                tracing.streamed(
+                    table,
+                    changes + applier.renewed[table],
+                    read=_lsns(session.fences.get(table, ())) - _lsns(before.get(table, ())),
+                    recorded=[window.end_lsn] if table in recorded else [],
+                )
+            tracing.write(window.start_lsn, window.end_lsn, applier.transactions)
             reached("before_commit")
         self._advanced(window.end_lsn, applier.last)
         reached("window_committed")
@@ -138,11 +149,15 @@ class Drain:
         )
 
     @contextmanager
-    def _fences_of_commits(self) -> Iterator[None]:
-        """Forget the fences that a transaction has put up when it is undone with its rows."""
+    def _fences_of_commits(self) -> Iterator[Mapping[TableName, Collection[Fence]]]:
+        """Forget the fences that a transaction has put up when it is undone with its rows.
+
+        Yields:
+            Those that stand when it begins.
+        """
         fences = {table: list(kept) for table, kept in self.session.fences.items()}
         try:
-            yield
+            yield fences
         except BaseException:
             self.session.fences = fences
             raise
@@ -150,16 +165,20 @@ class Drain:
     def _behind(self, lsn: LSN) -> list[TableName]:
         return [table for table in self.tables if self.session.checkpoints[table].lsn < lsn]
 
-    def _advance(self, lsn: LSN, applier: WindowApplier) -> None:
+    def _advance(self, lsn: LSN, applier: WindowApplier) -> frozenset[TableName]:
+        """Move the tables on; which of them have taken in rows that were read before."""
         session, behind = self.session, self._behind(lsn)
+        recorded = set[TableName]()
         session.state.advance([session.checkpoints[table] for table in behind], lsn, applier.last)
         for table in behind:
             if session.fences.get(table):
                 passed = replace(session.moment(table, applier.last), lsn=lsn)
-                record_read_anew(session, table, passed, applier.moved.get(table, ()))
+                if record_read_anew(session, table, passed, applier.moved.get(table, ())):
+                    recorded.add(table)
                 session.state.drop_fences(table, lsn)
             for copy in session.copies_of(table):
                 session.copy_state.drop_fences(copy, lsn)
+        return frozenset(recorded)
 
     def _advanced(self, lsn: LSN, last: LastTransaction | None) -> None:
         """Take over into the session what is durable now."""
@@ -173,6 +192,10 @@ class Drain:
             for copy in self.session.copies_of(table):
                 of = self.session.chunk_fences[table, copy.part]
                 of[:] = [fence for fence in of if fence.lsn > lsn]
+
+
+def _lsns(fences: Collection[Fence]) -> frozenset[LSN]:
+    return frozenset(fence.lsn for fence in fences)
 
 
 @contextmanager

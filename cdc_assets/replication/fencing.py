@@ -124,7 +124,7 @@ def _typed(shape: TableShape, keys: list[pa.Array]) -> list[pa.Array]:
 
 def record_read_anew(
     session: Session, table: TableName, passed: Moment, moved: Sequence[Sequence[pa.Array]]
-) -> None:
+) -> bool:
     """Take into a table's records the rows that were read anew, once the stream has passed them.
 
     Inside the window's transaction, behind its changes. Of such a row the stream has brought the
@@ -137,19 +137,24 @@ def record_read_anew(
         passed: The window's end.
         moved: Keys, one array per key column in each part, that rows got in this window while
             fences stood: the value that no change carried may be theirs now.
+
+    Returns:
+        Whether there were any.
     """
     if not (keeps := session.records_of(table)):
-        return
+        return False
     shape, fences = session.checkpoints[table].shape, session.fences.get(table, [])
     parts = list(moved)
     if keys := sorted({fence.key for fence in fences if fence.lsn <= passed.lsn}):
         texts = [pa.array(column, pa.string()) for column in zip(*keys, strict=True)]
         parts.append(session.shaping(table).keys(_typed(shape, texts), shape))
     named = [pa.concat_arrays(arrays) for arrays in zip(*parts, strict=True)]
-    if named and len(named[0]):
-        for keep in keeps:
-            records = session.warehouse.records[keep]
-            records.append_read(table, session.kept_shape(table), named, passed)
+    if not named or not len(named[0]):
+        return False
+    for keep in keeps:
+        records = session.warehouse.records[keep]
+        records.append_read(table, session.kept_shape(table), named, passed)
+    return True
 
 
 def read_anew(session: Session, table: TableName, keys: list[KeyText]) -> None:

@@ -11,11 +11,15 @@ from typing import TypeVar
 from cdc_assets import waits
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError, WarehouseMemoryError
+from cdc_assets.identifiers import TableName
+from cdc_assets.progress import RunMark
 from cdc_assets.replication.comparing import compare, refuse_passed
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.recording import end_recording, recorded_tables
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.shaping import shapings
+from cdc_assets.replication.tracing import note_lineage
+from cdc_assets.replication.versions import code_version
 from cdc_assets.source.catalog import Catalog, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
@@ -33,6 +37,7 @@ def in_sessions(
     config: PipelineConfig,
     work: Callable[[Session], Iterator[Event]],
     *,
+    run: RunMark,
     is_done: Callable[[], bool] = lambda: True,
     locked: Callable[[int], None] = lambda _pid: None,
     copies_anew: bool = False,
@@ -51,6 +56,7 @@ def in_sessions(
         try:
             with open_session(
                 config,
+                run=run,
                 memory_bytes=memory_bytes,
                 locked=locked,
                 copies_anew=copies_anew,
@@ -76,6 +82,7 @@ def in_sessions(
 def open_session(
     config: PipelineConfig,
     *,
+    run: RunMark,
     memory_bytes: int | None = None,
     locked: Callable[[int], None] = lambda _pid: None,
     copies_anew: bool = False,
@@ -88,6 +95,7 @@ def open_session(
 
     Args:
         config: The pipeline.
+        run: What is noted of who writes.
         memory_bytes: What the warehouse may use at first; by default little, or as much as was
             found to be needed before.
         copies_anew: Whether tables that can't go on are no hindrance, as they are to be copied.
@@ -118,7 +126,7 @@ def open_session(
         try:
             if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
                 catalog = read_catalog(control, config.source.publication, config.table_names)
-            session = _compared(config, conninfo, control, warehouse, served, catalog)
+            session = _compared(config, conninfo, control, warehouse, served, catalog, run)
             if len(session.failed) == len(config.table_names) and not copies_anew:
                 raise next(iter(session.failed.values()))
             if served is None:
@@ -126,6 +134,7 @@ def open_session(
             warehouse.prepare()
             with warehouse.transaction():
                 end_recording(session)
+                note_lineage(session, _in_order(session))
             if served is None:
                 mark_served(control, slot, session.state.warehouse_id())
             _read_progress(session)
@@ -155,7 +164,8 @@ def look_at_both_ends(config: PipelineConfig) -> Iterator[Session]:
             refuse_other_warehouse(config, served, None)
             warehouse = empty_warehouse(config)
         try:
-            session = _compared(config, conninfo, control, warehouse, served, catalog)
+            mark = RunMark("sync")  # it writes nothing
+            session = _compared(config, conninfo, control, warehouse, served, catalog, mark)
             if served is None:
                 refuse_passed(session)
             yield session
@@ -170,6 +180,7 @@ def _compared(
     warehouse: Warehouse,
     served: Ownership | None,
     catalog: Catalog,
+    run: RunMark,
 ) -> Session:
     """Read what both ends say, and compare it."""
     state, slot = warehouse.state, config.source.slot
@@ -186,10 +197,21 @@ def _compared(
         catalog=catalog,
         shapings=shapings(config, catalog),
         checkpoints={name: known[name] for name in config.table_names if name in known},
+        run=run,
+        code_versions={name: code_version(config, name) for name in config.table_names},
     )
     session.recorded = recorded_tables(session)
     compare(session)
     return session
+
+
+def _in_order(session: Session) -> list[TableName]:
+    """Give the tables whose rows are what the config says."""
+    return [
+        table
+        for table, point in session.checkpoints.items()
+        if point.phase == "streaming" and table not in session.failed
+    ]
 
 
 def _read_progress(session: Session) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
+from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.replication.carrying import carried_columns
 from cdc_assets.replication.fencing import read_anew
 from cdc_assets.replication.partners import are_partners_there
@@ -19,6 +20,7 @@ from cdc_assets.replication.recording import (
 )
 from cdc_assets.replication.renewing import renew_differing
 from cdc_assets.replication.session import Session, refusals_of
+from cdc_assets.replication.tracing import Tracing, note_lineage
 from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Checkpoint, Copy, Differences, Moment
@@ -39,6 +41,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
     placed = replace(checkpoint, phase="streaming", error="")
     if not session.is_mirrored(table):
         return _put_changes_in_place(session, copy, placed)
+    tracing = Tracing(session)
     with session.warehouse.transaction(), refusals_of(table):
         gaps = session.copy_state.gaps(copy, _MANY)
         if gaps:  # what is kept beside the mirror would lack them
@@ -52,7 +55,9 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
             _fill(session, copy, session.shaping(table).enrich)
             kept = replace(kept, enriched=())
         if fits:
-            found = _compared(session, copy, kept, moment, write=True, recorded=goes_on)
+            found = _compared(
+                session, copy, kept, moment, tracing=tracing, write=True, recorded=goes_on
+            )
         else:
             found = session.stages.replace(
                 copy,
@@ -68,9 +73,14 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
             session.warehouse.records[keep].resume(table, moment)
         if gaps:
             read_anew(session, table, gaps)
+        _trace(session, tracing, table, found, goes_on)
+        for keep in begins:
+            tracing.recorded(table, keep, session.mirrors.row_count(record_table(table, keep)))
+        tracing.write(moment.lsn, moment.lsn)
         if checkpoint.phase == "copying":
             session.state.write(placed)
             session.state.note_placed(table, checkpoint.shape)
+        note_lineage(session, [table])
         session.drop_copy(copy)
         session.state.renew_stamp()
         reached("copy_staged")
@@ -83,9 +93,13 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
 def _put_changes_in_place(session: Session, copy: Copy, placed: Checkpoint) -> Differences:
     """Put a change table that was begun anew in the place of the one of before, if there is one."""
     table, change_tables = copy.table, session.change_tables
+    tracing = Tracing(session)
     with session.warehouse.transaction(), refusals_of(table):
         before = session.mirrors.row_count(change_tables.name(table))
-        change_tables.put_in_place(table, copy.stage, session.moment(table))
+        read = change_tables.put_in_place(table, copy.stage, session.moment(table))
+        tracing.placed(table, copy.rows, read)
+        tracing.write(placed.lsn, placed.lsn)
+        note_lineage(session, [table])
         if session.is_copied_anew(table):
             session.state.write(placed)
         session.drop_copy(copy)
@@ -103,6 +117,7 @@ def _compared(
     shape: TableShape,
     moment: Moment,
     *,
+    tracing: Tracing,
     plan: Sequence[Bucket] = (),
     write: bool,
     recorded: Collection[str],
@@ -123,7 +138,8 @@ def _compared(
 
     def record() -> None:
         _fill(session, copy, of_then, differing=True)
-        renew_differing(session, copy)
+        for table, rows in renew_differing(session, copy).items():
+            tracing.placed(table, rows, [moment.lsn] if rows else [])
         for keep in recorded:
             records = session.warehouse.records[keep]
             records.append_differing(copy, shape, moment)
@@ -140,6 +156,20 @@ def _fill(
     tables = [copy.table, *(one.partner for one in enrich)]
     shapes = {table: session.kept_shape(table) for table in tables}
     session.warehouse.enriched.fill(copy, enrich, shapes, differing=differing)
+
+
+def _trace(
+    session: Session,
+    tracing: Tracing,
+    table: TableName,
+    found: Differences,
+    recorded: Collection[str],
+) -> None:
+    """Note the rows that differed: where they were read, and where else they went."""
+    ahead = {fence.lsn for fence in session.fences.get(table, [])}  # read to complete the copy
+    tracing.placed(table, found.count, found.read_lsns | ahead)
+    for keep in recorded if found.count else ():
+        tracing.recorded(table, keep, found.count)
 
 
 def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:
@@ -166,13 +196,25 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
         plan: The table's buckets.
         write: Whether what differs is made right.
     """
+    tracing = Tracing(session)
     with session.warehouse.transaction(), refusals_of(copy.table):
         shape = session.kept_shape(copy.table)
         recorded = records_in_order(session, copy.table)
         moment = session.moment(copy.table)
-        found = _compared(session, copy, shape, moment, plan=plan, write=write, recorded=recorded)
+        found = _compared(
+            session,
+            copy,
+            shape,
+            moment,
+            tracing=tracing,
+            plan=plan,
+            write=write,
+            recorded=recorded,
+        )
         session.drop_copy(copy)
         if write:
+            _trace(session, tracing, copy.table, found, recorded)
+            tracing.write(moment.lsn, moment.lsn)
             session.state.renew_stamp()
         reached("copy_staged")
     reached("copy_placed")

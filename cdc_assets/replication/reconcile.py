@@ -18,7 +18,13 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
-from cdc_assets.progress import BackfillEvent, BucketCompared, ReconcileEvent, TableCompared
+from cdc_assets.progress import (
+    BackfillEvent,
+    BucketCompared,
+    ReconcileEvent,
+    RunMark,
+    TableCompared,
+)
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.backfill import Beside, backfill
 from cdc_assets.replication.copying import begin_beside
@@ -40,6 +46,7 @@ def reconcile(
     tables: Collection[TableName] | None = None,
     sample: float = 1.0,
     repair: bool = False,
+    run: RunMark | None = None,
 ) -> Generator[ReconcileEvent]:
     """Compare mirrors with the source, one after the other.
 
@@ -48,6 +55,7 @@ def reconcile(
         tables: Its tables to compare; all by default.
         sample: Which share of the tables' buckets is compared, drawn anew each time.
         repair: Whether rows that differ are made right.
+        run: What is noted of who writes; by default a run that nobody else has a name for.
 
     Yields:
         An event per chunk and window, and `TableCompared` per table.
@@ -56,12 +64,13 @@ def reconcile(
         CdcError: The source or the warehouse refuses.
     """
     return_freed_memory()
+    run = run or RunMark("reconcile")
     for table in config.table_names:
         if table in config.unmirrored:
             if tables is None or table in tables:
                 yield _unmirrored(table, is_named=tables is not None)
         elif tables is None or table in tables:
-            yield from _reconcile(config, table, sample=sample, repair=repair)
+            yield from _reconcile(config, table, sample=sample, repair=repair, run=run)
 
 
 def _unmirrored(table: TableName, *, is_named: bool) -> TableCompared:
@@ -75,7 +84,7 @@ def _unmirrored(table: TableName, *, is_named: bool) -> TableCompared:
 
 
 def _reconcile(
-    config: PipelineConfig, table: TableName, *, sample: float, repair: bool
+    config: PipelineConfig, table: TableName, *, sample: float, repair: bool, run: RunMark
 ) -> Iterator[ReconcileEvent]:
     names = config.table(table).backfill.bucket_names
     count = max(1, round(sample * len(names)))
@@ -86,6 +95,7 @@ def _reconcile(
         yield from in_sessions(  # type: ignore[misc]  # a backfill's events but for its result
             config,
             work.turn,
+            run=run,
             is_done=lambda: not work.parts,
             copies_anew=True,
             takes_turns=True,
@@ -94,7 +104,7 @@ def _reconcile(
         why, hint = error.message, error.hint
     repaired = repair and any(not bucket.equal for bucket in work.compared)
     if repair and why and work.has_failed:
-        yield from backfill(config, table)  # type: ignore[misc]  # as above
+        yield from backfill(config, table, run=run)  # type: ignore[misc]  # as above
         repaired = True
     yield TableCompared(
         table=table,

@@ -12,8 +12,9 @@ from collections.abc import Collection
 
 from cdc_assets.config.tables import RECORDS
 from cdc_assets.errors import CdcError, TableError
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.replication.tracing import Tracing
 
 
 def wanted_records(session: Session, table: TableName) -> tuple[str, ...]:
@@ -72,8 +73,13 @@ def begin_wanted(session: Session) -> None:
             and not session.fences.get(table)
             and table not in session.failed
         ):
+            tracing = Tracing(session)
             with session.warehouse.transaction():
                 begin_recording(session, table, lacking)
+                for keep in lacking:
+                    rows = session.mirrors.row_count(record_table(table, keep))
+                    tracing.recorded(table, keep, rows)
+                tracing.write(checkpoint.lsn, checkpoint.lsn)
                 session.state.renew_stamp()
             note_begun(session, table, lacking)
 

@@ -8,6 +8,7 @@ partner that leaves these columns as they are is none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,15 +72,17 @@ def renewals_of(
     ]
 
 
-def renew(session: Session, renewals: Sequence[Renewal]) -> None:
-    """Bring rows up to date, those of the batches before the partner's included."""
-    enriched = session.warehouse.enriched
+def renew(session: Session, renewals: Sequence[Renewal]) -> Counter[TableName]:
+    """Bring rows up to date, those of the batches before the partner's included; how many."""
+    enriched, renewed = session.warehouse.enriched, Counter[TableName]()
     for renewal in renewals:
         with refusals_of(renewal.table):
             if renewal.truncated is not None:
-                enriched.forget(renewal.table, renewal.enrich, renewal.truncated)
+                renewed[renewal.table] += enriched.forget(
+                    renewal.table, renewal.enrich, renewal.truncated
+                )
             if len(renewal.end_lsn):
-                enriched.renew(
+                renewed[renewal.table] += enriched.renew(
                     renewal.table,
                     renewal.enrich,
                     renewal.keys,
@@ -89,21 +92,23 @@ def renew(session: Session, renewals: Sequence[Renewal]) -> None:
                 )
     if renewals:
         reached("dependents_renewed")
+    return renewed
 
 
-def renew_differing(session: Session, copy: Copy) -> None:
-    """Bring rows up to date whose partners are found to be others than they ought to be.
+def renew_differing(session: Session, copy: Copy) -> Counter[TableName]:
+    """Bring rows up to date whose partners are found to be others than they ought to be; how many.
 
     A table that is elsewhere than its partner does not go on beside it, and is left as it is.
     """
-    partner = session.checkpoints[copy.table]
+    partner, renewed = session.checkpoints[copy.table], Counter[TableName]()
     for table, enrich in _current_ones(session, copy.table):
         point = session.checkpoints.get(table)
         if point is not None and point.phase == "streaming" and point.lsn == partner.lsn:
             with refusals_of(table):
-                session.warehouse.enriched.renew_differing(
+                renewed[table] += session.warehouse.enriched.renew_differing(
                     table, enrich, copy, session.kept_shape(copy.table), partner.lsn
                 )
+    return renewed
 
 
 def _current_ones(session: Session, partner: TableName) -> Iterator[tuple[TableName, Enrichment]]:

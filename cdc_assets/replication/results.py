@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
 from cdc_assets.replication.session import Session
+from cdc_assets.shaping.origins import origins_of
 from cdc_assets.source.descriptions import Description
 
 
@@ -26,7 +28,7 @@ def table_result(
     checkpoint, source = session.checkpoints.get(table), session.catalog.tables.get(table)
     lsn = checkpoint.lsn if checkpoint else LSN(0)
     description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
-    read = _read_columns(session, table, description) if checkpoint else ()
+    read = _source_columns(session, table, description) if checkpoint else ()
     return TableResult(
         table=table,
         start_lsn=start,
@@ -35,7 +37,7 @@ def table_result(
         lag_bytes=max(0, end - lsn) if checkpoint else 0,
         row_count=session.mirrors.row_count(session.kept_name(table)) if checkpoint else 0,
         deleted_rows=session.mirrors.deleted_count(table) if checkpoint else None,
-        columns=_kept_columns(session, table, read) if checkpoint else (),
+        columns=tuple(_kept_columns(session, table, read)) if checkpoint else (),
         source_columns=read,
         warehouse_table=str(session.kept_name(table)),
         error=session.failed.get(table),
@@ -49,73 +51,41 @@ def table_result(
     )
 
 
-def _read_columns(
+def _source_columns(
     session: Session, table: TableName, description: Description
 ) -> tuple[Column, ...]:
-    """Give the source's columns that are kept, as they are before a function gets them."""
-    shape, shaping = session.checkpoints[table].shape, session.shaping(table)
-    given = shaping.given(shape).columns[: len(shape.columns)]
+    """Give the source's columns that are kept, as they are there."""
+    shape = session.checkpoints[table].shape
     return tuple(
         Column(
-            name=here.name,
-            source_name=column.name,
+            name=column.name,
             source_type=column.type.name,
-            warehouse_type=session.mirrors.column_type(here.type.arrow),
+            warehouse_type=session.mirrors.column_type(column.type.arrow),
             nullable=column.nullable,
             is_key=column.name in shape.key,
-            mask=shaping.mask.get(column.name, ""),
             comment=description.column_comments.get(column.attnum, ""),
         )
-        for column, here in zip(shape.columns, given, strict=True)
+        for column in shape.columns
     )
 
 
-def _kept_columns(
-    session: Session, table: TableName, read: tuple[Column, ...]
-) -> tuple[Column, ...]:
-    """Give the warehouse's columns: those that are read, and those that a function makes."""
-    transform = session.shaping(table).transform
-    if transform is None:
-        return (*read, *_taken(session, table))
-    given = session.shaping(table).given(session.checkpoints[table].shape)
-    known = {
-        one: column
-        for one, column in zip(given.columns, read, strict=True)
-        if one.name not in transform.lineage
-    }
-    sources = {column.name: column.source_name for column in read}
-    return tuple(
-        known.get(one)
-        or Column(
-            name=one.name,
-            source_name="",
-            source_type=transform.reference,
-            warehouse_type=session.mirrors.column_type(one.type.arrow),
-            nullable=True,
-            is_key=False,
-            made_of=tuple(
-                sources[name]
-                for name in transform.lineage.get(one.name, sources)
-                if name in sources
-            ),
-        )
-        for one in session.kept_shape(table).columns
-    )
-
-
-def _taken(session: Session, table: TableName) -> Iterator[Column]:
-    """Give the columns that a table takes of others."""
-    kept = {column.name: column for column in session.checkpoints[table].shape.enriched}
-    for one in session.shaping(table).enrich:
-        for name, here in one.columns.items():
-            if here in kept:
-                yield Column(
-                    name=here,
-                    source_name=one.made_of[name],
-                    source_type=kept[here].type.name,
-                    warehouse_type=session.mirrors.column_type(kept[here].type.arrow),
-                    nullable=True,
-                    is_key=False,
-                    mask=one.masks.get(name, ""),
-                    partner=str(one.partner),
-                )
+def _kept_columns(session: Session, table: TableName, read: tuple[Column, ...]) -> Iterator[Column]:
+    """Give the warehouse's columns: those of the source, those taken of partners, those made."""
+    shape, kept = session.checkpoints[table].shape, session.kept_shape(table)
+    own = {column.name: column for column in read}
+    origins = origins_of(table, session.shaping(table), shape)
+    for column in kept.columns:
+        of, kind = origins[column.name], session.mirrors.column_type(column.type.arrow)
+        first = next(iter(of), None)
+        if first is not None and first.table == table and not first.is_made:
+            known = own[first.source_column]
+            yield replace(known, name=column.name, warehouse_type=kind, origins=of)
+        else:
+            yield Column(
+                name=column.name,
+                source_type=first.function if first and first.is_made else column.type.name,
+                warehouse_type=kind,
+                nullable=True,
+                is_key=False,
+                origins=of,
+            )

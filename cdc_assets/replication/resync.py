@@ -14,7 +14,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import SlotInvalidatedError, SlotNotFoundError, SourceChangedError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
-from cdc_assets.progress import SyncEvent
+from cdc_assets.progress import RunMark, SyncEvent
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.sync import sync
@@ -104,7 +104,7 @@ def resync(config: PipelineConfig) -> Generator[SyncEvent]:
         CdcError: One of the ends refuses.
     """
     begin_resync(config)
-    yield from sync(config)
+    yield from sync(config, run=RunMark("resync"))
 
 
 def begin_resync(config: PipelineConfig) -> None:

@@ -14,6 +14,7 @@ from cdc_assets.config.tables import CHANGES
 from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.progress import RunMark
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
@@ -39,6 +40,8 @@ class Session:
         checkpoints: As the warehouse has them now; no entry for a table that was never copied.
         fences: Of the rows of a table that were read by themselves.
         copies: Those under way, by table and part, with the fences of their chunks.
+        run: Which run this is, in the eyes of who asks where a row comes from.
+        code_versions: Of what the config makes of each table.
         recorded: Tables whose own goes on, for each kind of record.
         failed: Tables that this run has left behind.
     """
@@ -52,6 +55,8 @@ class Session:
     catalog: Catalog
     shapings: Mapping[TableName, Shaping]
     checkpoints: dict[TableName, Checkpoint]
+    run: RunMark
+    code_versions: Mapping[TableName, str]
     fences: dict[TableName, list[Fence]] = field(default_factory=dict)
     copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)

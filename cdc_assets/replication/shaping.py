@@ -45,7 +45,7 @@ def shapings(config: PipelineConfig, catalog: Catalog | None = None) -> dict[Tab
             deletes=table.deletes,
             transform=transform_of(table, config.root),
             is_mirrored=table.keeps_mirror,
-            enrich=tuple(_enrichment(config, one) for one in table.enrich),
+            enrich=tuple(enrichment(config, one) for one in table.enrich),
         )
         for table in config.tables
     }
@@ -54,7 +54,8 @@ def shapings(config: PipelineConfig, catalog: Catalog | None = None) -> dict[Tab
     return {table: _with_taken(shaping, own, catalog) for table, shaping in own.items()}
 
 
-def _enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
+def enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
+    """Give what rows take of a partner, with what the config makes of that there."""
     partner = config.table(enrich.name)
     sources = {new: old for old, new in partner.columns.rename.items()}
     named = {name: sources.get(name, name) for name in enrich.columns}

@@ -31,6 +31,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
+    RunMark,
     SyncEvent,
     SyncFinished,
     TableFailed,
@@ -76,6 +77,7 @@ def sync(
     tables: Collection[TableName] | None = None,
     until_lsn: LSN | None = None,
     copy_seconds: float = math.inf,
+    run: RunMark | None = None,
 ) -> Generator[SyncEvent]:
     """Apply everything that committed before this call, or up to `until_lsn` if that is earlier.
 
@@ -88,6 +90,7 @@ def sync(
         until_lsn: Windows end at the first commit at or past it. Tables that are being copied go on
             to where their copy agrees with the stream.
         copy_seconds: How long chunks of copies are read at the most; the next run goes on.
+        run: What is noted of who writes; by default a sync that nobody else has a name for.
 
     Yields:
         An event per chunk, window and failed table, and `SyncFinished` at the end.
@@ -99,8 +102,9 @@ def sync(
     return_freed_memory()
     with Recorder(config, tables).keeping() as recorder:
         asked = frozenset(tables or config.table_names)
-        run = _Run(asked, config.links.together(asked), until_lsn, copy_seconds, recorder)
-        with closing(in_sessions(config, run.events, locked=recorder.locked)) as events:
+        work = _Run(asked, config.links.together(asked), until_lsn, copy_seconds, recorder)
+        run = run or RunMark("sync")
+        with closing(in_sessions(config, work.events, run=run, locked=recorder.locked)) as events:
             for event in events:
                 yield recorder.told(event)
 

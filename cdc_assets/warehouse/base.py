@@ -35,6 +35,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.base_copies import Copies as Copies
 from cdc_assets.warehouse.base_enriched import Enriched as Enriched
+from cdc_assets.warehouse.base_traces import Traces as Traces
 from cdc_assets.warehouse.values import (
     Checkpoint,
     Copy,
@@ -312,8 +313,12 @@ class ChangeTables(Records, Protocol):
             lsn: At or before the copy's moment; no change that follows the copy is at it.
         """
 
-    def put_in_place(self, table: TableName, stage: TableName, moment: Moment) -> None:
-        """Make one a table's, which has everything past a moment; that of before is set aside."""
+    def put_in_place(self, table: TableName, stage: TableName, moment: Moment) -> frozenset[LSN]:
+        """Make one a table's, which has everything past a moment; that of before is set aside.
+
+        Returns:
+            What its rows carry that were read.
+        """
 
 
 class Histories(Records, Protocol):
@@ -407,6 +412,10 @@ class Warehouse(Protocol):
     @property
     def records(self) -> Mapping[str, Records]:
         """All that is kept beside mirrors, by its name in `keep`."""
+
+    @property
+    def traces(self) -> Traces:
+        """Where rows come from."""
 
     @property
     def plans(self) -> Plans:

@@ -49,7 +49,7 @@ class Enriched(Protocol):
         *,
         lsn: Ints,
         micros: Ints,
-    ) -> None:
+    ) -> int:
         """Give rows that were written before n changes of their partners what these are by then.
 
         Args:
@@ -59,14 +59,21 @@ class Enriched(Protocol):
             values: What the partners are, in the order of `columns`; null where there is none.
             lsn: Of each change's transaction, which is that of the rows then.
             micros: When it was committed.
+
+        Returns:
+            How many rows.
         """
 
-    def forget(self, table: TableName, one: Enrichment, moment: Moment) -> None:
-        """Take from rows that were written up to a truncation of their partners what these were."""
+    def forget(self, table: TableName, one: Enrichment, moment: Moment) -> int:
+        """Take from rows that were written up to a truncation of their partners what these were.
+
+        Returns:
+            How many rows.
+        """
 
     def renew_differing(
         self, table: TableName, one: Enrichment, copy: Copy, shape: TableShape, lsn: LSN
-    ) -> None:
+    ) -> int:
         """Give rows what their partners are by a copy, in `Stages.compare`'s `before_write`.
 
         Args:
@@ -75,4 +82,7 @@ class Enriched(Protocol):
             copy: Of the partner.
             shape: The partner's kept one.
             lsn: As of which all of them are.
+
+        Returns:
+            How many rows.
         """

@@ -14,6 +14,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.lookups import key_matches, key_names
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.records import Records
+from cdc_assets.warehouse.traces import read_lsns
 from cdc_assets.warehouse.values import Copy, Moment
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
@@ -81,7 +82,7 @@ class ChangeTables(Records):
         query = "FROM _cdc_batch AS stage"
         self._append_query(stage, shape, query, lsn=lsn, batch=rows)
 
-    def put_in_place(self, table: TableName, stage: TableName, moment: Moment) -> None:
+    def put_in_place(self, table: TableName, stage: TableName, moment: Moment) -> frozenset[LSN]:
         """Make the one that was made a table's.
 
         Args:
@@ -89,10 +90,15 @@ class ChangeTables(Records):
             stage: Its name until now.
             moment: From where on it has everything, and the one of before, which is set aside, has
                 nothing.
+
+        Returns:
+            What its rows carry that were read.
         """
+        read = read_lsns(self._mirrors, self._mirrors.name(stage))
         self._set_aside(table, moment.lsn)
         self._mirrors.rename(stage, self.name(table))
         self._note(table, moment.lsn)
+        return read
 
     def append_read(
         self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], moment: Moment

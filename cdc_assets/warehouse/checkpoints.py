@@ -14,6 +14,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.plans import BucketPlans
+from cdc_assets.warehouse.traces import Traces
 from cdc_assets.warehouse.values import Checkpoint, LastTransaction
 
 _SCHEMA = """
@@ -259,6 +260,7 @@ class Checkpoints:
         if self._exists("buckets"):
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
+        Traces(self._mirrors, self._pipeline).forget(table)
         for noted in ("change_tables", "histories", "placed"):
             if self._exists(noted):
                 self._mirrors.connection.execute(

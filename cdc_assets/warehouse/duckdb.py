@@ -19,6 +19,7 @@ from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.plans import BucketPlans
 from cdc_assets.warehouse.publishing import published_state
 from cdc_assets.warehouse.stages import Stages
+from cdc_assets.warehouse.traces import Traces
 
 
 class DuckDBWarehouse:
@@ -33,6 +34,7 @@ class DuckDBWarehouse:
         self.copies = Copies(self.mirrors, pipeline)
         self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.histories = Histories(self.mirrors, pipeline)
+        self.traces = Traces(self.mirrors, pipeline)
         self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property
@@ -55,6 +57,7 @@ class DuckDBWarehouse:
         """Make the state tables, and allow the memory that this file was found to need."""
         with self.transaction():
             self.state.prepare()
+            self.traces.prepare()
         self._file.allow_memory(self.state.memory_bytes())
         self._keep_memory_bytes()
 

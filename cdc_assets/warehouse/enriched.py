@@ -55,7 +55,7 @@ class Enriched:
             taken = ", ".join(
                 f"{quote(here)} = partner.{quote(name)}" for name, here in one.columns.items()
             )
-            self._execute(
+            self._count(
                 f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET {taken}"
                 f" FROM {partner} AS partner{of} WHERE {_joined('stage', 'partner', one)}{found}"
             )
@@ -69,7 +69,7 @@ class Enriched:
         *,
         lsn: Ints,
         micros: Ints,
-    ) -> None:
+    ) -> int:
         """Give rows that were written before n changes of their partners what these are by then.
 
         Args:
@@ -79,6 +79,9 @@ class Enriched:
             values: What the partners are, in the order of `columns`; null where there is none.
             lsn: Of each change's transaction, which is that of the rows then.
             micros: When it was committed.
+
+        Returns:
+            How many rows.
         """
         on, of = (
             [f"_cdc_{kind}_{at}" for at in range(len(arrays))]
@@ -92,18 +95,22 @@ class Enriched:
             f"mirror.{quote(here)} = _cdc_batch.{key}" for here, key in zip(one.on, on, strict=True)
         )
         taken = zip(one.columns.values(), (f"_cdc_batch.{value}" for value in of), strict=True)
-        self._mirrors.rows_with(
+        return self._count(
             f"UPDATE {self._mirrors.name(table)} AS mirror SET"
             + _changed(taken, "_cdc_batch._cdc_end_lsn", "_cdc_batch._cdc_micros")
             + f" FROM _cdc_batch WHERE {joined} AND mirror.{_LSN} <= _cdc_batch._cdc_end_lsn",
             batch,
         )
 
-    def forget(self, table: TableName, one: Enrichment, moment: Moment) -> None:
-        """Take from rows that were written up to a truncation of their partners what these were."""
+    def forget(self, table: TableName, one: Enrichment, moment: Moment) -> int:
+        """Take from rows that were written up to a truncation of their partners what these were.
+
+        Returns:
+            How many rows.
+        """
         has = " OR ".join(f"mirror.{quote(here)} IS NOT NULL" for here in one.columns.values())
         nothing = ((here, "NULL") for here in one.columns.values())
-        self._execute(
+        return self._count(
             f"UPDATE {self._mirrors.name(table)} AS mirror SET"
             + _changed(nothing, int(moment.lsn), moment.micros)
             + f" WHERE mirror.{_LSN} <= {int(moment.lsn)} AND ({has})"
@@ -111,7 +118,7 @@ class Enriched:
 
     def renew_differing(
         self, table: TableName, one: Enrichment, copy: Copy, shape: TableShape, lsn: LSN
-    ) -> None:
+    ) -> int:
         """Give rows what their partners are by a copy that is compared with these.
 
         Args:
@@ -120,6 +127,9 @@ class Enriched:
             copy: Of the partner; the keys of the rows that differ lie in `_cdc_differing`.
             shape: The partner's kept one.
             lsn: As of which all of them are.
+
+        Returns:
+            How many rows.
         """
         named = ", ".join(map(quote, shape.key))
         kinds = dict(zip(shape.names, shape.types, strict=True))
@@ -128,7 +138,7 @@ class Enriched:
             for name, here in one.columns.items()
         )
         taken = ((here, f"partner.{quote(name)}") for name, here in one.columns.items())
-        self._execute(
+        return self._count(
             f"UPDATE {self._mirrors.name(table)} AS mirror SET"
             + _changed(taken, int(lsn), "NULL")
             + f" FROM (FROM (SELECT DISTINCT {named} FROM _cdc_differing)"
@@ -136,8 +146,9 @@ class Enriched:
             f" WHERE {_joined('mirror', 'partner', one)} AND ({differ})"
         )
 
-    def _execute(self, sql: str) -> None:
-        self._mirrors.rows_with(sql, None)
+    def _count(self, update: str, batch: pa.Table | None = None) -> int:
+        ((count,),) = self._mirrors.rows_with(update, batch)
+        return int(count)
 
 
 def _joined(rows: str, partner: str, one: Enrichment) -> str:

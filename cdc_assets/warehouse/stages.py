@@ -20,6 +20,7 @@ from cdc_assets.warehouse.buckets import in_bucket, numbered
 from cdc_assets.warehouse.liveness import carry_sql, gone
 from cdc_assets.warehouse.lookups import key_matches, key_names
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.traces import read_lsns
 from cdc_assets.warehouse.values import Copy, Differences, Write
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
@@ -118,6 +119,7 @@ class Stages:
         found = replace(comparison.differences(), parts=comparison.parts(plan))
         if write:
             before_write()
+            found = replace(found, read_lsns=comparison.read_lsns(found, lsn))
             comparison.write(lsn)
         comparison.end()
         return found
@@ -134,7 +136,14 @@ class Stages:
         self._mirrors.drop(copy.table)
         self._mirrors.rename(copy.stage, copy.table)
         rows = self._mirrors.row_count(copy.table)
-        return Differences(rows=rows, mirror_rows=before, missing=rows, different=0, extra=before)
+        return Differences(
+            rows=rows,
+            mirror_rows=before,
+            missing=rows,
+            different=0,
+            extra=before,
+            read_lsns=read_lsns(self._mirrors, self._mirrors.name(copy.table)),
+        )
 
     def newest_lsn(self, table: TableName) -> LSN:
         """Give the highest LSN that a row carries, or 0."""
@@ -148,7 +157,7 @@ class _Comparison:
     """A mirror's part beside its copy, and the keys of the rows that differ in a table of keys."""
 
     def __init__(self, mirrors: DuckDBMirrors, copy: Copy, shape: TableShape) -> None:
-        self._connection, self._shape = mirrors.connection, shape
+        self._mirrors, self._connection, self._shape = mirrors, mirrors.connection, shape
         self._mirror, self._stage = mirrors.name(copy.table), mirrors.name(copy.stage)
         self._live = mirrors.live_rows(copy.table, shape)
         self._condition = in_bucket(shape, copy.bucket) if copy.bucket else "true"
@@ -183,6 +192,15 @@ class _Comparison:
             columns=self._columns() if different else (),
             keys=self._some_keys() if missing + extra + different + doubled else (),
         )
+
+    def read_lsns(self, found: Differences, lsn: LSN) -> frozenset[LSN]:
+        """Give the LSNs of rows that `write` writes and that no transaction has brought."""
+        if not found.count:
+            return frozenset()
+        same = " AND ".join(f"stage.{key} = found.{key}" for key in self._keys)
+        written = f"(FROM {self._stage} AS stage SEMI JOIN _cdc_differing AS found ON {same})"
+        gone = {lsn} if found.extra and self._shape.keeps_deleted else set()
+        return read_lsns(self._mirrors, written) | gone
 
     def write(self, lsn: LSN) -> None:
         """Write the rows of the keys that were found; those of no row are gone as of an LSN."""

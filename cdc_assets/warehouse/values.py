@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -18,6 +18,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.progress import RunMark
 
 MadeBy = Literal["sync", "backfill"]
 
@@ -124,6 +125,7 @@ class Differences:
         columns: Names of columns that differ somewhere.
         keys: Of some rows that differ, as text.
         parts: The same numbers per bucket of a plan, where one was given.
+        read_lsns: What those rows that were written carry, as far as no transaction brought them.
     """
 
     rows: int
@@ -134,6 +136,12 @@ class Differences:
     columns: tuple[str, ...] = ()
     keys: tuple[KeyText, ...] = ()
     parts: tuple[Differences, ...] = ()
+    read_lsns: frozenset[LSN] = frozenset()
+
+    @property
+    def count(self) -> int:
+        """How many rows differ."""
+        return self.missing + self.different + self.extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +208,44 @@ class Written:
 
     wrong: int
     lacking: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What one transaction of the warehouse has written of a kept table.
+
+    Attributes:
+        rows: Changes that it has taken in, or rows that were read and written.
+        after_lsn: Transactions that end past it, up to the window's end, are in it.
+        code_version: Of what the config makes of its rows.
+        read_lsns: LSNs that rows carry which were read, and which no transaction brought.
+    """
+
+    rows: int
+    after_lsn: LSN
+    code_version: str
+    read_lsns: Collection[LSN] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One transaction of the warehouse that has written rows.
+
+    Attributes:
+        start_lsn: Of the window that was applied; that of its end where none was.
+        end_lsn: The window's end; of what was read, as of where it was written.
+        transactions: How many of the source's the window had.
+        tables: By the names of kept tables.
+        seconds: From the window's beginning to here, behind its last row and before the commit.
+        version: Of this package.
+        written_at: By the clock of the machine that runs it.
+    """
+
+    run: RunMark
+    start_lsn: LSN
+    end_lsn: LSN
+    transactions: int
+    tables: Mapping[TableName, Loaded]
+    seconds: float
+    version: str
+    written_at: datetime

@@ -26,6 +26,7 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from cdc_assets.config import PipelineConfig, TableConfig
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName
+from cdc_assets.progress import RunMark
 from cdc_assets.replication import backfill as use_case
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.dagster_pipelines import (
@@ -253,12 +254,12 @@ def test_a_backfill_of_all_buckets_and_then_of_those_that_failed(
     whole, fails = use_case.backfill, ["01"]
 
     def failing(
-        config: PipelineConfig, table: TableName, *, buckets: Any = None, where: str = ""
+        config: PipelineConfig, table: TableName, *, buckets: Any, run: RunMark
     ) -> Generator[Any]:
         if fails and fails[0] in buckets:
             fails.pop()
             raise TableError("no luck", table=str(table))
-        yield from whole(config, table, buckets=buckets, where=where)
+        yield from whole(config, table, buckets=buckets, run=run)
 
     monkeypatch.setattr(use_case, "backfill", failing)
     with _daemon(config, tmp_path) as backfill:
