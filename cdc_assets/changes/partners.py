@@ -83,6 +83,18 @@ def partners_of(
     return taken
 
 
+def places_beside(batch: ChangeBatch, rows: Ints) -> tuple[ChangeBatch, Ints, Ints]:
+    """Number changes anew, so that there are places between them.
+
+    Returns:
+        The changes, and for each of the rows the places just before and just behind it.
+    """
+    if batch.ordinals is None:
+        raise ValueError("changes of a partner were not numbered")
+    numbers = 2 * batch.ordinals
+    return replace(batch, ordinals=numbers), numbers[rows] - 1, numbers[rows] + 1
+
+
 def _events(partner: ChangeBatch, shape: TableShape) -> tuple[Events, Ints]:
     """Give the partner's events, and in the how manieth span between truncations each stands."""
     events = events_of(partner, shape)

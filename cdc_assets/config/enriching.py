@@ -200,6 +200,11 @@ def _problems(tables: Sequence[Enriched]) -> Iterator[str]:
                 yield f"{what}: it is not a table of this pipeline"
             elif why := _unfit(partner):
                 yield f"{what}: {why} there"
+            elif partner.transform is not None and partner.enrich:
+                yield (
+                    f"{what}: it takes columns itself and has a 'transform': such a table gives"
+                    " none in this version"
+                )
             elif joined := sorted(set(one.on) & taken):
                 yield f"{what}: {joined[0]!r} is itself taken from another table"
             elif second := sorted(
@@ -218,8 +223,6 @@ def _unfit(table: Enriched) -> str:
     """Say what keeps a table from taking columns, and from giving some."""
     if "mirror" not in table.keep or table.append_only:
         return "a mirror has to be kept"
-    if table.transform is not None:
-        return "'transform' is not supported beside it by this version yet"
     return ""
 
 
@@ -233,6 +236,11 @@ def _not_current(table: Enriched) -> str:
         )
     if table.deletes == "soft":
         return "with 'deletes: soft' a deleted row stays as it was last: take 'keep: as_written'"
+    if table.transform is not None:
+        return (
+            "its 'transform' is called for rows that are written: take 'keep: as_written', or leave"
+            " out the function"
+        )
     return ""
 
 

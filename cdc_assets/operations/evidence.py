@@ -95,7 +95,7 @@ def read_evidence(config: PipelineConfig) -> Evidence:
                     **gone,
                 }.values(),
             )
-            shaping = shapings(config, catalog)
+            shaping = shapings(config, catalog.tables)
             shapes = {
                 name: digest(shaping[name].source(table.shape))
                 for name, table in catalog.tables.items()

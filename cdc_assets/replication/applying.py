@@ -23,7 +23,7 @@ from cdc_assets.pgoutput.messages import Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
-from cdc_assets.replication.enriching import with_partners, without_partners
+from cdc_assets.replication.enriching import transformed_late, with_partners, without_partners
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
 from cdc_assets.replication.partners import are_partners_there
@@ -222,6 +222,8 @@ class WindowApplier:
         if self.session.checkpoints[table].phase == "streaming":
             self._require_partners(table)
             full = with_partners(self.session, table, batch, self._pending)
+            if self.session.shaping(table).is_late:
+                full = transformed_late(self.session, table, full)
             written_lsn = self._written_lsn.get(table, 0)
             if moved := write_records(self.session, table, full, written_lsn=written_lsn):
                 self.moved.setdefault(table, []).append(moved)
@@ -291,7 +293,7 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
     What a chunk has seen is kept out of the rows that it brought. A change to a row that is not
     there yet writes it; if it lacks a value, the row is read by itself before the copy ends.
     """
-    shape = session.kept_shape(copy.table)
+    shape = session.staged_shape(copy.table)
     batch = batch.keep(~copy.baseline.shows(batch.xids))
     if not session.is_mirrored(copy.table):
         if len(batch):
@@ -359,7 +361,7 @@ def _without_brought(
     if not shown or not len(asked := np.flatnonzero(np.logical_or.reduce(list(shown.values())))):
         return events
     keys = [key.take(pa.array(asked)) for key in events.keys]
-    shape = session.kept_shape(copy.table)
+    shape = session.staged_shape(copy.table)
     places, of = session.stages.brought(copy.stage, shape, keys, lsns)
     out = np.zeros(len(events), dtype=bool)
     for lsn, seen in shown.items():

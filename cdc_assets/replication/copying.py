@@ -160,7 +160,7 @@ def put_up(session: Session, copy: Copy) -> None:
     session.copy_state.forget(copy)
     session.copy_state.write(copy)
     if session.is_mirrored(copy.table):
-        session.stages.create(copy.stage, session.kept_shape(copy.table))
+        session.stages.create(copy.stage, session.staged_shape(copy.table))
     else:
         session.change_tables.stage(copy.stage, session.kept_shape(copy.table))
     session.copies[copy.table, copy.part] = copy
@@ -286,7 +286,7 @@ class Copying:
 
     def _put(self, copy: Copy, chunk: Chunk) -> None:
         session = self._session
-        kept = session.kept_shape(copy.table)
+        kept = session.staged_shape(copy.table)
         parts = shaped(session, chunk, copy.table)
         with closing(read_ahead(parts, give_up=self._reader.cancel)) as ahead:
             for rows in ahead:

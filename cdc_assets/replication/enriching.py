@@ -8,6 +8,7 @@ cut into batches does not matter so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,12 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_assets.changes.batch import ChangeBatch, Mask, concatenate
-from cdc_assets.changes.partners import Asked, partners_of, with_columns
+from cdc_assets.changes.partners import Asked, partners_of, places_beside, with_columns
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import INSERT, UPDATE
+from cdc_assets.replication.chunk_rows import not_transformed
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.enriching import Enrichment
+from cdc_assets.shaping.functions import FunctionError
 
 Pending = dict[TableName, list[ChangeBatch]]
 
@@ -97,6 +101,35 @@ def _taken(
     places = np.cumsum(asks) - 1
     at = pa.array(places, mask=~asks)
     return [column.take(at) for column in found]
+
+
+def transformed_late(session: Session, table: TableName, batch: ChangeBatch) -> ChangeBatch:
+    """Put changes through the function that waits for what their rows take of others.
+
+    What a row was before is not known of the stream, as that does not say what it took then: it is
+    what an earlier change in the batch has made of it, or else what the mirror has.
+
+    Args:
+        session: Inside a transaction; the table's mirror does not have the changes.
+        table: Whose changes these are.
+        batch: The changes.
+
+    Raises:
+        TransformError: The function fails.
+    """
+    try:
+        done = session.shaping(table).late(batch, session.checkpoints[table].shape)
+    except FunctionError as error:
+        raise not_transformed(table, error, LSN(batch.end_lsn[0])) from None
+    if done.record is None or not len(done.old_rows):
+        return done
+    shape = session.kept_shape(table)
+    numbered, places, _ = places_beside(done, done.old_rows)
+    asked = Asked(done.old_key, done.end_lsn[done.old_rows], places)
+    names = list(shape.names)
+    mirror = partial(look_up, session, table, shape, names)
+    before = partners_of(asked, numbered, shape, names, mirror)
+    return replace(done, record=replace(done.record, before=before))
 
 
 def _as_key(values: pa.Array, kind: pa.DataType) -> pa.Array:

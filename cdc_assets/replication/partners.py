@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -18,8 +19,13 @@ from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.replication.session import Session, recopy_hint
-from cdc_assets.replication.shaping import full_hint, may_lack, refusal
-from cdc_assets.shaping.columns import Shaping
+from cdc_assets.replication.shaping import (
+    full_hint,
+    may_lack,
+    refusal,
+    shapings,
+    transform_problems,
+)
 from cdc_assets.source.catalog import SourceTable
 
 _FULL = "f"
@@ -31,21 +37,23 @@ def enrich_problems(
 ) -> Iterator[TableError]:
     """Find what keeps a table from taking columns of others as its config says."""
     source, taken = sources[table], config.table(table).enrich
-    here = _kept(config, source)
+    if not taken:
+        return
+    known, found = shapings(config, sources), list[TableError]()
+    here = replace(known[table], enriched=())
     for one in taken:
         partner = sources.get(one.name)
         if partner is None:
             continue  # which stops by itself, and this one with it
-        yield from _no_such_columns(source, here, one, _kept(config, partner))
+        of = known[one.name]
+        there = of.kept(of.source(partner.shape))
+        found += _no_such_columns(source, here.given(here.source(source.shape)), one, there)
         for side in (source, partner):
             if why := _may_be_read_anew(config, side):
-                yield refusal(source, why, full_hint(side))
-
-
-def _kept(config: PipelineConfig, source: SourceTable) -> TableShape:
-    table = config.table(source.name)
-    shaping = Shaping(columns=table.columns, mask=table.mask)
-    return shaping.kept(shaping.source(source.shape))
+                found.append(refusal(source, why, full_hint(side)))
+    yield from found
+    if not found and all(one.name in sources for one in taken):
+        yield from transform_problems(known[table], source)
 
 
 def _no_such_columns(
@@ -132,12 +140,12 @@ def _may_be_read_anew(config: PipelineConfig, source: SourceTable) -> str:
     """Say why rows of a table may have to be read ahead of the stream; empty where none has."""
     table = config.table(source.name)
     filters = table.where or source.shape.publication.row_filter
-    if not filters or source.identity == _FULL or not may_lack(table, source):
+    if not (filters or table.transform) or source.identity == _FULL or not may_lack(table, source):
         return ""
     return (
-        f"{str(source.name)!r} is filtered, and changes of it may come without values that are "
-        "stored apart: such rows are read by themselves, ahead of the stream, when nobody knows "
-        "what their partners were"
+        f"{str(source.name)!r} is filtered or transformed, and changes of it may come without "
+        "values that are stored apart: such rows are read by themselves, ahead of the stream, when "
+        "nobody knows what their partners were"
     )
 
 

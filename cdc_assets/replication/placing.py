@@ -10,6 +10,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.replication.carrying import carried_columns
+from cdc_assets.replication.chunk_rows import not_transformed
 from cdc_assets.replication.fencing import read_anew
 from cdc_assets.replication.partners import are_partners_there
 from cdc_assets.replication.recording import (
@@ -22,6 +23,7 @@ from cdc_assets.replication.renewing import renew_differing
 from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.replication.tracing import Tracing, note_lineage
 from cdc_assets.shaping.enriching import Enrichment
+from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Checkpoint, Copy, Differences, Moment
 
@@ -53,6 +55,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
         if kept.enriched and checkpoint.phase == "copying":
             # of an old mirror nobody knows any more when its rows were written
             _fill(session, copy, session.shaping(table).enrich)
+            _put_through(session, copy)
             kept = replace(kept, enriched=())
         if fits:
             found = _compared(
@@ -127,9 +130,16 @@ def _compared(
     What rows take of others is compared where they have what these are now; else two right values
     may differ, and rows that are written get what there is now.
     """
-    enrich = session.shaping(copy.table).enrich if shape.enriched else ()
+    shaping = session.shaping(copy.table)
+    enrich = shaping.enrich if shape.enriched else ()
     of_then = [one for one in enrich if not one.is_current]
-    if shape.enriched:
+    if shape.enriched and shaping.is_late:
+        # what a function makes of it is compared, as of what the mirror's row has taken
+        _fill(session, copy, enrich)
+        session.warehouse.enriched.keep(copy, of_then, shape)
+        _put_through(session, copy)
+        of_then = []
+    elif shape.enriched:
         _fill(session, copy, [one for one in enrich if one.is_current])
     left_out = {name for one in of_then for name in one.columns.values()}
     shape = replace(
@@ -170,6 +180,22 @@ def _trace(
     tracing.placed(table, found.count, found.read_lsns | ahead)
     for keep in recorded if found.count else ():
         tracing.recorded(table, keep, found.count)
+
+
+def _put_through(session: Session, copy: Copy) -> None:
+    """Put a copy's rows through the function that waits for what they take of others."""
+    table = copy.table
+    shaping, source = session.shaping(table), session.checkpoints[table].shape
+    if not shaping.is_late:
+        return
+    made = TableName(copy.stage.schema, f"{copy.stage.name}_made")
+    session.stages.create(made, session.kept_shape(table))
+    for rows in session.stages.pages(copy.stage, session.staged_shape(table)):
+        try:
+            session.mirrors.insert(made, shaping.late_rows(rows, source))
+        except FunctionError as error:
+            raise not_transformed(table, error, session.checkpoints[table].lsn) from None
+    session.stages.take_over(made, copy.stage)
 
 
 def _fits(session: Session, copy: Copy, checkpoint: Checkpoint) -> bool:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from cdc_assets.changes.batch import ChangeBatch, Chosen, UnfitColumnError, type_changes
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
+from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import CdcError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -112,12 +113,7 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
             raise problem
         looked = _Look(config, table, source, shapings(config)[table], rows)
         if config.table(table).enrich:
-            looked.found.notes.append(
-                "columns that are taken of other tables (enrich) are not shown: what they are is "
-                "known where a row is written"
-            )
-        if config.table(table).enrich:
-            looked.found.notes.append("columns that enrich takes from other tables are not shown")
+            looked.found.notes.append(_not_shown(config.table(table)))
         try:
             looked.at_changes(control, conninfo)
         except TableError:
@@ -131,6 +127,13 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
     return looked.found
 
 
+def _not_shown(config: TableConfig) -> str:
+    taken = "columns that enrich takes from other tables are not shown"
+    if config.transform is None:
+        return f"{taken}: what they are is known where a row is written"
+    return f"{taken}, and rows as they are before 'transform', which waits for these"
+
+
 class _Look:
     def __init__(
         self,
@@ -142,7 +145,7 @@ class _Look:
     ) -> None:
         self._config, self._table, self._source, self._wanted = config, table, source, rows
         self._shaping, self._shape = shaping, shaping.source(source.shape)
-        self._kept = shaping.kept(self._shape)
+        self._kept = shaping.staged(self._shape)
         given = shaping.given(self._shape)
         here = zip(self._shape.names, given.names, strict=True)
         self.found = Preview(table, {name: kept for name, kept in here if kept in self._kept.names})

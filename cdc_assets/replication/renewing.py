@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch
-from cdc_assets.changes.compact import Events, events_of, group_numbers
-from cdc_assets.changes.partners import Asked, partners_of
+from cdc_assets.changes.compact import events_of, group_numbers
+from cdc_assets.changes.partners import Asked, partners_of, places_beside
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import TRUNCATE, Ints
@@ -123,15 +123,16 @@ def _renewals(
 ) -> Iterator[Renewal]:
     shape, names = session.kept_shape(enrich.partner), list(enrich.columns)
     events, truncations = events_of(batch, shape), np.flatnonzero(batch.ops == TRUNCATE)
+    numbered, *beside = places_beside(batch, events.rows)
     before, after = (
         partners_of(
             Asked(events.keys, batch.end_lsn[events.rows], places),
-            _between(batch),
+            numbered,
             shape,
             names,
             partial(look_up, session, enrich.partner, shape, names),
         )
-        for places in _beside(batch, events)
+        for places in beside
     )
     changed = np.flatnonzero(~same_rows(before, after))
     spans = np.searchsorted(truncations, events.rows)
@@ -153,23 +154,6 @@ def _renewals(
             end_lsn=batch.end_lsn[rows],
             commit_micros=batch.commit_micros[rows],
         )
-
-
-def _between(batch: ChangeBatch) -> ChangeBatch:
-    """Number changes so that there is a place before and one behind each."""
-    return replace(batch, ordinals=2 * _ordinals(batch))
-
-
-def _beside(batch: ChangeBatch, events: Events) -> tuple[Ints, Ints]:
-    """Give the places just before and just behind each event."""
-    places = 2 * _ordinals(batch)[events.rows]
-    return places - 1, places + 1
-
-
-def _ordinals(batch: ChangeBatch) -> Ints:
-    if batch.ordinals is None:
-        raise ValueError("changes of a partner were not numbered")
-    return batch.ordinals
 
 
 def _last_of_each(keys: list[pa.Array]) -> Ints:

@@ -136,6 +136,10 @@ class Session:
         """Give the columns that the warehouse has of a table, or will have."""
         return self.shapings[table].kept(self.checkpoints[table].shape)
 
+    def staged_shape(self, table: TableName) -> TableShape:
+        """Give the columns that the rows of a table's copy have, until it is put in place."""
+        return self.shapings[table].staged(self.checkpoints[table].shape)
+
     def source_shape(self, table: TableName) -> TableShape:
         """Give those of the source's columns that are kept, as the catalog has them."""
         return self.shapings[table].source(self.source_table(table).shape)

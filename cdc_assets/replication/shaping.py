@@ -20,17 +20,19 @@ from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of
 from cdc_assets.shaping.transforms import Transform
-from cdc_assets.source.catalog import Catalog, SourceTable
+from cdc_assets.source.catalog import SourceTable
 
 _FULL = "f"
 
 
-def shapings(config: PipelineConfig, catalog: Catalog | None = None) -> dict[TableName, Shaping]:
+def shapings(
+    config: PipelineConfig, sources: Mapping[TableName, SourceTable] | None = None
+) -> dict[TableName, Shaping]:
     """Give what a config makes of each of its tables.
 
     Args:
         config: The pipeline.
-        catalog: The source's, where columns that are taken of other tables are to be known.
+        sources: Its tables, where columns that are taken of others are to be known.
 
     Raises:
         ConfigError: The environment variable of the mask's key is not set.
@@ -49,9 +51,9 @@ def shapings(config: PipelineConfig, catalog: Catalog | None = None) -> dict[Tab
         )
         for table in config.tables
     }
-    if catalog is None or not config.links.partners:
+    if sources is None or not config.links.partners:
         return own
-    return {table: _with_taken(shaping, own, catalog) for table, shaping in own.items()}
+    return {table: _with_taken(shaping, own, sources) for table, shaping in own.items()}
 
 
 def enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
@@ -71,13 +73,17 @@ def enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
     )
 
 
-def _with_taken(shaping: Shaping, own: Mapping[TableName, Shaping], catalog: Catalog) -> Shaping:
+def _with_taken(
+    shaping: Shaping,
+    own: Mapping[TableName, Shaping],
+    sources: Mapping[TableName, SourceTable],
+) -> Shaping:
     """Add the columns that a table takes of others, as these have them in the warehouse."""
     taken: list[SourceColumn] = []
     for one in shaping.enrich:
-        if one.partner in catalog.tables:
+        if one.partner in sources:
             of = own[one.partner]
-            taken += one.taken(of.kept(of.source(catalog.tables[one.partner].shape)))
+            taken += one.taken(of.kept(of.source(sources[one.partner].shape)))
     return replace(shaping, enriched=tuple(taken))
 
 
@@ -86,7 +92,14 @@ def transform_of(config: TableConfig, root: Path) -> Transform | None:
     if config.transform is None:
         return None
     said = config.transform
-    return Transform(said.function, root, declared=said.columns, lineage=said.lineage)
+    taken = {name for one in config.enrich for name in (*one.on, *one.columns.values())}
+    return Transform(
+        said.function,
+        root,
+        declared=said.columns,
+        lineage=said.lineage,
+        fixed=frozenset(taken),
+    )
 
 
 def shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> Iterator[TableError]:
@@ -99,8 +112,12 @@ def shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> It
     """
     found = list(_problems(config, source))
     yield from found
-    if config.transform is not None and not found:
-        yield from _transform_problems(config, source, root)
+    if config.transform is None or config.enrich or found:
+        return  # with what it takes of others the function is asked once that is known
+    transform = transform_of(config, root)
+    yield from transform_problems(
+        Shaping(columns=config.columns, mask=config.mask, transform=transform), source
+    )
 
 
 def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
@@ -129,7 +146,7 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
             f"its condition is none: {why}",
             "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
         )
-    chooses = config.where or config.transform
+    chooses = config.where or (config.transform and not config.enrich)
     if chooses and config.records and (refused := _whole_old_rows(config, source)) is not None:
         yield refused
     if config.transform and config.deletes == "soft" and _comes_short(config, source):
@@ -182,13 +199,16 @@ def full_hint(source: SourceTable) -> str:
     return f"first publish it without a column list (ALTER PUBLICATION), then {alter}"
 
 
-def _transform_problems(
-    config: TableConfig, source: SourceTable, root: Path
-) -> Iterator[TableError]:
-    transform = transform_of(config, root)
+def transform_problems(shaping: Shaping, source: SourceTable) -> Iterator[TableError]:
+    """Find what keeps a table's rows from going through its function.
+
+    Args:
+        shaping: The table's.
+        source: The table.
+    """
+    transform = shaping.transform
     if transform is None:
         return
-    shaping = Shaping(columns=config.columns, mask=config.mask, transform=transform)
     try:
         given = shaping.given(shaping.source(source.shape))
         kept = transform.kept(given)

@@ -30,6 +30,7 @@ from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.masks import masked, masked_type
 from cdc_assets.shaping.predicates import columns_of, matches
 from cdc_assets.shaping.transforming import (
+    dropped_rows,
     refuse_lacking,
     transformed,
     transformed_rows,
@@ -173,12 +174,21 @@ class Shaping:
     @property
     def chooses(self) -> bool:
         """Whether rows may be left out."""
-        return bool(self.where) or self.transform is not None
+        return bool(self.where) or (self.transform is not None and not self.is_late)
 
     @property
     def needs_every_value(self) -> bool:
-        """Whether a row has to be known after each of its changes, as it may be its last."""
-        return self.transform is not None and self.deletes == "soft"
+        """Whether a row has to be known after each of its changes: it can't be read anew."""
+        return self.transform is not None and (self.deletes == "soft" or bool(self.enrich))
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the function waits for what rows take of other tables; it keeps all rows then."""
+        return self.transform is not None and bool(self.enrich)
+
+    def staged(self, source: TableShape) -> TableShape:
+        """Give the shape of rows of copies, until they are put in place."""
+        return self.given(source) if self.is_late else self.kept(source)
 
     def reads(self, source: TableShape) -> list[int]:
         """Find the columns without which a row can't be shaped, by their places."""
@@ -221,12 +231,47 @@ class Shaping:
                 record=self._masked_record(batch.record, source),
                 old_values=self._masked_old(batch.old_values, source),
             )
-        if self.transform is not None and chosen is not None:
+        if self.transform is not None and chosen is not None and not self.is_late:
             given = self.given(source)
             if from_old_rows:
                 return transformed_with_old(batch, chosen, given, self.transform)
             return transformed(batch, chosen, given, self.transform)
         return batch if from_old_rows else replace(batch, chosen=chosen)
+
+    def late(self, batch: ChangeBatch, source: TableShape) -> ChangeBatch:
+        """Put changes through the function that have what their rows take of others.
+
+        Raises:
+            FunctionError: It fails.
+        """
+        if self.transform is None:
+            return batch
+        chosen = batch.chosen or _every_row(batch)
+        done = transformed(batch, chosen, self.given(source), self.transform)
+        if done.chosen is not None and (done.chosen.kept != chosen.kept).any():
+            raise dropped_rows()
+        return replace(done, chosen=batch.chosen)
+
+    def late_rows(self, rows: pa.Table, source: TableShape) -> pa.Table:
+        """Put rows of a copy through the function that have what they take of others.
+
+        Args:
+            rows: Of the staged shape, with columns that we add.
+            source: The source's shape.
+
+        Raises:
+            FunctionError: It fails.
+        """
+        given = self.given(source)
+        if self.transform is None:
+            return rows
+        count = len(given.columns)
+        columns = [column.combine_chunks() for column in rows.columns[:count]]
+        added = rows.select(rows.column_names[count:])
+        made = transformed_rows(columns, added, given, self.transform)
+        if made.num_rows < rows.num_rows:
+            raise dropped_rows()
+        return made
 
     def _of_kept_rows(self, batch: ChangeBatch, source: TableShape, chosen: Chosen) -> ChangeBatch:
         old = np.zeros(len(batch), dtype=bool)
@@ -292,7 +337,7 @@ class Shaping:
             arrays = [array.filter(kept) for array in arrays]
         shaped = self._masked(arrays[:count], source.names)
         added = pa.table(arrays[count:], rows.column_names[count:])
-        if self.transform is not None:
+        if self.transform is not None and not self.is_late:
             return transformed_rows(shaped, added, self.given(source), self.transform)
         taken = [pa.nulls(len(arrays[0]), column.type.arrow) for column in source.enriched]
         names = [*map(self.name, source.names), *(column.name for column in source.enriched)]

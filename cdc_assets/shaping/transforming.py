@@ -56,6 +56,15 @@ def refuse_lacking(batch: ChangeBatch) -> None:
         )
 
 
+def dropped_rows() -> FunctionError:
+    """Say that a function has dropped rows by what nobody will know any more."""
+    return FunctionError(
+        "dropped a row of a table that takes columns of others",
+        hint="what a row that is not kept has taken is not known later, so whether it belongs there"
+        " could not be told: keep all rows, and leave some out by 'where'",
+    )
+
+
 def transformed_with_old(
     batch: ChangeBatch, chosen: Chosen, given: TableShape, transform: Transform
 ) -> ChangeBatch:

@@ -26,6 +26,7 @@ from cdc_assets.config.shaping import RESERVED_PREFIX
 from cdc_assets.config.transforms import type_name
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.shaping.equality import same_rows
 from cdc_assets.shaping.frames import (
     FIRST,
     UnfitError,
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DECLARE = "declare the types of its columns: transform: {function: …, columns: {name: type}}"
+_FIXED_HINT = (
+    "columns that are taken of another table, and those that they are joined by, it has to leave as"
+    " they are: rows are compared by them; put what it makes of them into others"
+)
 _INDEX_HINT = (
     "rows are told by the frame's index: leave it as it is, and where a merge or reset_index makes"
     " another one, put it back"
@@ -70,12 +75,14 @@ class Transform:
         root: The project's.
         declared: Types by DuckDB's names.
         lineage: Which columns new ones are made of, where it is said.
+        fixed: Columns that it has to leave as they are, besides the key.
     """
 
     reference: str
     root: Path
     declared: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
     _columns: dict[tuple[SourceColumn, ...], tuple[SourceColumn, ...]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -152,7 +159,7 @@ class Transform:
         found = self.call(rows)
         _check_columns(found, kept)
         places = _places(found.index, rows.num_rows)
-        return _taken(found, places, rows, kept)
+        return _taken(found, places, rows, kept, self.fixed)
 
 
 def _nothing(kept: TableShape) -> Transformed:
@@ -205,7 +212,9 @@ def _ascends(places: Ints) -> bool:
     return bool((np.diff(places) > 0).all())
 
 
-def _taken(found: pd.DataFrame, places: Ints, rows: pa.Table, kept: TableShape) -> Transformed:
+def _taken(
+    found: pd.DataFrame, places: Ints, rows: pa.Table, kept: TableShape, fixed: frozenset[str]
+) -> Transformed:
     order = np.argsort(places)
     is_ordered = _ascends(places)
     ordered = places if is_ordered else places[order]
@@ -229,6 +238,8 @@ def _taken(found: pd.DataFrame, places: Ints, rows: pa.Table, kept: TableShape) 
             raise FunctionError(
                 f"gave other values of the key's column {column.name!r}", hint=_INDEX_HINT
             )
+        if column.name in fixed and not same_rows([fit], [before]).all():
+            raise FunctionError(f"gave other values of {column.name!r}", hint=_FIXED_HINT)
         columns.append(fit)
     return Transformed(ordered, columns)
 
@@ -264,7 +275,11 @@ def _shaped(transform: Transform, before: TableShape) -> tuple[SourceColumn, ...
     if gone := [name for name in before.key if name not in found.columns]:
         raise FunctionError(f"loses the key's column {gone[0]!r}", hint="let it keep the key")
     types = {name: _type_of(found, name) for name in found.columns}
-    return tuple(_column(transform, before, name, kind) for name, kind in types.items())
+    columns = tuple(_column(transform, before, name, kind) for name, kind in types.items())
+    for one in before.columns:
+        if one.name in transform.fixed and one not in columns:
+            raise FunctionError(f"does not leave {one.name!r} as it is", hint=_FIXED_HINT)
+    return columns
 
 
 def _type_of(found: pd.DataFrame, name: str) -> pa.DataType:

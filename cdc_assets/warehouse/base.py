@@ -18,7 +18,7 @@ The contract:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -118,6 +118,9 @@ class Stages(Protocol):
     def drop(self, stage: TableName) -> None:
         """Drop a stage, if it is there."""
 
+    def take_over(self, made: TableName, stage: TableName) -> None:
+        """Put one in the place of another."""
+
     def put(self, stage: TableName, shape: TableShape, rows: pa.Table) -> None:
         """Put rows of a chunk in, each in place of the one with its key.
 
@@ -140,6 +143,9 @@ class Stages(Protocol):
         Returns:
             Per row of `looked_up` whether it found no old row, and was not written.
         """
+
+    def pages(self, stage: TableName, shape: TableShape) -> Iterator[pa.Table]:
+        """Give all rows of a stage, so many at a time as fit in some memory."""
 
     def within(self, shape: TableShape, bucket: Bucket, keys: Sequence[pa.Array]) -> Mask:
         """Find which of n keys are in a bucket."""

@@ -40,6 +40,15 @@ class Enriched(Protocol):
                 `before_write`.
         """
 
+    def keep(self, copy: Copy, enrich: Sequence[Enrichment], shape: TableShape) -> None:
+        """Give a copy's rows what those of the mirror have taken which are joined alike.
+
+        Args:
+            copy: Compared with its mirror.
+            enrich: What they take.
+            shape: The kept one.
+        """
+
     def renew(
         self,
         table: TableName,

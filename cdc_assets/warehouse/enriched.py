@@ -60,6 +60,26 @@ class Enriched:
                 f" FROM {partner} AS partner{of} WHERE {_joined('stage', 'partner', one)}{found}"
             )
 
+    def keep(self, copy: Copy, enrich: Sequence[Enrichment], shape: TableShape) -> None:
+        """Give a copy's rows what those of the mirror have taken which are joined alike.
+
+        Args:
+            copy: Compared with its mirror.
+            enrich: What they take.
+            shape: The kept one.
+        """
+        for one in enrich:
+            same = " AND ".join(
+                f"stage.{name} IS NOT DISTINCT FROM mirror.{name}"
+                for name in map(quote, dict.fromkeys([*shape.key, *one.on]))
+            )
+            taken = (quote(here) for here in one.columns.values())
+            self._count(
+                f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET"
+                f" {', '.join(f'{name} = mirror.{name}' for name in taken)}"
+                f" FROM {self._mirrors.live_rows(copy.table, shape)} AS mirror WHERE {same}"
+            )
+
     def renew(
         self,
         table: TableName,

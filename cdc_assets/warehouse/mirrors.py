@@ -369,6 +369,10 @@ class DuckDBMirrors:
         _cdc_batch = batch  # DuckDB looks for it here
         return self.connection.execute(sql).fetchall()
 
+    def query(self, sql: str) -> pa.Table:
+        """Run a query."""
+        return self.connection.sql(sql).to_arrow_table()
+
     def _query_with(self, sql: str, _cdc_batch: pa.Table) -> pa.Table:
         return self.connection.sql(sql).to_arrow_table()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
 from cdc_assets.changes.buckets import Bucket
-from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN, Lookup
+from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN, Lookup, added_columns
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
@@ -18,13 +18,14 @@ from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.shaping.equality import differs
 from cdc_assets.warehouse.buckets import in_bucket, numbered
 from cdc_assets.warehouse.liveness import carry_sql, gone
-from cdc_assets.warehouse.lookups import key_matches, key_names
+from cdc_assets.warehouse.lookups import PLACE, as_kept, key_matches, key_names
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.traces import read_lsns
 from cdc_assets.warehouse.values import Copy, Differences, Write
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 _SHOWN_KEYS = 20
+_FIRST_PAGE, _PAGE_BYTES = 5_000, 32 * 1024 * 1024
 
 
 class Stages:
@@ -41,6 +42,11 @@ class Stages:
     def drop(self, stage: TableName) -> None:
         """Drop a stage, if it is there."""
         self._mirrors.drop(stage)
+
+    def take_over(self, made: TableName, stage: TableName) -> None:
+        """Put one in the place of another."""
+        self._mirrors.drop(stage)
+        self._mirrors.rename(made, stage)
 
     def put(self, stage: TableName, shape: TableShape, rows: pa.Table) -> None:
         """Put rows of a chunk in, each in place of the one with its key.
@@ -93,6 +99,28 @@ class Stages:
         lacking = np.ones(lookup.rows.num_rows, dtype=bool)
         lacking[found] = False
         return lacking
+
+    def pages(self, stage: TableName, shape: TableShape) -> Iterator[pa.Table]:
+        """Give all rows of a stage, so many at a time as fit in some memory.
+
+        Args:
+            stage: Which.
+            shape: Of it.
+        """
+        fields = [*zip(shape.names, shape.types, strict=True)]
+        fields += [(added.name, added.type) for added in added_columns(shape)]
+        after, limit = -1, _FIRST_PAGE
+        while True:
+            found = self._mirrors.query(
+                f"SELECT *, rowid AS {PLACE} FROM {self._mirrors.name(stage)}"
+                f" WHERE rowid > {after} ORDER BY rowid LIMIT {limit}"
+            )
+            if not found.num_rows:
+                return
+            after = found[PLACE][-1].as_py()
+            limit = int(limit * min(4, max(1 / 16, _PAGE_BYTES / max(1, found.nbytes)))) + 1
+            columns = [as_kept(found[name].combine_chunks(), kind) for name, kind in fields]
+            yield pa.table(columns, [name for name, _ in fields])
 
     def within(self, shape: TableShape, bucket: Bucket, keys: Sequence[pa.Array]) -> Mask:
         """Find which of n keys are in a bucket."""

@@ -120,11 +120,17 @@ def test_columns_of_other_tables_are_not_shown(
     )
     enrich = [{"from": "public.u", "on": {"other": "id"}, "columns": {"name": "other_name"}}]
     tables = [{"source": "public.t", "enrich": enrich}, {"source": "public.u"}]
-    other = rewrite(pipeline("public.t", "public.u"), tables=tables)
+    made = pipeline("public.t", "public.u")
+    other = rewrite(made, tables=tables)
     done = run_command(other, "preview", "public.t")
     assert done.code == 0, done.err
     assert "note: columns that enrich takes" in done.out
     assert "other_name" not in done.out
+    transform = f"{functions.MODULE}:as_it_is"
+    late = rewrite(made, tables=[{**tables[0], "transform": transform}, tables[1]])
+    done = run_command(late, "preview", "public.t")
+    assert done.code == 0, done.err
+    assert "rows as they are before 'transform'" in done.out
 
 
 def test_without_a_slot(database: ScratchDatabase, config: PipelineConfig) -> None:

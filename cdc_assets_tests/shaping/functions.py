@@ -34,6 +34,33 @@ def shape_events(frame: pd.DataFrame) -> pd.DataFrame:
     return shaped.drop(columns=["body"]).sort_values("kind", kind="stable")
 
 
+def with_greeting(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make a column of one that is taken, and drop one, in another order."""
+    greeted = frame.assign(greeting="to " + frame["customer_email"])
+    return greeted.drop(columns=["saw_phone"]).sort_values("customer_email", kind="stable")
+
+
+def without_strangers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop rows by what they have taken."""
+    return frame[frame["customer_email"].notna()]
+
+
+def without_taken(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop a column that is taken of another table."""
+    return frame.drop(columns=["customer_email"])
+
+
+def upper_taken(frame: pd.DataFrame) -> pd.DataFrame:
+    """Change a column that is taken of another table."""
+    return frame.assign(customer_email=frame["customer_email"].str.upper())
+
+
+def upper_email(frame: pd.DataFrame) -> pd.DataFrame:
+    """Change a column that another table takes, and drop rows."""
+    kept = frame[~frame["email"].str.endswith("3").fillna(False)]
+    return kept.assign(email=kept["email"].str.upper())
+
+
 def reset_index(frame: pd.DataFrame) -> pd.DataFrame:
     """Forget which row is which."""
     return frame[frame["total"] > 0].reset_index(drop=True)
