@@ -297,8 +297,11 @@ def test_deleted_rows_keep_what_they_saw(database: ScratchDatabase, made: Pipeli
     assert mirror_rows(config, "public.orders", deleted) == [(True, True)]
 
 
-def test_values_of_every_type_are_taken(database: ScratchDatabase, pipeline: MakePipeline) -> None:
-    """From the mirror and from changes that are pending alike."""
+@pytest.mark.parametrize("keep", ["as_written", "current"])
+def test_values_of_every_type_are_taken(
+    database: ScratchDatabase, pipeline: MakePipeline, keep: str
+) -> None:
+    """From the mirror and from changes that are pending alike, and by rows that are there."""
     values = {
         "a": ("uuid", "gen_random_uuid()"),
         "b": ("jsonb", """'{"x": [1, null]}'"""),
@@ -329,7 +332,7 @@ def test_values_of_every_type_are_taken(database: ScratchDatabase, pipeline: Mak
     )
     config = pipeline("public.t", "public.refers")
     taken = {name: f"taken_{name}" for name in values}
-    enrich = [{"from": "public.t", "on": {"t": "id"}, "columns": taken}]
+    enrich = [{"from": "public.t", "on": {"t": "id"}, "columns": taken, "keep": keep}]
     tables = [{"source": "public.t"}, {"source": "public.refers", "enrich": enrich}]
     config = load_config(rewrite(config, tables=tables))
     sync_all(config)
@@ -345,7 +348,7 @@ def test_values_of_every_type_are_taken(database: ScratchDatabase, pipeline: Mak
     at = list(values).index("o")
     for number, *found in ours[:-1]:
         expected = list(by_uuid[found[0]])
-        expected[at] = -7 if number <= 2 else 8
+        expected[at] = -7 if number <= 2 and keep == "as_written" else 8
         assert _shown(found) == tuple(expected)
     assert set(ours[-1][1:]) == {None}
     assert [number for number, *_ in ours] == [1, 2, 3, 4, 9]
