@@ -287,6 +287,38 @@ class TableCompared:
         return not self.not_compared and all(bucket.equal for bucket in self.buckets)
 
 
+@dataclass(frozen=True, slots=True)
+class ChangesReplayed:
+    """A part of a table's changes was applied to what is made anew of them."""
+
+    table: TableName
+    changes: int  # so far
+    upto: LSN
+
+
+@dataclass(frozen=True, slots=True)
+class TableRebuilt:
+    """A table was made anew from its change table, and is durable.
+
+    Attributes:
+        into: The name that it has got; None: it has taken the mirror's place.
+        since_lsn: Where the change table begins.
+        lsn: As of which it is.
+        rows: Live ones.
+        changes: That the stream has brought and were applied.
+    """
+
+    table: TableName
+    into: TableName | None
+    since_lsn: LSN
+    lsn: LSN
+    rows: int
+    changes: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
 BackfillEvent = ChunkCopied | WindowApplied | TableFailed | BucketBackfilled
+RebuildEvent = ChangesReplayed | TableRebuilt
 ReconcileEvent = ChunkCopied | WindowApplied | BucketBackfilled | TableCompared
 SyncEvent = ChunkCopied | WindowApplied | TableFailed | SyncFinished

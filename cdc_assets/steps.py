@@ -22,6 +22,9 @@ Step = Literal[
     "before_commit",
     "window_committed",
     "window_confirmed",
+    "rebuild_applied",
+    "rebuild_staged",
+    "rebuild_placed",
     "copy_written",
     "copy_published",
 ]

@@ -19,7 +19,8 @@ from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
 from cdc_assets_tests.interrupting import PROJECT, config_path
 
 _NAMED = re.compile(
-    r"\bcdc-assets (check|setup|sync|status|teardown|backfill|reconcile|resync|adopt|preview)\b"
+    r"\bcdc-assets "
+    r"(check|setup|sync|status|teardown|backfill|reconcile|resync|adopt|preview|rebuild)\b"
     r"(?! \[-h\]|: error| --help)"
 )
 

@@ -2,7 +2,8 @@
 
 Run as a program it is the sync that sends itself one:
 `python -m cdc_assets_tests.interrupting <config> <step> <number> <signal> <work>`, where the work
-is empty for a sync, `resync`, `reconcile [repair]`, or `backfill <table> [<bucket> …]`.
+is empty for a sync, `resync`, `reconcile [repair]`, `rebuild <table>`, or
+`backfill <table> [<bucket> …]`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication import applying, copying
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.rebuilding import rebuild
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.resync import resync
 from cdc_assets.replication.sync import sync
 from cdc_assets.source import arrow, reader, window
 from cdc_assets.steps import Step, observers
+from cdc_assets.warehouse import rebuilds
 
 PROJECT = Path(__file__).resolve().parents[1]
 _SMALL = (
@@ -32,6 +35,8 @@ _SMALL = (
     (arrow, "BATCH_BYTES", 60_000),
     (reader, "_FIRST_WINDOW_BYTES", 150_000),
     (window, "MEMORY_BYTES", 50_000),
+    (rebuilds, "PART_ROWS", 1000),
+    (rebuilds, "SLICE_BYTES", 100_000),
 )
 
 
@@ -134,6 +139,8 @@ def _events(config: PipelineConfig, what: str = "", *more: str) -> Iterable[obje
     if what == "backfill":
         table, *buckets = more
         return backfill(config, TableName("public", table), buckets=buckets or None)
+    if what == "rebuild":
+        return rebuild(config, TableName("public", *more))
     return sync(config)
 
 

@@ -16,12 +16,13 @@ XID_COLUMN = "_cdc_xid"
 SOURCE_COLUMN = "_cdc_source"
 UNCHANGED_COLUMN = "_cdc_unchanged"
 BEFORE_COLUMN = "_cdc_before"
+SNAPSHOT = "snapshot"
 # Rows of copies stand behind all changes of their LSN, and have one row of numbers in a warehouse
 FIRST_COPIED = 2**62
 
-_OPS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
+OPS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
 _CODES = np.zeros(256, dtype=np.int8)
-_CODES[list(_OPS)] = np.arange(len(_OPS))
+_CODES[list(OPS)] = np.arange(len(OPS))
 
 
 def change_schema(shape: TableShape) -> pa.Schema:
@@ -58,7 +59,7 @@ def change_rows(batch: ChangeBatch, shape: TableShape) -> pa.Table:
         raise ValueError("the changes were not recorded")
     count = len(batch)
     added = [
-        pa.DictionaryArray.from_arrays(pa.array(_CODES[batch.ops]), list(_OPS.values())),
+        pa.DictionaryArray.from_arrays(pa.array(_CODES[batch.ops]), list(OPS.values())),
         pa.array(batch.end_lsn.astype(np.uint64)),
         pa.array(batch.record.ordinals),
         pa.array(batch.xids),

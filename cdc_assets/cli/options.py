@@ -8,8 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cdc_assets.cli import backfilling, commands, previewing, reconciling
+from cdc_assets.cli import backfilling, commands, previewing, rebuilding, reconciling
 from cdc_assets.cli.output import UsageError
+from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 
 
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--until-lsn", type=_lsn, help="stop at the first commit at or past this LSN")
     _add_backfill(add)
     _add_reconcile(add)
+    _add_rebuild(add)
     anew = add(
         "resync",
         backfilling.resync,
@@ -164,6 +166,27 @@ def _add_reconcile(add: Callable[..., Any]) -> None:
     compared.add_argument("--repair", action="store_true", help="backfill the buckets that differ")
 
 
+def _add_rebuild(add: Callable[..., Any]) -> None:
+    made = add(
+        "rebuild",
+        rebuilding.rebuild,
+        "make a mirror anew from its change table alone, without the source",
+    )
+    made.add_argument("table", metavar="TABLE")
+    made.add_argument(
+        "--to-lsn",
+        type=_lsn,
+        metavar="L",
+        help="as of this LSN, with --into; default: as of the table's checkpoint",
+    )
+    made.add_argument(
+        "--into",
+        type=_table,
+        metavar="NAME",
+        help="leave it under this name, schema.table, and the mirror as it is",
+    )
+
+
 def _share(text: str) -> float:
     try:
         share = float(text)
@@ -177,6 +200,13 @@ def _share(text: str) -> float:
 def _lsn(text: str) -> LSN:
     try:
         return LSN.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _table(text: str) -> TableName:
+    try:
+        return TableName.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -85,6 +85,7 @@ def _take_over(config: PipelineConfig) -> list[str]:
             with warehouse.transaction():
                 for table in ended:
                     warehouse.copies.drop(table)
+                    warehouse.rebuilds.drop(table)
                     for records in warehouse.records.values():
                         records.drop(table)
                     state.forget(table)

@@ -148,6 +148,7 @@ def _forget(
             if only is None or table in only:
                 warehouse.copies.drop(table)
                 if drop:
+                    warehouse.rebuilds.drop(table)
                     for records in warehouse.records.values():
                         records.drop(table)
                     if not is_unmirrored(point.shape):  # what is there is somebody else's

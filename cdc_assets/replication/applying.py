@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concatenate, type_changes
-from cdc_assets.changes.compact import Events, behind_last_truncate, compact, events_of
-from cdc_assets.changes.endings import Endings, between_truncates
+from cdc_assets.changes.compact import Events, behind_last_truncate, events_of
 from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
 from cdc_assets.changes.record import change_rows
-from cdc_assets.changes.rows import Lookup, build_rows
-from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
@@ -31,11 +28,12 @@ from cdc_assets.replication.records import write_records
 from cdc_assets.replication.renewing import renew, renewals_of
 from cdc_assets.replication.rereading import Reread, transaction_at
 from cdc_assets.replication.session import Session, refusals_of
+from cdc_assets.replication.writing import mirror_writes, write_of
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.window import CommittedPiece
 from cdc_assets.steps import reached
-from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Marks, Write
+from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Write
 
 APPLY_BYTES = 64 * 1024 * 1024
 
@@ -249,33 +247,14 @@ class WindowApplier:
         return streams and bool(self.session.records_of(table))
 
     def _write_mirror(self, table: TableName, batch: ChangeBatch) -> None:
-        shape = self.session.kept_shape(table)
-        if not shape.keeps_deleted:
-            batch, truncated = behind_last_truncate(batch)
-            write, looked_up = _write_of(batch, events_of(batch, shape), truncated, shape)
-            self._write(table, batch, write, looked_up)
-            return
-        parts = list(between_truncates(batch))
-        for number, (part, at) in enumerate(parts, 1):
-            truncated = None if at is None else int(batch.end_lsn[at])
-            events = events_of(part, shape)
-            write, looked_up = _write_of(part, events, truncated, shape, with_endings=True)
-            micros = 0 if at is None else int(batch.commit_micros[at])
-            write = replace(write, truncated_micros=micros)
-            self._write(table, part, write, looked_up, is_last=number == len(parts))
+        writes = mirror_writes(batch, self.session.kept_shape(table))
+        for number, (changes, write) in enumerate(writes, 1):
+            self._write(table, changes, write, is_last=number == len(writes))
 
-    def _write(
-        self,
-        table: TableName,
-        batch: ChangeBatch,
-        write: Write,
-        looked_up: Lookup | None,
-        *,
-        is_last: bool = True,
-    ) -> None:
+    def _write(self, table: TableName, batch: ChangeBatch, write: Write, *, is_last: bool) -> None:
         with refusals_of(table):
             found = self.session.mirrors.write(table, self.session.kept_shape(table), write)
-        lacking = found.lacking
+        lacking, looked_up = found.lacking, write.looked_up
         if looked_up is not None and batch.chosen is not None and lacking.any():
             # rows that were not kept before: nobody here has what their changes did not carry
             unread = looked_up.changes[lacking & ~looked_up.deleted]
@@ -302,8 +281,8 @@ def write_stage(session: Session, copy: Copy, batch: ChangeBatch) -> None:
     batch, truncated = behind_last_truncate(batch)
     fences = session.chunk_fences[copy.table, copy.part]
     events = _without_brought(session, copy, batch, events_of(batch, shape), fences)
-    write, looked_up = _write_of(batch, events, truncated, shape)
-    lacking = session.stages.write(copy.stage, shape, write)
+    write = write_of(batch, events, truncated, shape)
+    lacking, looked_up = session.stages.write(copy.stage, shape, write), write.looked_up
     unread = np.zeros(0, dtype=np.int64) if looked_up is None else looked_up.changes[lacking]
     if batch.chosen is not None:
         unread = np.union1d(unread, np.flatnonzero(batch.chosen.unsure))
@@ -319,33 +298,6 @@ def _keys_of(batch: ChangeBatch, rows: Ints) -> list[KeyText]:
     """Give the keys of changes that lack a value, each once."""
     texts = (text.take(pa.array(rows)).to_pylist() for text in batch.new_key_text)
     return sorted(set(zip(*texts, strict=True)))
-
-
-def _write_of(
-    batch: ChangeBatch,
-    events: Events,
-    truncated: int | None,
-    shape: TableShape,
-    *,
-    with_endings: bool = False,
-) -> tuple[Write, Lookup | None]:
-    compacted = compact(batch, events, with_endings=with_endings)
-    inserted, looked_up = build_rows(batch, events, compacted, shape)
-    write = Write(
-        truncated_at=None if truncated is None else LSN(truncated),
-        deleted=compacted.keys,
-        standing=compacted.standing,
-        is_told=compacted.is_told,
-        inserted=inserted,
-        looked_up=looked_up,
-        marks=None if compacted.endings is None else _marks(batch, compacted.endings),
-    )
-    return write, looked_up
-
-
-def _marks(batch: ChangeBatch, endings: Endings) -> Marks:
-    """Say which transactions have deleted rows; of no account for keys that have one."""
-    return Marks(endings.of_warehouse, batch.end_lsn[endings.by], batch.commit_micros[endings.by])
 
 
 def _without_brought(

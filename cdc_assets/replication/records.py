@@ -34,6 +34,8 @@ def write_records(
             session.change_tables.append(table, change_rows(batch, kept))
         reached("changes_appended")
     if HISTORY in records:
-        write_versions(session, table, batch, written_lsn=written_lsn)
+        histories = session.warehouse.histories
+        with refusals_of(table):
+            write_versions(histories, table, kept, batch, written_lsn=written_lsn)
         reached("versions_written")
     return moved_lacking(batch, kept) if records and session.fences.get(table) else []

@@ -1,4 +1,4 @@
-"""Writes what a batch of changes makes of a table's history, inside the window's transaction.
+"""Writes what a batch of changes makes of a table's history, inside a transaction.
 
 A version is opened by the transaction that makes a row another one, and closed by the next that
 does, or that removes it. Every change is there, those too that a fence keeps out of the mirror:
@@ -8,7 +8,7 @@ in when the stream has passed the read that brought it (`fencing.record_read_ane
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -28,43 +28,57 @@ from cdc_assets.changes.versions import (
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.replication.session import Session, refusals_of
 from cdc_assets.shaping.equality import same_rows
+from cdc_assets.warehouse.base import Histories
 from cdc_assets.warehouse.values import Moment
 
 _STREAM = "stream"
 
 
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    """A table's history."""
+
+    histories: Histories
+    table: TableName
+    shape: TableShape
+
+
 def write_versions(
-    session: Session, table: TableName, batch: ChangeBatch, *, written_lsn: int
+    histories: Histories,
+    table: TableName,
+    shape: TableShape,
+    batch: ChangeBatch,
+    *,
+    written_lsn: int,
 ) -> None:
     """Take a batch into a table's history.
 
     Args:
-        session: Inside the window's transaction.
+        histories: The warehouse's, inside a transaction.
         table: Whose.
+        shape: The kept one.
         batch: Changes, uncompacted.
-        written_lsn: Of the last transaction that this window has written there already: the batch
-            may go on with it.
+        written_lsn: Of the last transaction that was written there already: the batch may go on
+            with it.
 
     Raises:
-        TableError: Somebody else altered the history, and it does not take it.
+        MirrorRefusedError: Somebody else altered the history, and it does not take it.
     """
-    histories, batch = session.warehouse.histories, batch.unfenced()
-    with refusals_of(table):
-        for part, at in between_truncates(batch):
-            if at is not None:
-                moment = Moment(LSN(batch.end_lsn[at]), int(batch.commit_micros[at]))
-                histories.close_all(table, moment)
-                written_lsn = int(moment.lsn)
-            if len(part):
-                _write_part(session, table, part, goes_on=int(part.end_lsn[0]) == written_lsn)
-                written_lsn = int(part.end_lsn[-1])
+    of = _Versions(histories, table, shape)
+    for part, at in between_truncates(batch.unfenced()):
+        if at is not None:
+            moment = Moment(LSN(batch.end_lsn[at]), int(batch.commit_micros[at]))
+            histories.close_all(table, moment)
+            written_lsn = int(moment.lsn)
+        if len(part):
+            _write_part(of, part, goes_on=int(part.end_lsn[0]) == written_lsn)
+            written_lsn = int(part.end_lsn[-1])
 
 
-def _write_part(session: Session, table: TableName, batch: ChangeBatch, *, goes_on: bool) -> None:
-    shape, histories = session.kept_shape(table), session.warehouse.histories
-    rows, outcomes = _rows_of(session, table, batch)
+def _write_part(of: _Versions, batch: ChangeBatch, *, goes_on: bool) -> None:
+    histories, table, shape = of.histories, of.table, of.shape
+    rows, outcomes = _rows_of(of, batch)
     if goes_on:  # what was written of the transaction was not its outcome yet
         lsn = LSN(batch.end_lsn[0])
         keys = [key.filter(pa.array(outcomes.lsn == lsn)) for key in outcomes.keys]
@@ -91,16 +105,16 @@ def _write_part(session: Session, table: TableName, batch: ChangeBatch, *, goes_
     histories.append(table, _versions(rows, outcomes, shape))
 
 
-def _rows_of(session: Session, table: TableName, batch: ChangeBatch) -> tuple[pa.Table, Outcomes]:
+def _rows_of(of: _Versions, batch: ChangeBatch) -> tuple[pa.Table, Outcomes]:
     """Give the rows that transactions left, and what they left, with `rows` as places there."""
-    shape = session.kept_shape(table)
+    shape = of.shape
     events = events_of(batch, shape)
     outcomes = outcomes_of(batch, events)
     written = written_rows(batch, events, outcomes)
     rows, lookup = build_rows(batch, events, written, shape)
     changes = written.rows
     if lookup is not None:
-        filled, found = session.warehouse.histories.fill(table, shape, lookup)
+        filled, found = of.histories.fill(of.table, shape, lookup)
         rows = pa.concat_tables([rows, filled])
         whole = np.setdiff1d(changes, lookup.changes, assume_unique=True)
         changes = np.concatenate([whole, lookup.changes[found]])

@@ -34,6 +34,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.base_copies import Copies as Copies
 from cdc_assets.warehouse.base_enriched import Enriched as Enriched
+from cdc_assets.warehouse.base_rebuilds import Rebuilds as Rebuilds
 from cdc_assets.warehouse.base_records import ChangeTables as ChangeTables
 from cdc_assets.warehouse.base_records import Histories as Histories
 from cdc_assets.warehouse.base_records import Records as Records
@@ -240,6 +241,12 @@ class State(Protocol):
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
         """Remove a table's fences, or those that the stream has passed."""
 
+    def read_ahead(self, table: TableName) -> list[tuple[LSN, LSN | None]]:
+        """Give between which LSNs some rows of a table were not known; None: they are not yet.
+
+        They were read by themselves, ahead of the stream.
+        """
+
 
 class Plans(Protocol):
     """How one pipeline's tables are cut into buckets; writes belong into a transaction."""
@@ -281,6 +288,10 @@ class Warehouse(Protocol):
     @property
     def histories(self) -> Histories:
         """Which versions their rows had."""
+
+    @property
+    def rebuilds(self) -> Rebuilds:
+        """Tables that are made anew of their change tables."""
 
     @property
     def records(self) -> Mapping[str, Records]:

@@ -31,6 +31,9 @@ class Records(Protocol):
     def read(self) -> frozenset[TableName]:
         """Give the tables whose own goes on."""
 
+    def bounds(self, table: TableName) -> tuple[LSN, LSN | None] | None:
+        """Give between which LSNs the one of now has everything; None there while it goes on."""
+
     def altered(self, table: TableName, shape: TableShape) -> str:
         """Say what one is instead of what it was made; empty when it is that."""
 

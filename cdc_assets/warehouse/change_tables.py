@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from cdc_assets.changes.record import FIRST_COPIED, change_schema
+from cdc_assets.changes.record import FIRST_COPIED, SEQ_COLUMN, change_schema
+from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
 from cdc_assets.identifiers import TableName, quote
@@ -28,13 +29,15 @@ class ChangeTables(Records):
     def __init__(self, mirrors: DuckDBMirrors, pipeline: str) -> None:
         super().__init__(mirrors, pipeline, CHANGES)
         self._numbers = f"{mirrors.catalog}._cdc.change_numbers"
+        self._copied = f"{mirrors.catalog}._cdc.copied_rows"
 
     def _schema(self, shape: TableShape) -> pa.Schema:
         return change_schema(shape)
 
     def _put_all(self, table: TableName, shape: TableShape, moment: Moment) -> None:
-        rows = f"FROM {self._mirrors.live_rows(table, shape)} AS stage"
-        self._append_query(self.name(table), shape, rows, lsn=moment.lsn)
+        rows = self._mirrors.live_rows(table, shape)
+        first = self._append_query(self.name(table), shape, f"FROM {rows} AS stage", lsn=moment.lsn)
+        self._note_copied(table, shape, first, rows, moment)
 
     def append(self, table: TableName, rows: pa.Table) -> None:
         """Append changes.
@@ -115,7 +118,8 @@ class ChangeTables(Records):
         same = key_matches(shape, "stage")
         rows = self._mirrors.live_rows(table, shape)
         query = f"FROM {rows} AS stage SEMI JOIN _cdc_batch ON {same}"
-        self._append_query(self.name(table), shape, query, lsn=moment.lsn, batch=named)
+        first = self._append_query(self.name(table), shape, query, lsn=moment.lsn, batch=named)
+        self._note_copied(table, shape, first, rows, moment)
 
     def append_differing(self, copy: Copy, shape: TableShape, moment: Moment) -> None:
         """Append how a mirror's rows come to be those of a copy, before they are written.
@@ -132,11 +136,12 @@ class ChangeTables(Records):
             for side in ("stage", "mirror")
         )
         old = ", ".join(f"{quote(name)} := mirror.{quote(name)}" for name in shape.names)
-        self._append_query(
+        rows = self._mirrors.name(copy.stage)
+        first = self._append_query(
             self.name(copy.table),
             shape,
             f"FROM (SELECT DISTINCT {named} FROM _cdc_differing) AS found"
-            f" LEFT JOIN (SELECT *, true AS _cdc_is FROM {self._mirrors.name(copy.stage)}) AS stage"
+            f" LEFT JOIN (SELECT *, true AS _cdc_is FROM {rows}) AS stage"
             f" ON {here}"
             f" LEFT JOIN (SELECT DISTINCT ON ({named}) *, true AS _cdc_is"
             f" FROM {self._mirrors.live_rows(copy.table, shape)} AS mirror"
@@ -147,6 +152,7 @@ class ChangeTables(Records):
             lsn=moment.lsn,
             before=f"CASE WHEN mirror._cdc_is THEN struct_pack({old}) END",
         )
+        self._note_copied(copy.table, shape, first, rows, moment)
 
     def _append_query(
         self,
@@ -159,8 +165,12 @@ class ChangeTables(Records):
         source: str = "'snapshot'",
         before: str = "NULL",
         batch: pa.Table | None = None,
-    ) -> None:
-        """Append rows that lie in the warehouse, numbered behind all that were appended so."""
+    ) -> int:
+        """Append rows that lie in the warehouse, numbered behind all that were appended so.
+
+        Returns:
+            The number of the first one.
+        """
         first = self._number(f"SELECT copied FROM {self._numbers}")
         columns = ", ".join(f"stage.{quote(name)}" for name in shape.names)
         more = _ADDED.format(
@@ -169,6 +179,38 @@ class ChangeTables(Records):
         sql = f"INSERT INTO {self._mirrors.name(into)} SELECT {columns}, {more} {query}"
         ((count,),) = self._mirrors.rows_with(sql, batch)
         self._execute(f"UPDATE {self._numbers} SET copied = copied + {count}")
+        return FIRST_COPIED + first
+
+    def _note_copied(
+        self, table: TableName, shape: TableShape, first: int, rows: str, moment: Moment
+    ) -> None:
+        """Note what the mirror has, or will have, in its own columns of the rows just appended.
+
+        Without it a rebuild could not tell which transactions have written them.
+        """
+        same = " AND ".join(f"change.{key} = mirror.{key}" for key in map(quote, shape.key))
+        self._execute(
+            f"INSERT INTO {self._copied} SELECT ?, ?, change.{SEQ_COLUMN}, mirror.{LSN_COLUMN},"
+            f" mirror.{COMMIT_COLUMN}, make_timestamptz(?::BIGINT)"
+            f" FROM {self.sql_name(table)} AS change LEFT JOIN {rows} AS mirror ON {same}"
+            f" WHERE change.{SEQ_COLUMN} >= {first}",
+            (self._pipeline, str(table), moment.micros),
+        )
+
+    def _set_aside(self, table: TableName, lsn: LSN) -> None:
+        super()._set_aside(table, lsn)
+        self._forget_copied(table)
+
+    def drop(self, table: TableName) -> None:
+        """Drop all that were made of a table."""
+        super().drop(table)
+        self._forget_copied(table)
+
+    def _forget_copied(self, table: TableName) -> None:
+        self._execute(
+            f"DELETE FROM {self._copied} WHERE pipeline = ? AND source_table = ?",
+            (self._pipeline, str(table)),
+        )
 
     def _number(self, sql: str) -> int:
         return int(self._mirrors.connection.execute(sql).fetchall()[0][0])

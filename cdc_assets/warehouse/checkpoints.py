@@ -115,9 +115,35 @@ CREATE TABLE IF NOT EXISTS {schema}.placed (
     source_table VARCHAR NOT NULL,
     shape VARCHAR NOT NULL
 );
+-- between which LSNs rows of a table were read ahead of the stream; no end while they are
+CREATE TABLE IF NOT EXISTS {schema}.unread (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    from_lsn UBIGINT NOT NULL,
+    upto_lsn UBIGINT
+);
+-- of rows that were copied into change tables: what the mirror had in the columns that it adds
+CREATE TABLE IF NOT EXISTS {schema}.copied_rows (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    seq BIGINT NOT NULL,
+    lsn UBIGINT,
+    commit_ts TIMESTAMP WITH TIME ZONE,
+    as_of TIMESTAMP WITH TIME ZONE NOT NULL
+);
+-- what rebuilds have left; no LSN while it is made
+CREATE TABLE IF NOT EXISTS {schema}.rebuilt (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    lsn UBIGINT
+);
 CREATE TABLE IF NOT EXISTS {schema}.change_numbers (copied BIGINT NOT NULL);
 INSERT INTO {schema}.change_numbers SELECT 0 WHERE NOT EXISTS (FROM {schema}.change_numbers);
 """
+
+
+_OF_TABLE = "pipeline = ? AND source_table = ?"
 
 
 class Checkpoints:
@@ -261,7 +287,7 @@ class Checkpoints:
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
         Traces(self._mirrors, self._pipeline).forget(table)
-        for noted in ("change_tables", "histories", "placed"):
+        for noted in ("change_tables", "copied_rows", "histories", "placed", "unread"):
             if self._exists(noted):
                 self._mirrors.connection.execute(
                     f"DELETE FROM {self._schema}.{noted} WHERE pipeline = ? AND source_table = ?",
@@ -312,14 +338,42 @@ class Checkpoints:
             " FROM (SELECT unnest(?::VARCHAR[]) AS key) AS one",
             (self._pipeline, str(table), str(snapshot), int(lsn), [dump_key(key) for key in keys]),
         )
+        self._execute(  # from the checkpoint on, unless others stand already
+            f"INSERT INTO {self._schema}.unread SELECT pipeline, source_table, lsn, NULL"
+            f" FROM {self._schema}.checkpoints AS point WHERE {_OF_TABLE} AND NOT EXISTS"
+            f" (FROM {self._schema}.unread WHERE {_OF_TABLE} AND upto_lsn IS NULL)",
+            table,
+            times=2,
+        )
 
     def drop_fences(self, table: TableName, passed: LSN | None = None) -> None:
         """Remove a table's fences, or those that the stream has passed."""
-        self._mirrors.connection.execute(
-            f"DELETE FROM {self._schema}.fences WHERE pipeline = ? AND source_table = ?"
-            + ("" if passed is None else f" AND lsn <= {int(passed)}"),
-            (self._pipeline, str(table)),
+        upto = "" if passed is None else f" AND lsn <= {int(passed)}"
+        self._execute(f"DELETE FROM {self._schema}.fences WHERE {_OF_TABLE}{upto}", table)
+        if not self._exists("unread"):
+            return
+        if passed is None:
+            ended = f"DELETE FROM {self._schema}.unread"
+        else:
+            ended = f"UPDATE {self._schema}.unread SET upto_lsn = {int(passed)}"
+        self._execute(
+            f"{ended} WHERE {_OF_TABLE} AND upto_lsn IS NULL"
+            f" AND NOT EXISTS (FROM {self._schema}.fences WHERE {_OF_TABLE})",
+            table,
+            times=2,
         )
+
+    def read_ahead(self, table: TableName) -> list[tuple[LSN, LSN | None]]:
+        """Give between which LSNs some rows of a table were not known; None: they are not yet."""
+        rows = self._mirrors.connection.execute(
+            f"SELECT from_lsn, upto_lsn FROM {self._schema}.unread WHERE {_OF_TABLE} ORDER BY 1",
+            (self._pipeline, str(table)),
+        ).fetchall()
+        return [(LSN(low), None if upto is None else LSN(upto)) for low, upto in rows]
+
+    def _execute(self, sql: str, table: TableName, *, times: int = 1) -> None:
+        """Run a statement over a table's own rows, which it names so many times."""
+        self._mirrors.connection.execute(sql, (self._pipeline, str(table)) * times).fetchall()
 
 
 def _checkpoint(

@@ -18,6 +18,7 @@ from cdc_assets.warehouse.memory import FIRST_BYTES
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.plans import BucketPlans
 from cdc_assets.warehouse.publishing import published_state
+from cdc_assets.warehouse.rebuilds import Rebuilds
 from cdc_assets.warehouse.stages import Stages
 from cdc_assets.warehouse.traces import Traces
 
@@ -35,6 +36,7 @@ class DuckDBWarehouse:
         self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.histories = Histories(self.mirrors, pipeline)
         self.traces = Traces(self.mirrors, pipeline)
+        self.rebuilds = Rebuilds(self.mirrors, pipeline, self.change_tables)
         self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property

@@ -21,6 +21,11 @@ def as_kept(values: pa.Array, kind: pa.DataType) -> pa.Array:
     """
     if values.type == kind:
         return values
+    if pa.types.is_list(kind):
+        flat = as_kept(pc.list_flatten(values), kind.value_type)
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        return pa.ListArray.from_arrays(offsets, flat, type=kind, mask=values.is_null())
     if kind == pa.uuid():
         return decode_text(pc.cast(values, pa.binary()), kind)
     if isinstance(kind, pa.JsonType):

@@ -71,6 +71,21 @@ class Records(ABC):
         ).fetchall()
         return frozenset(TableName.parse(table) for (table,) in rows)
 
+    def bounds(self, table: TableName) -> tuple[LSN, LSN | None] | None:
+        """Give between which LSNs the one of now has everything, if there is one.
+
+        Returns:
+            From where on, and up to where; None there while it goes on.
+        """
+        if not self._is_there():
+            return None
+        found = self._mirrors.connection.execute(
+            f"SELECT since_lsn, until_lsn FROM {self._noted} WHERE pipeline = ?"
+            " AND source_table = ? AND name = ?",
+            (self._pipeline, str(table), str(self.name(table))),
+        ).fetchall()
+        return next(((LSN(since), until and LSN(until)) for since, until in found), None)
+
     def _is_there(self) -> bool:
         return self._mirrors.exists(TableName("_cdc", _TABLES[self._keep]))
 

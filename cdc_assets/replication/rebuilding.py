@@ -1,0 +1,170 @@
+"""A mirror made anew from its change table alone, without the source.
+
+What the change table has is applied in order to an empty mirror beside the one that is there, by
+the code that applies the stream, and checked as that is: what is updated or deleted must be there,
+what is inserted must not. (While rows are read ahead of the stream, as no change carried all of
+their values, that can't be told: they follow in the change table.) Then it takes the other's place
+in one transaction, and a rebuild that is killed leaves the mirror as it was. The warehouse's own
+lock keeps syncs out meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from cdc_assets.changes.batch import ChangeBatch
+from cdc_assets.changes.replay import replayed
+from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import TableError, WarehouseError, WarehouseMemoryError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.progress import ChangesReplayed, RebuildEvent, TableRebuilt
+from cdc_assets.replication.allocator import return_freed_memory
+from cdc_assets.replication.publishing import publish_copy
+from cdc_assets.replication.rebuildable import RebuildPlan, plan_rebuild
+from cdc_assets.replication.session import recopy_hint
+from cdc_assets.replication.writing import mirror_writes
+from cdc_assets.steps import reached
+from cdc_assets.warehouse.base import Warehouse
+from cdc_assets.warehouse.opening import wait_for_warehouse
+
+
+def rebuild(
+    config: PipelineConfig,
+    table: TableName,
+    *,
+    to_lsn: LSN | None = None,
+    into: TableName | None = None,
+) -> Generator[RebuildEvent]:
+    """Make a table's mirror anew from its change table.
+
+    Args:
+        config: The pipeline.
+        table: One of its tables.
+        to_lsn: As of which LSN; by default as of its checkpoint.
+        into: The name that it gets, beside the mirror; None: it takes the mirror's place.
+
+    Yields:
+        An event per part of the changes that were applied, and `TableRebuilt`.
+
+    Raises:
+        TableError: It can't be rebuilt, or its changes do not add up; the mirror is as it was.
+        WarehouseError: The warehouse refuses.
+    """
+    return_freed_memory()
+    memory_bytes: int | None = None
+    while True:
+        try:
+            with _opened(config, memory_bytes) as warehouse:
+                plan = plan_rebuild(config, warehouse, table, to_lsn=to_lsn, into=into)
+                yield from _Rebuild(config, warehouse, plan).events()
+        except WarehouseMemoryError as error:
+            if error.next_bytes is None:
+                raise
+            memory_bytes = error.next_bytes
+        else:
+            return
+
+
+@contextmanager
+def _opened(config: PipelineConfig, memory_bytes: int | None) -> Iterator[Warehouse]:
+    if not config.warehouse_path.exists():
+        raise WarehouseError(
+            f"there is no warehouse at {str(config.warehouse_path)!r}",
+            hint="correct warehouse.duckdb.path, or is its volume mounted?",
+        )
+    warehouse = wait_for_warehouse(config, memory_bytes)
+    try:
+        warehouse.state.refuse_other_owners(config.table_names)
+        warehouse.prepare()
+        yield warehouse
+        warehouse.settle()
+    finally:
+        warehouse.close()
+
+
+class _Rebuild:
+    """One rebuild, in an open warehouse."""
+
+    def __init__(self, config: PipelineConfig, warehouse: Warehouse, plan: RebuildPlan) -> None:
+        self._config, self._warehouse, self._plan = config, warehouse, plan
+        self._rebuilds = warehouse.rebuilds
+        self._started = time.monotonic()
+        self._changes = 0
+
+    def events(self) -> Iterator[RebuildEvent]:
+        plan, rebuilds = self._plan, self._rebuilds
+        with self._warehouse.transaction():
+            rebuilds.begin(plan.table, plan.stage, plan.shape)
+            rebuilds.put_first(plan.table, plan.stage, plan.shape, plan.since)
+        at = plan.since
+        for copied in rebuilds.copied_at(plan.table, plan.since, plan.upto):
+            yield from self._apply(at, copied)
+            with self._warehouse.transaction():
+                rebuilds.put_copied(plan.table, plan.stage, plan.shape, copied, since=plan.since)
+            at = copied
+        yield from self._apply(at, plan.upto)
+        rows = self._warehouse.mirrors.row_count(plan.stage)
+        self._put()
+        notes = tuple(filter(None, publish_copy(self._config, self._warehouse)[1:]))
+        yield TableRebuilt(
+            table=plan.table,
+            into=plan.into,
+            since_lsn=plan.since,
+            lsn=plan.upto,
+            rows=rows,
+            changes=self._changes,
+            seconds=time.monotonic() - self._started,
+            notes=notes,
+        )
+
+    def _apply(self, after: LSN, upto: LSN) -> Iterator[ChangesReplayed]:
+        """Apply what the stream has brought behind an LSN, up to another."""
+        plan = self._plan
+        for end in self._rebuilds.parts(plan.table, after, upto):
+            with self._warehouse.transaction():
+                for rows in self._rebuilds.changes(plan.table, plan.shape, after, end):
+                    self._write(replayed(rows, plan.shape))
+                reached("rebuild_applied")
+            yield ChangesReplayed(plan.table, self._changes, end)
+            after = end
+
+    def _write(self, batch: ChangeBatch) -> None:
+        plan = self._plan
+        self._changes += len(batch)
+        is_told = not plan.lacks_rows(LSN(batch.end_lsn[0]), LSN(batch.end_lsn[-1]))
+        for _, write in mirror_writes(batch, plan.shape):
+            told = write if is_told else replace(write, is_told=np.zeros_like(write.standing))
+            found = self._warehouse.mirrors.write(plan.stage, plan.shape, told)
+            wrong = found.wrong + int(found.lacking.sum())
+            if is_told and wrong:
+                raise _no_sum(plan.table, wrong, batch)
+
+    def _put(self) -> None:
+        plan, state = self._plan, self._warehouse.state
+        with self._warehouse.transaction():
+            if plan.into is not None:
+                self._rebuilds.leave(plan.table, plan.stage, plan.into, plan.upto)
+            else:
+                self._rebuilds.put_in_place(plan.table, plan.stage)
+                if plan.checkpoint.error:
+                    state.write(replace(plan.checkpoint, error=""))
+            state.renew_stamp()
+            reached("rebuild_staged")
+        reached("rebuild_placed")
+
+
+def _no_sum(table: TableName, wrong: int, batch: ChangeBatch) -> TableError:
+    first, last = LSN(batch.end_lsn[0]), LSN(batch.end_lsn[-1])
+    return TableError(
+        f"the changes of {str(table)!r} do not add up between {first} and {last}: of {wrong:,} "
+        "keys a row is updated or deleted that is not there, or inserted that is",
+        table=str(table),
+        lsn=str(last),
+        hint="somebody else wrote the change table; the mirror is as it was: " + recopy_hint(table),
+    )
