@@ -305,6 +305,7 @@ class TableRebuilt:
         since_lsn: Where the change table begins.
         lsn: As of which it is.
         rows: Live ones.
+        versions: Of the history; None where none was made.
         changes: That the stream has brought and were applied.
     """
 
@@ -313,6 +314,7 @@ class TableRebuilt:
     since_lsn: LSN
     lsn: LSN
     rows: int
+    versions: int | None
     changes: int
     seconds: float
     notes: tuple[str, ...] = ()

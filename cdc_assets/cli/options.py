@@ -170,7 +170,7 @@ def _add_rebuild(add: Callable[..., Any]) -> None:
     made = add(
         "rebuild",
         rebuilding.rebuild,
-        "make a mirror anew from its change table alone, without the source",
+        "make a mirror, and the history, anew from the change table alone, without the source",
     )
     made.add_argument("table", metavar="TABLE")
     made.add_argument(
@@ -183,7 +183,7 @@ def _add_rebuild(add: Callable[..., Any]) -> None:
         "--into",
         type=_table,
         metavar="NAME",
-        help="leave it under this name, schema.table, and the mirror as it is",
+        help="leave it under this name, schema.table, and what is there as it is",
     )
 
 

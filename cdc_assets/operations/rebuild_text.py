@@ -13,9 +13,10 @@ def rebuild_line(event: RebuildEvent) -> str:
     if not isinstance(event, TableRebuilt):
         return f"{event.table}: {counted(event.changes, 'change')} up to {event.upto}"
     into = "" if event.into is None else f" into {event.into}"
+    versions = "" if event.versions is None else f", {counted(event.versions, 'version')}"
     return (
         f"{event.table} was rebuilt{into} as of {event.lsn} from {counted(event.changes, 'change')}"
-        f" since {event.since_lsn}: {counted(event.rows, 'row')} in {event.seconds:.1f} s"
+        f" since {event.since_lsn}: {counted(event.rows, 'row')}{versions} in {event.seconds:.1f} s"
     )
 
 
@@ -28,6 +29,7 @@ def rebuilt_as_json(done: TableRebuilt) -> dict[str, Any]:
         "at_lsn": str(done.lsn),
         "at_lsn_int": int(done.lsn),
         "rows": done.rows,
+        "versions": done.versions,
         "changes": done.changes,
         "seconds": round(done.seconds, 3),
         "notes": list(done.notes),

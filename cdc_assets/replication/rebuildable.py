@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
-from cdc_assets.config.tables import CHANGES
+from cdc_assets.config.tables import CHANGES, HISTORY, RECORDS
 from cdc_assets.errors import TableError
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.replication.session import recopy_hint, reshaped_error
 from cdc_assets.replication.shaping import shapings
 from cdc_assets.warehouse.base import Warehouse
-from cdc_assets.warehouse.values import Checkpoint
+from cdc_assets.warehouse.values import Checkpoint, Rebuild
 from cdc_assets.wording import counted
 
 
@@ -25,31 +25,24 @@ class RebuildPlan:
 
     Attributes:
         checkpoint: The table's.
-        shape: The kept one.
-        since: Where its change table begins.
-        upto: As of which LSN it is made.
+        made: What is made.
+        upto: As of which LSN.
         into: The name that it gets; None: it takes the mirror's place.
         ahead: Between which LSNs the changes do not tell all rows: some were read by themselves,
             and follow at the end.
+        notes: What has to be said of it.
     """
 
-    table: TableName
     checkpoint: Checkpoint
-    shape: TableShape
-    since: LSN
+    made: Rebuild
     upto: LSN
     into: TableName | None
     ahead: Sequence[tuple[LSN, LSN | None]]
+    notes: tuple[str, ...] = ()
 
     def lacks_rows(self, first: LSN, last: LSN) -> bool:
         """Whether some rows are not known while changes of these LSNs are applied."""
         return any(low < last and (upto is None or first <= upto) for low, upto in self.ahead)
-
-    @property
-    def stage(self) -> TableName:
-        """Its name while it is made."""
-        name = self.into or self.table
-        return TableName(name.schema, f"{name.name}__cdc_rebuild")
 
 
 def plan_rebuild(
@@ -77,7 +70,7 @@ def plan_rebuild(
     checkpoint, bounds = warehouse.state.read().get(table), warehouse.change_tables.bounds(table)
     if checkpoint is None or bounds is None:
         raise _refusal(table, "its change table has not begun", "run 'cdc-assets sync'")
-    since, ended = bounds
+    since, ended = bounds.since.lsn, bounds.until
     shape = _kept_shape(config, warehouse, checkpoint)
     last = checkpoint.lsn if ended is None else ended
     upto = last if to_lsn is None else to_lsn
@@ -104,7 +97,29 @@ def plan_rebuild(
         (warehouse.change_tables.gaps(table), "it was not followed, and was copied anew later"),
     ):
         _refuse_between(table, upto, between, why)
-    return RebuildPlan(table, checkpoint, shape, since, upto, into, ahead)
+    note = "" if into else _older_history(config, warehouse, table, since)
+    name = into or table
+    made = Rebuild(
+        table=table,
+        stage=TableName(name.schema, f"{name.name}__cdc_rebuild"),
+        shape=shape,
+        since=bounds.since,
+        has_history=HISTORY in said.records and not note,
+    )
+    return RebuildPlan(checkpoint, made, upto, into, ahead, (note,) if note else ())
+
+
+def _older_history(
+    config: PipelineConfig, warehouse: Warehouse, table: TableName, since: LSN
+) -> str:
+    """Say that a table's history goes further back than its changes, if so."""
+    bounds = warehouse.histories.bounds(table)
+    if HISTORY not in config.table(table).records or bounds is None or bounds.since.lsn >= since:
+        return ""
+    return (
+        f"the history of {table} begins at {bounds.since.lsn}, its changes only at {since}: it is "
+        "left as it is"
+    )
 
 
 def _refuse_between(
@@ -171,10 +186,16 @@ def _refuse_name(
         raise _refusal(
             table, f"{str(into)!r} is a table of the pipeline", "give another name behind --into"
         )
-    if warehouse.mirrors.exists(into) and not warehouse.rebuilds.has_left(into):
+    names = [into, *(record_table(into, keep) for keep in RECORDS)]
+    there = [
+        name
+        for name in names
+        if warehouse.mirrors.exists(name) and not warehouse.rebuilds.has_left(name)
+    ]
+    if there:
         raise _refusal(
             table,
-            f"table {str(into)!r} exists in the warehouse, and no rebuild has made it",
+            f"table {str(there[0])!r} exists in the warehouse, and no rebuild has made it",
             "give another name behind --into, or drop it",
         )
 

@@ -1,4 +1,4 @@
-"""A mirror made anew from its change table alone, without the source.
+"""A mirror and its history made anew from the change table alone, without the source.
 
 What the change table has is applied in order to an empty mirror beside the one that is there, by
 the code that applies the stream, and checked as that is: what is updated or deleted must be there,
@@ -28,6 +28,7 @@ from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.rebuildable import RebuildPlan, plan_rebuild
 from cdc_assets.replication.session import recopy_hint
+from cdc_assets.replication.versioning import write_versions
 from cdc_assets.replication.writing import mirror_writes
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Warehouse
@@ -41,7 +42,7 @@ def rebuild(
     to_lsn: LSN | None = None,
     into: TableName | None = None,
 ) -> Generator[RebuildEvent]:
-    """Make a table's mirror anew from its change table.
+    """Make a table's mirror, and the history if one is kept, anew from its change table.
 
     Args:
         config: The pipeline.
@@ -95,63 +96,71 @@ class _Rebuild:
         self._config, self._warehouse, self._plan = config, warehouse, plan
         self._rebuilds = warehouse.rebuilds
         self._started = time.monotonic()
-        self._changes = 0
+        self._changes = self._written_lsn = 0
 
     def events(self) -> Iterator[RebuildEvent]:
-        plan, rebuilds = self._plan, self._rebuilds
+        plan, made, rebuilds = self._plan, self._plan.made, self._rebuilds
         with self._warehouse.transaction():
-            rebuilds.begin(plan.table, plan.stage, plan.shape)
-            rebuilds.put_first(plan.table, plan.stage, plan.shape, plan.since)
-        at = plan.since
-        for copied in rebuilds.copied_at(plan.table, plan.since, plan.upto):
+            rebuilds.begin(made)
+            rebuilds.put_first(made)
+        at = made.since.lsn
+        for copied in rebuilds.copied_at(made, plan.upto):
             yield from self._apply(at, copied)
             with self._warehouse.transaction():
-                rebuilds.put_copied(plan.table, plan.stage, plan.shape, copied, since=plan.since)
+                rebuilds.put_copied(made, copied)
             at = copied
         yield from self._apply(at, plan.upto)
-        rows = self._warehouse.mirrors.row_count(plan.stage)
+        mirrors, versions = self._warehouse.mirrors, None
+        rows = mirrors.row_count(made.stage)
+        if made.has_history:
+            versions = mirrors.row_count(self._warehouse.histories.name(made.stage))
         self._put()
-        notes = tuple(filter(None, publish_copy(self._config, self._warehouse)[1:]))
+        _, failed = publish_copy(self._config, self._warehouse)
         yield TableRebuilt(
-            table=plan.table,
+            table=made.table,
             into=plan.into,
-            since_lsn=plan.since,
+            since_lsn=made.since.lsn,
             lsn=plan.upto,
             rows=rows,
+            versions=versions,
             changes=self._changes,
             seconds=time.monotonic() - self._started,
-            notes=notes,
+            notes=(*plan.notes, *([failed] if failed else [])),
         )
 
     def _apply(self, after: LSN, upto: LSN) -> Iterator[ChangesReplayed]:
         """Apply what the stream has brought behind an LSN, up to another."""
-        plan = self._plan
-        for end in self._rebuilds.parts(plan.table, after, upto):
+        made = self._plan.made
+        for end in self._rebuilds.parts(made, after, upto):
             with self._warehouse.transaction():
-                for rows in self._rebuilds.changes(plan.table, plan.shape, after, end):
-                    self._write(replayed(rows, plan.shape))
+                for rows in self._rebuilds.changes(made, after, end):
+                    self._write(replayed(rows, made.shape))
                 reached("rebuild_applied")
-            yield ChangesReplayed(plan.table, self._changes, end)
+            yield ChangesReplayed(made.table, self._changes, end)
             after = end
 
     def _write(self, batch: ChangeBatch) -> None:
-        plan = self._plan
+        plan, stage, shape = self._plan, self._plan.made.stage, self._plan.made.shape
+        if plan.made.has_history:
+            histories = self._warehouse.histories
+            write_versions(histories, stage, shape, batch, written_lsn=self._written_lsn)
         self._changes += len(batch)
+        self._written_lsn = int(batch.end_lsn[-1])
         is_told = not plan.lacks_rows(LSN(batch.end_lsn[0]), LSN(batch.end_lsn[-1]))
-        for _, write in mirror_writes(batch, plan.shape):
+        for _, write in mirror_writes(batch, shape):
             told = write if is_told else replace(write, is_told=np.zeros_like(write.standing))
-            found = self._warehouse.mirrors.write(plan.stage, plan.shape, told)
+            found = self._warehouse.mirrors.write(stage, shape, told)
             wrong = found.wrong + int(found.lacking.sum())
             if is_told and wrong:
-                raise _no_sum(plan.table, wrong, batch)
+                raise _no_sum(plan.made.table, wrong, batch)
 
     def _put(self) -> None:
         plan, state = self._plan, self._warehouse.state
         with self._warehouse.transaction():
             if plan.into is not None:
-                self._rebuilds.leave(plan.table, plan.stage, plan.into, plan.upto)
+                self._rebuilds.leave(plan.made, plan.into, plan.upto)
             else:
-                self._rebuilds.put_in_place(plan.table, plan.stage)
+                self._rebuilds.put_in_place(plan.made)
                 if plan.checkpoint.error:
                     state.write(replace(plan.checkpoint, error=""))
             state.renew_stamp()

@@ -13,7 +13,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.warehouse.values import Copy, Moment
+from cdc_assets.warehouse.values import Bounds, Copy, Moment
 
 
 class Records(Protocol):
@@ -31,8 +31,8 @@ class Records(Protocol):
     def read(self) -> frozenset[TableName]:
         """Give the tables whose own goes on."""
 
-    def bounds(self, table: TableName) -> tuple[LSN, LSN | None] | None:
-        """Give between which LSNs the one of now has everything; None there while it goes on."""
+    def bounds(self, table: TableName) -> Bounds | None:
+        """Give between which places the one of now has everything, if there is one."""
 
     def altered(self, table: TableName, shape: TableShape) -> str:
         """Say what one is instead of what it was made; empty when it is that."""

@@ -100,7 +100,7 @@ class ChangeTables(Records):
         read = read_lsns(self._mirrors, self._mirrors.name(stage))
         self._set_aside(table, moment.lsn)
         self._mirrors.rename(stage, self.name(table))
-        self._note(table, moment.lsn)
+        self._note(table, moment)
         return read
 
     def append_read(

@@ -95,6 +95,7 @@ CREATE TABLE IF NOT EXISTS {schema}.change_tables (
     since_lsn UBIGINT NOT NULL,
     until_lsn UBIGINT
 );
+ALTER TABLE {schema}.change_tables ADD COLUMN IF NOT EXISTS since_time TIMESTAMP WITH TIME ZONE;
 CREATE TABLE IF NOT EXISTS {schema}.histories (
     pipeline VARCHAR NOT NULL,
     source_table VARCHAR NOT NULL,
@@ -102,6 +103,7 @@ CREATE TABLE IF NOT EXISTS {schema}.histories (
     since_lsn UBIGINT NOT NULL,
     until_lsn UBIGINT
 );
+ALTER TABLE {schema}.histories ADD COLUMN IF NOT EXISTS since_time TIMESTAMP WITH TIME ZONE;
 CREATE TABLE IF NOT EXISTS {schema}.record_gaps (
     pipeline VARCHAR NOT NULL,
     name VARCHAR NOT NULL,

@@ -36,7 +36,7 @@ class DuckDBWarehouse:
         self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.histories = Histories(self.mirrors, pipeline)
         self.traces = Traces(self.mirrors, pipeline)
-        self.rebuilds = Rebuilds(self.mirrors, pipeline, self.change_tables)
+        self.rebuilds = Rebuilds(self.mirrors, pipeline, self.change_tables, self.histories)
         self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property

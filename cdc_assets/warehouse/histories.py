@@ -22,8 +22,8 @@ from cdc_assets.changes.versions import (
     VALID_TO_COLUMN,
     history_schema,
 )
-from cdc_assets.config.tables import HISTORY
-from cdc_assets.identifiers import TableName, quote, quote_literal
+from cdc_assets.config.tables import CHANGES, HISTORY
+from cdc_assets.identifiers import TableName, quote, quote_literal, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.shaping.equality import differs
@@ -52,9 +52,48 @@ class Histories(Records):
         return history_schema(shape)
 
     def _put_all(self, table: TableName, shape: TableShape, moment: Moment) -> None:
-        rows = self._mirrors.live_rows(table, shape)
-        self._insert(table, shape, rows, moment, source="snapshot")
+        self.begin_with(table, shape, self._mirrors.live_rows(table, shape), moment)
         self._make_macros(table, shape, moment)
+
+    def begin_with(self, table: TableName, shape: TableShape, rows: str, moment: Moment) -> None:
+        """Open a version for each row of a relation, which is all of the table at a moment."""
+        self._insert(table, shape, rows, moment, source="snapshot")
+
+    def stage(self, stage: TableName, shape: TableShape) -> None:
+        """Make an empty one that is to take the place of a table's, instead of one that was left.
+
+        Args:
+            stage: The mirror's name until then, beside which it is.
+            shape: The kept one.
+        """
+        self._mirrors.drop(self.name(stage))
+        self._create(self.name(stage), shape)
+
+    def put_in_place(
+        self, table: TableName, stage: TableName, shape: TableShape, since: Moment
+    ) -> None:
+        """Make one that was made of a change table a table's, instead of the one that is there.
+
+        Args:
+            table: Whose.
+            stage: The mirror's name until now.
+            shape: The kept one.
+            since: Where the change table begins, and so the history.
+        """
+        name, changes = str(self.name(table)), str(record_table(table, CHANGES))
+        self._mirrors.drop(self.name(table))
+        self._mirrors.rename(self.name(stage), self.name(table))
+        for noted in (self._noted, self._gaps):
+            self._execute(
+                f"DELETE FROM {noted} WHERE pipeline = ? AND name = ?", (self._pipeline, name)
+            )
+        self._note(table, since)
+        self._execute(
+            f"INSERT INTO {self._gaps} SELECT * REPLACE (? AS name) FROM {self._gaps}"
+            " WHERE pipeline = ? AND name = ?",
+            (name, self._pipeline, changes),
+        )
+        self._make_macros(table, shape, since)
 
     def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> tuple[pa.Table, Ints]:
         """Fill rows with what the open versions have.
@@ -166,15 +205,15 @@ class Histories(Records):
             pa.table(list(keys), names=key_names(shape)),
         )
         mirror = self._mirrors.live_rows(table, shape)
-        self._become(table, shape, "_cdc_read", mirror, moment=moment, source="snapshot")
+        self.become(table, shape, "_cdc_read", mirror, moment=moment, source="snapshot")
         self._execute("DROP TABLE _cdc_read")
 
     def append_differing(self, copy: Copy, shape: TableShape, moment: Moment) -> None:
         """Take in how a mirror's rows come to be a copy's; their keys lie in `_cdc_differing`."""
         stage = self._mirrors.name(copy.stage)
-        self._become(copy.table, shape, "_cdc_differing", stage, moment=moment, source="backfill")
+        self.become(copy.table, shape, "_cdc_differing", stage, moment=moment, source="backfill")
 
-    def _become(
+    def become(
         self,
         table: TableName,
         shape: TableShape,
@@ -184,7 +223,16 @@ class Histories(Records):
         moment: Moment,
         source: str,
     ) -> None:
-        """Let the open versions of some keys be what a relation's rows are, from a moment on."""
+        """Let the open versions of some keys be what a relation's rows are, from a moment on.
+
+        Args:
+            table: Whose.
+            shape: The kept one.
+            keys: A relation in SQL, with the key's columns.
+            rows: A relation with the shape's columns.
+            moment: From when on.
+            source: Where the rows come from.
+        """
         named = ", ".join(map(quote, shape.key))
         same_key = " AND ".join(f"version.{quote(key)} = wanted.{quote(key)}" for key in shape.key)
         found = f"(SELECT DISTINCT {named} FROM {keys})"

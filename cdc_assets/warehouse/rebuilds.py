@@ -2,8 +2,8 @@
 
 Rows that were copied, and not changed, stand behind all changes of their LSN (`FIRST_COPIED`), so a
 change table is read as what the stream has brought, in order, up to a place at which rows were
-copied; then these; and so on. Of several rows of one key that were copied at one LSN the later
-ones count.
+copied; then these; and so on. Of several rows of one key that were copied at one LSN each follows
+the one before.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from cdc_assets.changes.record import (
     OP_COLUMN,
     SEQ_COLUMN,
     SNAPSHOT,
+    SOURCE_COLUMN,
     UNCHANGED_COLUMN,
 )
 from cdc_assets.changes.replay import HAS_OLD_COLUMN, OLD_KEY_COLUMN
 from cdc_assets.changes.rows import COMMIT_COLUMN, DELETED_COLUMN, LSN_COLUMN
-from cdc_assets.changes.shape import TableShape
-from cdc_assets.identifiers import TableName, quote, quote_literal
+from cdc_assets.config.tables import HISTORY
+from cdc_assets.identifiers import TableName, quote, quote_literal, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.change_tables import ChangeTables
+from cdc_assets.warehouse.histories import Histories
 from cdc_assets.warehouse.lookups import as_kept
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.records import time_sql
+from cdc_assets.warehouse.values import Moment, Rebuild
 
 # How many changes are sorted at once, about, and of which size they are given
 PART_ROWS = 200_000
@@ -41,16 +45,26 @@ _IS_SNAPSHOT = f"{OP_COLUMN} = '{SNAPSHOT}'"
 class Rebuilds:
     """One pipeline's tables that are made anew; what writes belongs into a transaction."""
 
-    def __init__(self, mirrors: DuckDBMirrors, pipeline: str, change_tables: ChangeTables) -> None:
-        self._mirrors, self._pipeline, self._change_tables = mirrors, pipeline, change_tables
+    def __init__(
+        self,
+        mirrors: DuckDBMirrors,
+        pipeline: str,
+        change_tables: ChangeTables,
+        histories: Histories,
+    ) -> None:
+        self._mirrors, self._pipeline = mirrors, pipeline
+        self._change_tables, self._histories = change_tables, histories
         self._noted = f"{mirrors.catalog}._cdc.rebuilt"
         self._noted_rows = f"{mirrors.catalog}._cdc.copied_rows"
 
-    def begin(self, table: TableName, stage: TableName, shape: TableShape) -> None:
-        """Make an empty mirror, in place of one that was left."""
-        self._mirrors.drop(stage)
-        self._mirrors.create(stage, shape)
-        self._note(table, stage, None)
+    def begin(self, of: Rebuild) -> None:
+        """Make an empty mirror, and its history, in place of what was left."""
+        self._mirrors.drop(of.stage)
+        self._mirrors.create(of.stage, of.shape)
+        if of.has_history:
+            self._histories.stage(of.stage, of.shape)
+        for name in self._made(of, of.stage):
+            self._note(of.table, name, None)
 
     def deleted_before(self, table: TableName, since: LSN) -> int:
         """Count the rows that a mirror keeps as deleted since before an LSN, or at it."""
@@ -62,93 +76,104 @@ class Rebuilds:
         )
         return int(count)
 
-    def copied_at(self, table: TableName, since: LSN, upto: LSN) -> list[LSN]:
+    def copied_at(self, of: Rebuild, upto: LSN) -> list[LSN]:
         """Give where rows were copied: where the change table begins, and places behind that."""
+        since = of.since.lsn
         rows = self._rows(
-            f"SELECT DISTINCT {LSN_COLUMN} FROM {self._changes(table)} WHERE {_IS_COPIED}"
+            f"SELECT DISTINCT {LSN_COLUMN} FROM {self._changes(of)} WHERE {_IS_COPIED}"
             f" AND {LSN_COLUMN} > {int(since)} AND {LSN_COLUMN} <= {int(upto)} ORDER BY 1"
         )
         return [since, *(LSN(lsn) for (lsn,) in rows)]
 
-    def put_first(self, table: TableName, stage: TableName, shape: TableShape, since: LSN) -> None:
-        """Put the rows in with which the change table begins.
+    def put_first(self, of: Rebuild) -> None:
+        """Put the rows in with which the change table begins."""
+        first = self._copied(of, f"change.{LSN_COLUMN} <= {int(of.since.lsn)} AND {_IS_SNAPSHOT}")
+        self._insert(of, first)
+        if of.has_history:
+            self._histories.begin_with(of.stage, of.shape, first, of.since)
 
-        Args:
-            table: Whose.
-            stage: The mirror that is made, which is empty.
-            shape: The kept one.
-            since: Where it begins.
-        """
-        first = self._copied(
-            table, shape, f"change.{LSN_COLUMN} <= {int(since)} AND {_IS_SNAPSHOT}"
-        )
-        self._insert(stage, shape, first)
-
-    def put_copied(
-        self, table: TableName, stage: TableName, shape: TableShape, at: LSN, *, since: LSN
-    ) -> None:
+    def put_copied(self, of: Rebuild, at: LSN) -> None:
         """Put the rows in that were copied at an LSN, but for those that `put_first` has put in.
 
         Args:
-            table: Whose.
-            stage: The mirror that is made, which is as of `at` but for these rows.
-            shape: The kept one.
+            of: What is made, which is as of `at` but for these rows.
             at: As of which they are.
-            since: Where the change table begins.
         """
         which = f"change.{LSN_COLUMN} = {int(at)}"
-        if at == since:
+        if at == of.since.lsn:
             which += f" AND NOT {_IS_SNAPSHOT}"
-        named = ", ".join(map(quote, shape.key))
+        named = ", ".join(map(quote, of.shape.key))
         self._execute("DROP TABLE IF EXISTS temp._cdc_copied")
         self._execute(
-            f"CREATE TEMP TABLE _cdc_copied AS FROM {self._copied(table, shape, which)}"
-            f" QUALIFY row_number() OVER (PARTITION BY {named} ORDER BY {SEQ_COLUMN} DESC) = 1"
+            "CREATE TEMP TABLE _cdc_copied AS SELECT *,"
+            f" row_number() OVER (PARTITION BY {named} ORDER BY {SEQ_COLUMN}) AS _cdc_round"
+            f" FROM {self._copied(of, which)}"
         )
-        same = " AND ".join(f"mirror.{key} = copied.{key}" for key in map(quote, shape.key))
-        into = self._mirrors.name(stage)
-        self._execute(f"DELETE FROM {into} AS mirror USING _cdc_copied AS copied WHERE {same}")
-        self._insert(stage, shape, f"_cdc_copied WHERE {OP_COLUMN} <> 'delete'")
-        if shape.keeps_deleted:
-            old = ", ".join(f"{BEFORE_COLUMN}.{quote(name)}" for name in shape.names)
+        groups = self._rows(
+            f"SELECT DISTINCT _cdc_round, {SOURCE_COLUMN}, epoch_us(_cdc_as_of) FROM _cdc_copied"
+            " ORDER BY ALL"
+        )
+        for number, source, micros in groups:
             self._execute(
-                f"INSERT INTO {into} SELECT {old}, {LSN_COLUMN}, {COMMIT_COLUMN}, true"
-                f" FROM _cdc_copied WHERE {OP_COLUMN} = 'delete'"
+                "CREATE TEMP TABLE _cdc_round AS FROM _cdc_copied WHERE _cdc_round = ?"
+                f" AND {SOURCE_COLUMN} = ? AND epoch_us(_cdc_as_of) = ?",
+                (number, source, micros),
             )
+            self._put_round(of, source, Moment(at, micros))
+            self._execute("DROP TABLE _cdc_round")
         self._execute("DROP TABLE _cdc_copied")
 
-    def _copied(self, table: TableName, shape: TableShape, which: str) -> str:
+    def _put_round(self, of: Rebuild, source: str, moment: Moment) -> None:
+        """Put in what lies in `_cdc_round`: rows of one moment, each key once."""
+        same = " AND ".join(f"mirror.{key} = copied.{key}" for key in map(quote, of.shape.key))
+        into = self._mirrors.name(of.stage)
+        self._execute(f"DELETE FROM {into} AS mirror USING _cdc_round AS copied WHERE {same}")
+        there = f"(FROM _cdc_round WHERE {OP_COLUMN} <> 'delete')"
+        self._insert(of, there)
+        if of.shape.keeps_deleted:
+            old = ", ".join(f"{BEFORE_COLUMN}.{quote(name)}" for name in of.shape.names)
+            self._execute(
+                f"INSERT INTO {into} SELECT {old}, {LSN_COLUMN}, {COMMIT_COLUMN}, true"
+                f" FROM _cdc_round WHERE {OP_COLUMN} = 'delete'"
+            )
+        if of.has_history:
+            self._histories.become(
+                of.stage, of.shape, "_cdc_round", there, moment=moment, source=source
+            )
+
+    def _copied(self, of: Rebuild, which: str) -> str:
         """Write copied rows as a relation, with their keys, gone or not.
 
         LSN and commit time are those that the mirror has of the row, not of the copying.
         """
         keys = ", ".join(
             f"coalesce(change.{key}, change.{BEFORE_COLUMN}.{key}) AS {key}"
-            for key in map(quote, shape.key)
+            for key in map(quote, of.shape.key)
         )
         return (
             f"(SELECT change.* REPLACE ({keys},"
             f" coalesce(noted.lsn, change.{LSN_COLUMN}) AS {LSN_COLUMN},"
-            f" coalesce(noted.commit_ts, change.{COMMIT_COLUMN}) AS {COMMIT_COLUMN})"
-            f" FROM {self._changes(table)} AS change LEFT JOIN {self._noted_rows} AS noted"
+            f" coalesce(noted.commit_ts, change.{COMMIT_COLUMN}) AS {COMMIT_COLUMN}),"
+            f" coalesce(noted.as_of, {time_sql(of.since.micros)}) AS _cdc_as_of"
+            f" FROM {self._changes(of)} AS change LEFT JOIN {self._noted_rows} AS noted"
             f" ON noted.seq = change.{SEQ_COLUMN} WHERE {_IS_COPIED} AND {which})"
         )
 
-    def _insert(self, stage: TableName, shape: TableShape, rows: str) -> None:
-        own = ", ".join(map(quote, shape.names))
-        live = ", false" if shape.keeps_deleted else ""
+    def _insert(self, of: Rebuild, rows: str) -> None:
+        own = ", ".join(map(quote, of.shape.names))
+        live = ", false" if of.shape.keeps_deleted else ""
         self._execute(
-            f"INSERT INTO {self._mirrors.name(stage)}"
+            f"INSERT INTO {self._mirrors.name(of.stage)}"
             f" SELECT {own}, {LSN_COLUMN}, {COMMIT_COLUMN}{live} FROM {rows}"
         )
 
-    def parts(self, table: TableName, after: LSN, upto: LSN) -> list[LSN]:
+    def parts(self, of: Rebuild, after: LSN, upto: LSN) -> list[LSN]:
         """Cut what the stream has brought, by LSNs, into parts of about as many changes each.
 
         Returns:
             Their ends, the last one is `upto`; empty where there is nothing.
         """
-        of_stream = f"FROM {self._changes(table)} WHERE {_of_stream(after, upto)}"
+        of_stream = f"FROM {self._changes(of)} WHERE {_of_stream(after, upto)}"
         ((count,),) = self._rows(f"SELECT count(*) {of_stream}")
         if not count:
             return []
@@ -162,9 +187,7 @@ class Rebuilds:
             cuts = {int(lsn) for lsn in found}
         return [*(LSN(cut) for cut in sorted(cuts) if after < cut < upto), upto]
 
-    def changes(
-        self, table: TableName, shape: TableShape, after: LSN, upto: LSN
-    ) -> Iterator[pa.Table]:
+    def changes(self, of: Rebuild, after: LSN, upto: LSN) -> Iterator[pa.Table]:
         """Read what the stream has brought behind an LSN, up to another, in order.
 
         It is read by a connection of its own, which is in nobody's way.
@@ -172,6 +195,7 @@ class Rebuilds:
         Yields:
             Rows as `changes.replay` takes them, of bounded size.
         """
+        shape = of.shape
         own = ", ".join(map(quote, shape.names))
         old = ", ".join(
             f"{BEFORE_COLUMN}.{quote(name)} AS {OLD_KEY_COLUMN.format(at)}"
@@ -190,7 +214,7 @@ class Rebuilds:
             reader = cursor.sql(
                 f"SELECT {own}, {old}, {OP_COLUMN}, {LSN_COLUMN}, {COMMIT_COLUMN},"
                 f" {UNCHANGED_COLUMN}, {BEFORE_COLUMN} IS NOT NULL AS {HAS_OLD_COLUMN}"
-                f" FROM {self._changes(table)} WHERE {_of_stream(after, upto)}"
+                f" FROM {self._changes(of)} WHERE {_of_stream(after, upto)}"
                 f" ORDER BY {LSN_COLUMN}, {SEQ_COLUMN}"
             ).to_arrow_reader(_BATCH_ROWS)
             pending, size = list[pa.RecordBatch](), 0
@@ -205,18 +229,26 @@ class Rebuilds:
         finally:
             cursor.close()
 
-    def put_in_place(self, table: TableName, stage: TableName) -> None:
-        """Make what was made anew a table's mirror, whatever that is now."""
-        self._mirrors.drop(table)
-        self._mirrors.rename(stage, table)
-        self._forget(stage)
+    def put_in_place(self, of: Rebuild) -> None:
+        """Make what was made anew a table's, whatever is there now."""
+        self._mirrors.drop(of.table)
+        self._mirrors.rename(of.stage, of.table)
+        if of.has_history:
+            self._histories.put_in_place(of.table, of.stage, of.shape, of.since)
+        for name in self._made(of, of.stage):
+            self._forget(name)
 
-    def leave(self, table: TableName, stage: TableName, into: TableName, lsn: LSN) -> None:
+    def leave(self, of: Rebuild, into: TableName, lsn: LSN) -> None:
         """Give what was made anew a name of its own, instead of what a rebuild left there."""
-        self._mirrors.drop(into)
-        self._mirrors.rename(stage, into)
-        self._forget(stage)
-        self._note(table, into, lsn)
+        for made, name in zip(self._made(of, of.stage), self._made(of, into), strict=True):
+            self._mirrors.drop(name)
+            self._mirrors.rename(made, name)
+            self._forget(made)
+            self._note(of.table, name, lsn)
+
+    def _made(self, of: Rebuild, name: TableName) -> list[TableName]:
+        """Give all tables that are made, where the mirror has a name."""
+        return [name, *([record_table(name, HISTORY)] if of.has_history else [])]
 
     def has_left(self, name: TableName) -> bool:
         """Whether a rebuild has left a table of this name."""
@@ -246,8 +278,8 @@ class Rebuilds:
     def _forget(self, name: TableName) -> None:
         self._execute(f"DELETE FROM {self._noted} WHERE name = ?", (str(name),))
 
-    def _changes(self, table: TableName) -> str:
-        return self._change_tables.sql_name(table)
+    def _changes(self, of: Rebuild) -> str:
+        return self._change_tables.sql_name(of.table)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._mirrors.connection.execute(sql).fetchall()

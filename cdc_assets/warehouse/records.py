@@ -15,7 +15,7 @@ from cdc_assets.identifiers import TableName, quote, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.layout import difference, read_stored
 from cdc_assets.warehouse.mirrors import DuckDBMirrors, column_type
-from cdc_assets.warehouse.values import Moment
+from cdc_assets.warehouse.values import Bounds, Moment
 
 _TABLES = {"changes": "change_tables", "history": "histories"}
 
@@ -71,20 +71,18 @@ class Records(ABC):
         ).fetchall()
         return frozenset(TableName.parse(table) for (table,) in rows)
 
-    def bounds(self, table: TableName) -> tuple[LSN, LSN | None] | None:
-        """Give between which LSNs the one of now has everything, if there is one.
-
-        Returns:
-            From where on, and up to where; None there while it goes on.
-        """
+    def bounds(self, table: TableName) -> Bounds | None:
+        """Give between which places the one of now has everything, if there is one."""
         if not self._is_there():
             return None
         found = self._mirrors.connection.execute(
-            f"SELECT since_lsn, until_lsn FROM {self._noted} WHERE pipeline = ?"
-            " AND source_table = ? AND name = ?",
+            "SELECT since_lsn, epoch_us(coalesce(since_time, now())), until_lsn"
+            f" FROM {self._noted} WHERE pipeline = ? AND source_table = ? AND name = ?",
             (self._pipeline, str(table), str(self.name(table))),
         ).fetchall()
-        return next(((LSN(since), until and LSN(until)) for since, until in found), None)
+        for since, micros, until in found:
+            return Bounds(Moment(LSN(since), micros), None if until is None else LSN(until))
+        return None
 
     def _is_there(self) -> bool:
         return self._mirrors.exists(TableName("_cdc", _TABLES[self._keep]))
@@ -110,17 +108,18 @@ class Records(ABC):
         """
         self._set_aside(table, moment.lsn)
         self._create(self.name(table), shape)
-        self._note(table, moment.lsn)
+        self._note(table, moment)
         self._put_all(table, shape, moment)
 
     def _create(self, name: TableName, shape: TableShape) -> None:
         listed = ", ".join(f"{quote(column)} {kind}" for column, kind in self._declared(shape))
         self._execute(f"CREATE TABLE {self._mirrors.name(name)} ({listed})")
 
-    def _note(self, table: TableName, since: LSN) -> None:
+    def _note(self, table: TableName, since: Moment) -> None:
         self._execute(
-            f"INSERT INTO {self._noted} VALUES (?, ?, ?, ?, NULL)",
-            (self._pipeline, str(table), str(self.name(table)), int(since)),
+            f"INSERT INTO {self._noted} (pipeline, source_table, name, since_lsn, since_time)"
+            f" SELECT ?, ?, ?, ?, {time_sql(since.micros)}",
+            (self._pipeline, str(table), str(self.name(table)), int(since.lsn)),
         )
 
     def _declared(self, shape: TableShape) -> list[tuple[str, str]]:

@@ -47,6 +47,38 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Between which places of the stream a change table or a history has everything.
+
+    Attributes:
+        since: Where it begins.
+        until: Where it has ended; None while it goes on.
+    """
+
+    since: Moment
+    until: LSN | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """What is made anew of a change table.
+
+    Attributes:
+        table: Whose.
+        stage: The mirror's name while it is made.
+        shape: The kept one.
+        since: Where the change table begins.
+        has_history: Whether the history is made beside the mirror.
+    """
+
+    table: TableName
+    stage: TableName
+    shape: TableShape
+    since: Moment
+    has_history: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """How far one table is.
 

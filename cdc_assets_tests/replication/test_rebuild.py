@@ -83,6 +83,20 @@ def write(database: ScratchDatabase, writer: Writer) -> None:
     writer.commit(60)
 
 
+def histories(config: PipelineConfig) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: rows(config, f"{table}__history") for table in TABLES}
+
+
+def lose(database: ScratchDatabase, config: PipelineConfig, sql: str) -> None:
+    """Change rows without a sync's getting to know it, and let backfills find that."""
+    database.execute(sql)
+    slot = config.source.slot
+    database.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [slot])
+    for table in TABLES:
+        list(backfill(config, TableName.parse(table)))
+    converge(database, config)
+
+
 def assert_rebuilt(config: PipelineConfig, before: dict[str, list[tuple[Any, ...]]]) -> None:
     """Fail unless what is rebuilt without the source, in place and beside, is what was there."""
     offline = without_source(config)
@@ -115,6 +129,120 @@ def test_a_mirror_is_what_its_changes_make_of_it(
 
     writer.commit(20)
     converge(database, ledger)
+
+
+def test_a_history_is_what_its_changes_make_of_it(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    ledger = kept(ledger, ["mirror", "changes", "history"])
+    writer = Writer(database, seed=41)
+    with writer.running():
+        sync_all(ledger)
+    converge(database, ledger)
+    write(database, writer)
+    converge(database, ledger)
+    lose(database, ledger, "UPDATE accounts SET owner = 'lost' WHERE id < 20; DELETE FROM lines")
+    writer.commit(20)
+    converge(database, ledger)
+    there, versions = mirrors(ledger), histories(ledger)
+    offline = without_source(ledger)
+
+    for table in TABLES:
+        execute(ledger, f"DELETE FROM {TableName.parse(table + '__history').sql}")
+        beside = rebuilt(offline, table, into=TableName("other", "copy"))
+        assert rows(ledger, "other.copy__history") == versions[table]
+        assert rebuilt(offline, table).versions == beside.versions == len(versions[table])
+
+    assert mirrors(ledger) == there
+    assert histories(ledger) == versions
+    ledger = kept(ledger, ["mirror", "changes", "history"])
+    writer.commit(30)
+    converge(database, ledger)
+    ((lsn,),) = query(ledger, "SELECT min(lsn) FROM _cdc.checkpoints")
+    assert query(ledger, f"SELECT count(*) FROM public.lines__as_of_lsn({lsn})") == query(
+        ledger, "SELECT count(*) FROM public.lines"
+    )
+    with pytest.raises(duckdb.InvalidInputException, match="the history of public"):
+        query(ledger, "FROM public.lines__as_of_lsn(5)")
+
+
+def test_a_history_that_goes_further_back_than_its_changes_is_left_alone(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    converge(database, kept(ledger, ["mirror", "history"]))
+    database.execute("UPDATE lines SET amount = 1")
+    converge(database, kept(ledger, ["mirror", "history"]))
+    config = kept(ledger, ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute("UPDATE lines SET amount = 2")
+    converge(database, config)
+    there = rows(config, "public.lines__history")
+
+    done = rebuilt(config, "public.lines")
+
+    assert "it is left as it is" in " ".join(done.notes)
+    assert rows(config, "public.lines__history") == there
+    assert rebuilt(config, "public.lines", into=TableName("public", "then")).versions == 600
+
+
+def test_a_history_that_was_asked_for_later_goes_back_to_where_changes_begin(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    converge(database, ledger)
+    before = query(ledger, "SELECT lsn FROM _cdc.checkpoints LIMIT 1")[0][0]
+    there = rows(ledger, "public.lines")
+    database.execute("UPDATE lines SET amount = 1; UPDATE lines SET line = line + 7")
+    converge(database, ledger)
+    config = kept(ledger, ["mirror", "changes", "history"])
+    converge(database, config)
+    assert len(rows(config, "public.lines__history")) == 300
+
+    rebuilt(config, "public.lines")
+
+    as_of = f"FROM public.lines__as_of_lsn({before}) ORDER BY ALL"
+    assert query(config, as_of) == [row[:3] for row in there]
+    database.execute("DELETE FROM lines WHERE account < 5")
+    converge(database, config)
+    assert len(rows(config, "public.lines__history")) == 600
+
+
+def test_shaped_rows_are_rebuilt_as_they_were_shaped(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE people (id int PRIMARY KEY, email text); ALTER TABLE people REPLICA IDENTITY"
+        " FULL; CREATE TABLE orders (id int PRIMARY KEY, person int, state text, total int);"
+        "ALTER TABLE orders REPLICA IDENTITY FULL;"
+        "INSERT INTO people SELECT n, n || '@x' FROM generate_series(1, 9) n;"
+        "INSERT INTO orders SELECT n, n % 9 + 1, 'draft', n FROM generate_series(1, 60) n"
+    )
+    keep = ["mirror", "changes", "history"]
+    taken = {"from": "public.people", "on": {"person": "id"}, "columns": {"email": "mail"}}
+    tables = [
+        {"source": "public.people", "mask": {"email": "sha256"}},
+        {
+            "source": "public.orders",
+            "keep": keep,
+            "where": "state <> 'draft'",
+            "columns": {"rename": {"total": "amount"}},
+            "enrich": [taken],
+        },
+    ]
+    config = load_config(rewrite(pipeline("public.people", "public.orders"), tables=tables))
+    sync_all(config)
+    for n in range(1, 6):
+        database.execute(
+            f"UPDATE orders SET state = 'open' WHERE id % {n} = 0; UPDATE people SET email = 'new'"
+            f" WHERE id = {n}; UPDATE orders SET total = -{n} WHERE id < 20;"
+            f" UPDATE orders SET state = 'draft', id = id + 100 WHERE id % 7 = {n}"
+        )
+        sync_all(config)
+    there, versions = rows(config, "public.orders"), rows(config, "public.orders__history")
+
+    rebuilt(without_source(config), "public.orders")
+
+    assert rows(config, "public.orders") == there
+    assert rows(config, "public.orders__history") == versions
 
 
 def test_changes_that_begin_beside_a_mirror_tell_which_transactions_wrote_its_rows(
@@ -258,12 +386,7 @@ def test_a_table_is_not_made_as_of_when_it_was_not_followed(
     database: ScratchDatabase, ledger: PipelineConfig
 ) -> None:
     converge(database, ledger)
-    database.execute("DELETE FROM lines WHERE account = 1")
-    slot = ledger.source.slot
-    database.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [slot])
-    for table in TABLES:
-        list(backfill(ledger, TableName.parse(table)))
-    converge(database, ledger)
+    lose(database, ledger, "DELETE FROM lines WHERE account = 1")
     ((low, high),) = query(
         ledger, "SELECT from_lsn, to_lsn FROM _cdc.record_gaps WHERE name LIKE '%lines%'"
     )
@@ -377,7 +500,7 @@ def test_rows_that_were_read_by_themselves_are_rebuilt(
     database.execute(
         f'ALTER PUBLICATION "{config.source.publication}" SET TABLE notes WHERE (id < 100)'
     )
-    config = kept(config, ["mirror", "changes"])
+    config = kept(config, ["mirror", "changes", "history"])
     sync_all(config)
     for n in range(1, 20):  # some of them go on, and some leave before their values are read
         database.execute(f"UPDATE notes SET id = {n} WHERE id = 500 + {n}")
@@ -387,12 +510,13 @@ def test_rows_that_were_read_by_themselves_are_rebuilt(
             sync_all(config)
     sync_all(config)
     sync_all(config)
-    there = rows(config, "public.notes")
+    there, versions = rows(config, "public.notes"), rows(config, "public.notes__history")
     assert len(there) == 15
 
     rebuilt(config, "public.notes")
 
     assert rows(config, "public.notes") == there
+    assert rows(config, "public.notes__history") == versions
     ((low, high),) = query(config, "SELECT from_lsn, upto_lsn FROM _cdc.unread LIMIT 1")
     into = TableName("public", "then")
     between = refusal(config, "public.notes", to_lsn=LSN(high - 1), into=into)
