@@ -79,12 +79,19 @@ class Origin:
     is_said: bool = True
 
     @property
+    def _is_renamed(self) -> bool:
+        return self.column != self.source_column and not (self.joined or self.is_made)
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether it is more than a column that a function may get, and give back."""
+        return bool(self.joined or self.mask or self.is_made or self._is_renamed)
+
+    @property
     def how(self) -> str:
         """What becomes of it on its way, in words."""
-        said = []
-        if self.joined:
-            said.append(f"taken where {self.joined}")
-        elif self.column != self.source_column and not self.is_made:
+        said = [f"taken where {self.joined}"] if self.joined else []
+        if self._is_renamed:
             said.append("renamed")
         if self.mask:
             said.append(f"masked by {self.mask}")
@@ -171,13 +178,14 @@ class TableResult:
     comment: str = ""  # on the source's table
     source_rows: int | None = None  # about how many it has; None before its first ANALYZE
     deleted_rows: int | None = None  # that the mirror keeps besides; None where it keeps none
+    renewed: int = 0  # rows that other tables have brought up to date, whose columns they take
     # of change table and history, by what is kept
     record_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Whether the run wrote any row of the table."""
-        return bool(self.counts.total or self.counts.copied)
+        return bool(self.counts.total or self.counts.copied or self.renewed)
 
 
 @dataclass(frozen=True, slots=True)

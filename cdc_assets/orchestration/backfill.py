@@ -7,7 +7,7 @@ nothing inserted, changed or removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 import dagster as dg
@@ -29,16 +29,28 @@ from cdc_assets.waits import listening
 from cdc_assets.wording import counted
 
 # What describes a mirror, and would be gone from its page with the next result that lacks it.
-_STANDING = ("dagster/table_name", "dagster/column_schema", "dagster/column_lineage", "cdc/comment")
+_STANDING = (
+    "dagster/table_name",
+    "dagster/column_schema",
+    "dagster/column_lineage",
+    "cdc/lineage",
+    "cdc/comment",
+)
 
 
 def run_backfill(
     context: dg.AssetExecutionContext,
     config: PipelineConfig,
     table: TableName,
-    mirror: dg.AssetKey,
+    kept: Sequence[dg.AssetKey],
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Backfill the buckets that a run was asked for, and materialize them.
+
+    Args:
+        context: The op's.
+        config: The pipeline.
+        table: Whose buckets.
+        kept: The mirror, and what is kept beside it.
 
     Raises:
         dg.Failure: The run failed; buckets that were durable before are reported.
@@ -46,7 +58,7 @@ def run_backfill(
     """
     from cdc_assets.replication.backfill import backfill
 
-    run, mark = _Run(context, config, table, mirror), RunMark("backfill", context.run.run_id)
+    run, mark = _Run(context, config, table, kept), RunMark("backfill", context.run.run_id)
     broke_off: CdcError | None = None
     try:
         with (
@@ -66,7 +78,7 @@ def run_backfill(
         run.report_what_is_durable()
         raise run_failure(broke_off, config.name, retries=context.retry_number)
     yield run.result()
-    run.tell_mirror()
+    run.tell_kept()
 
 
 class _Run:
@@ -77,9 +89,9 @@ class _Run:
         context: dg.AssetExecutionContext,
         config: PipelineConfig,
         table: TableName,
-        mirror: dg.AssetKey,
+        kept: Sequence[dg.AssetKey],
     ) -> None:
-        self._context, self._config, self._table, self._mirror = context, config, table, mirror
+        self._context, self._config, self._table, self._kept = context, config, table, kept
         self.asked: Sequence[str] = context.partition_keys
         self._done: list[BucketBackfilled] = []
         self._streamed = 0
@@ -118,21 +130,25 @@ class _Run:
             self._context.log_event(
                 dg.AssetMaterialization(self._context.asset_key, metadata=found, partition=bucket)
             )
-        self.tell_mirror()
+        self.tell_kept()
 
-    def tell_mirror(self) -> None:
-        """Materialize the mirror where rows of it were written: what waits for it is to start.
+    def tell_kept(self) -> None:
+        """Materialize the mirror, and what is kept beside it, where rows of it were written.
 
-        One of which nothing was told yet is left to the next sync, which tells all there is to say.
+        What waits for them is to start. One of which nothing was told yet is left to the next sync,
+        which tells all there is to say.
         """
         written = self._streamed + sum(differing(event) for event in self._done)
-        last = self._context.instance.get_latest_materialization_event(self._mirror)
-        if not written or not self._done or last is None or last.asset_materialization is None:
-            return
-        before, lsn = last.asset_materialization.metadata, self._done[-1].lsn
+        for key in self._kept if written and self._done else ():
+            last = self._context.instance.get_latest_materialization_event(key)
+            if last is not None and last.asset_materialization is not None:
+                self._tell(key, last.asset_materialization.metadata, written)
+
+    def _tell(self, key: dg.AssetKey, before: Mapping[str, dg.MetadataValue], written: int) -> None:
+        lsn = self._done[-1].lsn
         self._context.log_event(
             dg.AssetMaterialization(
-                self._mirror,
+                key,
                 description=f"written by a backfill: {counted(written, 'row')}",
                 metadata={
                     **{name: before[name] for name in _STANDING if name in before},

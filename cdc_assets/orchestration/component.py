@@ -236,7 +236,9 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
                 assets=[
                     *sources.values(),
                     synced,
-                    *snapshot_assets(config, snapshots, mirrors=mirror_keys, op=op),
+                    *snapshot_assets(
+                        config, snapshots, kept={one: assets.of(one) for one in mirrors}, op=op
+                    ),
                 ],
                 asset_checks=checks,
                 sensors=[health_sensor(config, slot.key)],

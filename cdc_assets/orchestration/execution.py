@@ -200,33 +200,30 @@ class _Run:
             self._context.log.warning(note)
         reported = self._to_materialize(finished)
         for result in finished.tables:
-            key = self._assets.kept[result.table]
-            found = self._described(result)
             if result in reported:
                 yield self._source_told(result)
-                yield self._materialized(key, found, result.confirmed_lsn)
-                yield from self._records_told(result)
+                for key, found in self._described(result):
+                    yield self._materialized(key, found, result.confirmed_lsn)
             elif result.error is not None:
                 reason = dg.MetadataValue.text(describe(result.error, self._assets.config.name))
-                yield dg.AssetObservation(key, metadata={"cdc/error": reason, **found})
+                for key, found in self._described(result):
+                    yield dg.AssetObservation(key, metadata={"cdc/error": reason, **found})
             elif result.phase != "streaming":
-                yield self._not_there_yet(result)
+                yield from self._not_there_yet(result)
             elif self._tells_of_quiet_tables():
                 yield self._source_told(result)
-                yield self._quiet(result)
+                yield from self._quiet(result)
 
-    def _described(self, result: TableResult) -> metadata.Metadata:
-        sources = self._assets.sources
-        if result.table in self._assets.config.unmirrored:
-            return metadata.record_metadata(result, sources, CHANGES)
-        return metadata.table_metadata(result, sources)
-
-    def _records_told(self, result: TableResult) -> Iterator[RunEvent]:
-        """Tell of what is kept beside a mirror with it, whichever of them was asked for."""
-        for keep, key in self._assets.records.get(result.table, {}).items():
+    def _described(self, result: TableResult) -> Iterator[tuple[dg.AssetKey, metadata.Metadata]]:
+        """Describe all that is kept of a table, whichever of it was asked for."""
+        table, sources = result.table, self._assets.sources
+        if table in self._assets.config.unmirrored:
+            yield self._assets.kept[table], metadata.record_metadata(result, sources, CHANGES)
+            return
+        yield self._assets.kept[table], metadata.table_metadata(result, sources)
+        for keep, key in self._assets.records.get(table, {}).items():
             if keep in result.record_rows:
-                found = metadata.record_metadata(result, self._assets.sources, keep)
-                yield self._materialized(key, found, result.confirmed_lsn)
+                yield key, metadata.record_metadata(result, sources, keep)
 
     def _tells_of_quiet_tables(self) -> bool:
         """Whether it is time to: once an hour, and whenever somebody asked for a selection."""
@@ -234,23 +231,22 @@ class _Run:
         asked = bool(self._context.run.asset_selection)
         return asked or (slot is not None and slot.is_in_another_hour)
 
-    def _not_there_yet(self, result: TableResult) -> dg.AssetObservation:
+    def _not_there_yet(self, result: TableResult) -> Iterator[dg.AssetObservation]:
         copied = counted(result.counts.copied, "row")
-        return dg.AssetObservation(
-            self._assets.kept[result.table],
-            description="waits for its backfill"
-            if result.phase == "waiting"
-            else f"is being copied: {copied} more in this run, the next one goes on",
-        )
+        said = f"is being copied: {copied} more in this run, the next one goes on"
+        for key in self._assets.of(result.table):
+            yield dg.AssetObservation(
+                key, description="waits for its backfill" if result.phase == "waiting" else said
+            )
 
-    def _quiet(self, result: TableResult) -> dg.AssetObservation:
-        key = self._assets.kept[result.table]
-        since = self._told[key].quiet_since
-        return dg.AssetObservation(
-            key,
-            description=f"up to date: nothing has changed since {since:%Y-%m-%d %H:%M:%S %Z}",
-            metadata=metadata.quiet_metadata(result, since),
-        )
+    def _quiet(self, result: TableResult) -> Iterator[dg.AssetObservation]:
+        for key in self._assets.of(result.table):
+            since = self._told[key].quiet_since
+            yield dg.AssetObservation(
+                key,
+                description=f"up to date: nothing has changed since {since:%Y-%m-%d %H:%M:%S %Z}",
+                metadata=metadata.quiet_metadata(result, since),
+            )
 
     def _source_told(self, result: TableResult) -> dg.AssetMaterialization:
         """Tell of a table of the source.
@@ -295,15 +291,20 @@ class _Run:
         """Find quiet tables that got to where they are without Dagster having been told.
 
         They were empty at their first sync, or the command line synced them, or a run was killed
-        between a commit and its report.
+        between a commit and its report, or more is kept of them than before.
         """
-        keys = [self._assets.kept[result.table] for result in results]
-        told = self._told = read_told(self._context.instance, [*keys, self._assets.slot])
-        everywhere = told[self._assets.slot].confirmed_lsn if self._assets.slot in told else LSN(0)
+        keys = {result.table: self._assets.of(result.table) for result in results}
+        slot = self._assets.slot
+        asked = [slot, *(key for of in keys.values() for key in of)]
+        told = self._told = read_told(self._context.instance, asked)
+        everywhere = told[slot].confirmed_lsn if slot in told else LSN(0)
         return [
             result
-            for key, result in zip(keys, results, strict=True)
-            if key not in told or max(told[key].confirmed_lsn, everywhere) < result.start_lsn
+            for result in results
+            if any(
+                key not in told or max(told[key].confirmed_lsn, everywhere) < result.start_lsn
+                for key in keys[result.table]
+            )
         ]
 
 

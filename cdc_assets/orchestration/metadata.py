@@ -14,6 +14,7 @@ import dagster as dg
 from cdc_assets.config.tables import CHANGES, HISTORY
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
+from cdc_assets.orchestration.lineage import column_lineage, lineage_page
 from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
@@ -86,8 +87,9 @@ def table_metadata(result: TableResult, sources: Mapping[TableName, dg.AssetKey]
         **_deleted_rows(result),
         "dagster/column_schema": dg.MetadataValue.table_schema(_table_schema(result)),
         "dagster/column_lineage": dg.MetadataValue.column_lineage(
-            _lineage(result.columns, sources)
+            column_lineage(result.columns, sources)
         ),
+        "cdc/lineage": _page(result, result.warehouse_table),
         **(
             {"cdc/left_out_columns": dg.MetadataValue.json(list(result.left_out))}
             if result.left_out
@@ -105,6 +107,7 @@ def record_metadata(
         "dagster/table_name": dg.MetadataValue.text(str(record_table(result.table, keep))),
         "dagster/row_count": dg.MetadataValue.int(result.record_rows.get(keep, 0)),
         "dagster/column_schema": dg.MetadataValue.table_schema(_record_schema(result, keep)),
+        "cdc/lineage": _page(result, str(record_table(result.table, keep))),
     }
 
 
@@ -217,6 +220,10 @@ def _commit_range(tables: tuple[TableResult, ...]) -> tuple[datetime | None, dat
     return min(first, default=None), max(last, default=None)
 
 
+def _page(result: TableResult, name: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(lineage_page(name, result.columns))
+
+
 def _table_schema(result: TableResult) -> dg.TableSchema:
     deleted = [] if result.deleted_rows is None else [_DELETED_COLUMN]
     return dg.TableSchema(columns=[*_kept_columns(result), *_OWN_COLUMNS, *deleted])
@@ -240,6 +247,8 @@ def _kept_columns(result: TableResult) -> list[dg.TableColumn]:
 
 
 def _origin(column: Column) -> str:
+    if not column.origins:
+        return column.source_type
     first = column.origins[0]
     if first.is_made:
         made_of = ", ".join(of.source_column for of in column.origins)
@@ -260,18 +269,4 @@ def _table_column(column: Column, shown_type: str, description: str) -> dg.Table
         constraints=dg.TableColumnConstraints(
             nullable=column.nullable, other=["key"] if column.is_key else None
         ),
-    )
-
-
-def _lineage(
-    columns: tuple[Column, ...], sources: Mapping[TableName, dg.AssetKey]
-) -> dg.TableColumnLineage:
-    return dg.TableColumnLineage(
-        deps_by_column={
-            column.name: [
-                dg.TableColumnDep(asset_key=sources[of.table], column_name=of.source_column)
-                for of in column.origins
-            ]
-            for column in columns
-        }
     )

@@ -9,7 +9,7 @@ config's first one are in the job `<name>_backfill`, those with another number i
 Annotations are evaluated in this module: Dagster reads the one of an op's context.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
@@ -73,7 +73,7 @@ def snapshot_assets(
     config: PipelineConfig,
     specs: Mapping[TableName, dg.AssetSpec],
     *,
-    mirrors: Mapping[TableName, dg.AssetKey],
+    kept: Mapping[TableName, Sequence[dg.AssetKey]],
     op: OpSpec,
 ) -> list[dg.AssetsDefinition]:
     """Define the companions.
@@ -81,13 +81,13 @@ def snapshot_assets(
     Args:
         config: The pipeline.
         specs: What describes each.
-        mirrors: The mirrors' keys.
+        kept: The keys of mirrors, each with those of what is kept beside it.
         op: How the user shaped the sync's op: a backfill's has the same tags, and its own pool, as
             syncs go on while it does.
     """
     names = {key: name for name, key in names_of(spec.key for spec in specs.values()).items()}
     return [
-        _snapshot_asset(config, table, spec, name=names[spec.key], mirror=mirrors[table], op=op)
+        _snapshot_asset(config, table, spec, name=names[spec.key], kept=kept[table], op=op)
         for table, spec in specs.items()
     ]
 
@@ -98,7 +98,7 @@ def _snapshot_asset(
     spec: dg.AssetSpec,
     *,
     name: str,
-    mirror: dg.AssetKey,
+    kept: Sequence[dg.AssetKey],
     op: OpSpec,
 ) -> dg.AssetsDefinition:
     inputs = names_of(dep.asset_key for dep in spec.deps)
@@ -112,7 +112,7 @@ def _snapshot_asset(
         out={"result": dg.Out(dg.Nothing)},
     )
     def backfill_buckets(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        yield from run_backfill(context, config, table, mirror)
+        yield from run_backfill(context, config, table, kept)
 
     return dg.AssetsDefinition(
         keys_by_input_name=inputs,

@@ -37,7 +37,7 @@ def mirror_spec(config: PipelineConfig, table: TableName) -> dg.AssetSpec:
     """Describe a table's mirror in the warehouse."""
     return dg.AssetSpec(
         mirror_key(config.name, table),
-        deps=[source_key(config.name, table)],
+        deps=_sources(config, table),
         skippable=True,
         description=(
             f"Current rows of the source's `{table}`. A run materializes it when it changed"
@@ -60,7 +60,7 @@ def record_spec(config: PipelineConfig, table: TableName, keep: str) -> dg.Asset
     )
     return dg.AssetSpec(
         record_key(mirror_key(config.name, table), keep),
-        deps=[source_key(config.name, table)],
+        deps=_sources(config, table),
         skippable=True,
         description=f"{_RECORDS[keep].format(table=table)}{beside}",
         metadata={"dagster/table_name": str(record_table(table, keep))},
@@ -88,6 +88,12 @@ def slot_spec(config: PipelineConfig) -> dg.AssetSpec:
         kinds={"postgres"},
         freshness_policy=_freshness(config.schedule),
     )
+
+
+def _sources(config: PipelineConfig, table: TableName) -> list[dg.AssetKey]:
+    """Give the tables of the source that rows are made of: the own one, and those of an enrich."""
+    partners = sorted(config.links.partners.get(table, ()))
+    return [source_key(config.name, one) for one in (table, *partners)]
 
 
 def _freshness(schedule: ScheduleConfig | None) -> dg.FreshnessPolicy | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -40,9 +39,14 @@ APPLY_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class AppliedTable:
-    """What a window did to one table."""
+    """What a window did to one table.
+
+    Attributes:
+        renewed: How many rows changed with those of other tables.
+    """
 
     counts: ChangeCounts = field(default_factory=ChangeCounts)
+    renewed: int = 0
     first_commit_micros: int | None = None
     last_commit_micros: int | None = None
 
@@ -53,6 +57,11 @@ class AppliedTable:
             first, last = int(batch.commit_micros.min()), int(batch.commit_micros.max())
             self.first_commit_micros = min(first, self.first_commit_micros or first)
             self.last_commit_micros = max(last, self.last_commit_micros or last)
+
+    @property
+    def rows(self) -> int:
+        """How many changes and renewed rows."""
+        return self.counts.total + self.renewed
 
     @property
     def first_commit(self) -> datetime | None:
@@ -67,6 +76,7 @@ class AppliedTable:
     def merge(self, later: AppliedTable) -> None:
         """Add what a later window did."""
         self.counts += later.counts
+        self.renewed += later.renewed
         self.first_commit_micros = self.first_commit_micros or later.first_commit_micros
         self.last_commit_micros = later.last_commit_micros or self.last_commit_micros
 
@@ -87,7 +97,6 @@ class WindowApplier:
 
     Attributes:
         moved: Of tables with rows that are read ahead, keys by `moved_lacking`.
-        renewed: Of tables that have what others are now, how many rows changed with these.
     """
 
     session: Session
@@ -98,7 +107,6 @@ class WindowApplier:
     transactions: int = 0
     last: LastTransaction | None = None
     moved: dict[TableName, list[list[pa.Array]]] = field(default_factory=dict)
-    renewed: Counter[TableName] = field(default_factory=Counter)
     _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
     _pending_bytes: int = 0
     _written_lsn: dict[TableName, int] = field(default_factory=dict)
@@ -229,7 +237,8 @@ class WindowApplier:
             if self.session.is_mirrored(table):
                 renewals = renewals_of(self.session, table, full, self.tables)
                 self._write_mirror(table, full)
-                self.renewed.update(renew(self.session, renewals))
+                for other, rows in renew(self.session, renewals).items():
+                    self.applied.setdefault(other, AppliedTable()).renewed += rows
         for copy in self.session.copies_of(table):
             write_stage(self.session, copy, without_partners(self.session, table, batch))
         reached("table_applied")

@@ -119,14 +119,11 @@ class Drain:
             if applier.applied:
                 session.state.renew_stamp()
             recorded = self._advance(window.end_lsn, applier)
-            for table in applier.applied.keys() | applier.renewed.keys() | recorded:
-                changes = applier.applied.get(table, AppliedTable()).counts.total
-                tracing.streamed(
-                    table,
-                    changes + applier.renewed[table],
-                    read=_lsns(session.fences.get(table, ())) - _lsns(before.get(table, ())),
-                    recorded=[window.end_lsn] if table in recorded else [],
-                )
+            for table in applier.applied.keys() | recorded:
+                applied = applier.applied.get(table, AppliedTable())
+                read = _lsns(session.fences.get(table, ())) - _lsns(before.get(table, ()))
+                passed = [window.end_lsn] if table in recorded else []
+                tracing.streamed(table, applied.rows, read=read, recorded=passed)
             tracing.write(window.start_lsn, window.end_lsn, applier.transactions)
             reached("before_commit")
         self._advanced(window.end_lsn, applier.last)

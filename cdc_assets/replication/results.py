@@ -71,11 +71,10 @@ def _source_columns(
 
 def _kept_columns(session: Session, table: TableName, read: tuple[Column, ...]) -> Iterator[Column]:
     """Give the warehouse's columns: those of the source, those taken of partners, those made."""
-    shape, kept = session.checkpoints[table].shape, session.kept_shape(table)
     own = {column.name: column for column in read}
-    origins = origins_of(table, session.shaping(table), shape)
-    for column in kept.columns:
-        of, kind = origins[column.name], session.mirrors.column_type(column.type.arrow)
+    origins = origins_of(table, session.shapings, session.source_shapes)
+    for column in session.kept_shape(table).columns:
+        of, kind = origins.get(column.name, ()), session.mirrors.column_type(column.type.arrow)
         first = next(iter(of), None)
         if first is not None and first.table == table and not first.is_made:
             known = own[first.source_column]

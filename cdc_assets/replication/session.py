@@ -144,6 +144,11 @@ class Session:
         """Give those of the source's columns that are kept, as the catalog has them."""
         return self.shapings[table].source(self.source_table(table).shape)
 
+    @property
+    def source_shapes(self) -> dict[TableName, TableShape]:
+        """Give those of the source's columns that are kept, as the warehouse's rows have them."""
+        return {table: point.shape for table, point in self.checkpoints.items()}
+
     def copies_of(self, table: TableName) -> list[Copy]:
         """Give the copies of a table that are under way."""
         return [copy for (of, _), copy in self.copies.items() if of == table]

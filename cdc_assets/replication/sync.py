@@ -410,6 +410,7 @@ class _Run:
                 yield replace(
                     result,
                     counts=applied.counts + copied,
+                    renewed=applied.renewed,
                     first_commit=applied.first_commit,
                     last_commit=applied.last_commit,
                     phase=self._phase(table),

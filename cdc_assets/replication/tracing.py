@@ -95,7 +95,7 @@ def note_lineage(session: Session, tables: Collection[TableName]) -> None:
     traces = session.warehouse.traces
     noted = traces.lineage()
     for table in tables:
-        origins = origins_of(table, session.shaping(table), session.checkpoints[table].shape)
+        origins = origins_of(table, session.shapings, session.source_shapes)
         wanted = (
             session.code_versions[table],
             [origin for column in origins.values() for origin in column],

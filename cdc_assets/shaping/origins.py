@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cdc_assets.changes.shape import SourceColumn, TableShape
@@ -15,24 +15,32 @@ from cdc_assets.shaping.transforms import Transform
 Origins = Mapping[str, tuple[Origin, ...]]
 
 
-def origins_of(table: TableName, shaping: Shaping, source: TableShape) -> Origins:
+def origins_of(
+    table: TableName,
+    shapings: Mapping[TableName, Shaping],
+    shapes: Mapping[TableName, TableShape],
+) -> Origins:
     """Find the origins of every column that is kept of a table, in the warehouse's order.
 
     A change table and a history have the columns of the mirror, and the same origins.
 
     Args:
         table: Which.
-        shaping: What the config makes of it.
-        source: Its columns that are kept, as the source has them.
+        shapings: What the config makes of each table.
+        shapes: Columns of the source that are kept, as it has them: of this table, and of those
+            that it takes columns of.
     """
+    shaping, source = shapings[table], shapes[table]
     shape = shaping.given(source)
-    given = {
+    given: dict[str, tuple[Origin, ...]] = {
         here.name: (_own(table, shaping, column, here.name),)
         for column, here in zip(source.columns, shape.columns, strict=False)
     }
-    there = {column.name for column in source.enriched}
     for one in shaping.enrich:
-        given |= {origin.column: (origin,) for origin in _taken(one) if origin.column in there}
+        there = origins_of(one.partner, shapings, shapes) if one.partner in shapes else {}
+        for name, here in one.columns.items():
+            if name in there:
+                given[here] = tuple(_taken(one, here, there[name]))
     if shaping.transform is None:
         return given
     kept = shaping.kept(source)
@@ -46,12 +54,10 @@ def _own(table: TableName, shaping: Shaping, column: SourceColumn, name: str) ->
     return Origin(name, table, column.name, mask=shaping.mask.get(column.name, ""))
 
 
-def _taken(enrich: Enrichment) -> Iterator[Origin]:
-    joined = ", ".join(f"{here} = {there}" for here, there in enrich.on.items())
+def _taken(enrich: Enrichment, name: str, there: Iterable[Origin]) -> Iterator[Origin]:
+    joined = ", ".join(f"{here} = {key}" for here, key in enrich.on.items())
     joined += ", kept current" if enrich.is_current else ""
-    for name, here in enrich.columns.items():
-        mask = enrich.masks.get(name, "")
-        yield Origin(here, enrich.partner, enrich.made_of[name], mask=mask, joined=joined)
+    return (replace(origin, column=name, joined=joined) for origin in there)
 
 
 def _through(
@@ -62,14 +68,19 @@ def _through(
     if name in shape.key:  # which it is not allowed to alter
         yield from given[name]
     elif column in shape.columns and name not in transform.lineage:
-        yield from (replace(of, function=transform.reference) for of in given[name])
+        yield from (replace(of, function=_behind(of, transform)) for of in given[name])
     else:
         for made_of in transform.lineage.get(name, given):
             for of in given.get(made_of, ()):
                 yield replace(
                     of,
                     column=name,
-                    function=transform.reference,
+                    function=_behind(of, transform),
                     is_made=True,
                     is_said=name in transform.lineage,
                 )
+
+
+def _behind(origin: Origin, transform: Transform) -> str:
+    """Name the functions on a column's way: a partner may have one as well."""
+    return ", ".join(filter(None, (origin.function, transform.reference)))
