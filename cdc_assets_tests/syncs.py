@@ -6,11 +6,12 @@ from typing import Any
 
 import duckdb
 
-from cdc_assets.config import PipelineConfig
+from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import SyncFinished
 from cdc_assets.replication.sync import sync
+from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 
@@ -54,3 +55,15 @@ def mirror_rows(config: PipelineConfig, table: str, columns: str = "*") -> list[
     with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
         sql = f"SELECT {columns} FROM {TableName.parse(table).sql} ORDER BY ALL"
         return warehouse.execute(sql).fetchall()
+
+
+def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the warehouse."""
+    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
+        return warehouse.execute(sql).fetchall()
+
+
+def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
+    """Give a pipeline whose tables all are kept so."""
+    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
+    return load_config(rewrite(config, tables=tables))

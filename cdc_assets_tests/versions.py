@@ -15,6 +15,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets_tests.audit import KEYS, Change, Row, audited
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.syncs import query
 
 Key = tuple[Any, ...]
 
@@ -168,3 +169,17 @@ def _apply(state: dict[Key, Row], change: Change, key: tuple[str, ...]) -> None:
         state.pop(tuple(change.old[name] for name in key))
     if change.new is not None:
         state[tuple(change.new[name] for name in key)] = change.new
+
+
+def assert_current_as_mirrors(config: PipelineConfig) -> None:
+    """Fail unless the open versions are the mirrors' rows."""
+    for table in KEYS:
+        name = TableName.parse(table)
+        history = f"{quote(name.schema)}.{quote(name.name + '__history')}"
+        own = "EXCLUDE (_cdc_valid_from, _cdc_valid_to, _cdc_valid_from_lsn, _cdc_valid_to_lsn,"
+        current = f"SELECT * {own} _cdc_source) FROM {history} WHERE _cdc_valid_to_lsn IS NULL"
+        mirror = f"SELECT * EXCLUDE (_cdc_lsn, _cdc_commit_ts) FROM {name.sql}"
+        if config.table(name).deletes == "soft":
+            mirror = mirror.replace(")", ", _cdc_deleted)") + " WHERE NOT _cdc_deleted"
+        assert query(config, f"{current} EXCEPT ALL {mirror}") == []
+        assert query(config, f"{mirror} EXCEPT ALL {current}") == []

@@ -149,10 +149,13 @@ def _forget(
                 warehouse.copies.drop(table)
                 if drop:
                     warehouse.rebuilds.drop(table)
-                    for records in warehouse.records.values():
+                for records in warehouse.records.values():
+                    if drop:
                         records.drop(table)
-                    if not is_unmirrored(point.shape):  # what is there is somebody else's
-                        warehouse.mirrors.drop(table)
+                    elif table in records.read():
+                        records.end(table, point.known_moment)
+                if drop and not is_unmirrored(point.shape):  # else it is somebody else's
+                    warehouse.mirrors.drop(table)
                 warehouse.state.forget(table)
                 done.append(f"dropped {_what(point, drop)} of {str(table)!r}")
     forget_journal(config, None if only is None else {str(table) for table in only})

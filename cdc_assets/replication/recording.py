@@ -42,7 +42,7 @@ def end_recording(session: Session) -> None:
     for keep, records in session.warehouse.records.items():
         for table in records.read() & session.checkpoints.keys():
             if keep not in wanted_records(session, table):
-                records.end(table, session.checkpoints[table].lsn)
+                records.end(table, session.checkpoints[table].known_moment)
 
 
 def begin_recording(session: Session, table: TableName, keeps: Collection[str]) -> None:

@@ -134,14 +134,16 @@ def begin_resync(config: PipelineConfig) -> None:
             with warehouse.transaction():
                 for table in _lost(config, before, points):
                     copies.drop(table)
+                    point = points[table]
                     ends = bool(state.read_fences(table)) or table in config.unmirrored
+                    ends |= not _follows(point, now)
                     for records in warehouse.records.values():
                         if ends:
-                            records.end(table, points[table].lsn)
-                        elif table in records.read():
-                            records.pause(table, points[table].known_moment)
+                            records.end(table, point.known_moment)
+                        else:
+                            records.pause(table, point.known_moment)
                     state.drop_fences(table)
-                    state.write(_anew(points[table], now))
+                    state.write(_anew(point, now))
             if served_warehouse(control, slot) is None:
                 mark_served(control, slot, state.warehouse_id())
         finally:
@@ -157,6 +159,13 @@ def _anew(point: Checkpoint, source: _Source) -> Checkpoint:
         last=None,
         error="",
     )
+
+
+def _follows(point: Checkpoint, source: _Source) -> bool:
+    """Whether all that happens on the source from now on is behind a checkpoint in its order."""
+    before, now = point.identity, source.identity
+    is_same = (before.system_identifier, before.database) == (now.system_identifier, now.database)
+    return is_same and point.lsn <= source.end
 
 
 def _look(control: Connection, slot: str) -> _Source:

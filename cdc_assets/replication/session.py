@@ -95,7 +95,7 @@ class Session:
     def end_records(self, table: TableName) -> None:
         """End what is kept beside a mirror where it is, inside a transaction."""
         for keep in self.records_of(table):
-            self.warehouse.records[keep].end(table, self.checkpoints[table].lsn)
+            self.warehouse.records[keep].end(table, self.checkpoints[table].known_moment)
             self.recorded[keep].discard(table)
 
     def pause_records(self, table: TableName) -> None:

@@ -44,16 +44,19 @@ class Records(Protocol):
         """
 
     def pause(self, table: TableName, moment: Moment) -> None:
-        """Say that one shows no state past a moment, as its table is to be copied anew."""
+        """Say that one shows no state past a moment, unless it was said of an earlier one."""
 
     def resume(self, table: TableName, moment: Moment) -> None:
         """Say that one shows every state from a moment on."""
 
     def gaps(self, table: TableName) -> list[tuple[LSN, LSN | None]]:
-        """Give between which LSNs, both left out, the one of now shows no state; None: for now."""
+        """Give between which LSNs, both left out, the one of now shows no state.
 
-    def end(self, table: TableName, lsn: LSN) -> None:
-        """Say that one has nothing past `lsn`."""
+        None for what has no end so far: the table is not followed, or this one has ended.
+        """
+
+    def end(self, table: TableName, moment: Moment) -> None:
+        """Say that one has nothing past a moment, or past where it was paused."""
 
     def append_read(
         self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], moment: Moment

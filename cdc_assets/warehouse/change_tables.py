@@ -98,7 +98,7 @@ class ChangeTables(Records):
             What its rows carry that were read.
         """
         read = read_lsns(self._mirrors, self._mirrors.name(stage))
-        self._set_aside(table, moment.lsn)
+        self._set_aside(table, moment)
         self._mirrors.rename(stage, self.name(table))
         self._note(table, moment)
         return read
@@ -197,8 +197,8 @@ class ChangeTables(Records):
             (self._pipeline, str(table), moment.micros),
         )
 
-    def _set_aside(self, table: TableName, lsn: LSN) -> None:
-        super()._set_aside(table, lsn)
+    def _set_aside(self, table: TableName, moment: Moment) -> None:
+        super()._set_aside(table, moment)
         self._forget_copied(table)
 
     def drop(self, table: TableName) -> None:

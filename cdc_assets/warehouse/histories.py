@@ -32,6 +32,10 @@ from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.records import Records, time_sql
 from cdc_assets.warehouse.values import Copy, Moment
 
+_MACROS = {
+    "as_of": (VALID_FROM_COLUMN, VALID_TO_COLUMN),
+    "as_of_lsn": (FROM_LSN_COLUMN, TO_LSN_COLUMN),
+}
 _IS_OPEN = f"{quote(TO_LSN_COLUMN)} IS NULL"
 # Refused outside of what a history knows, whatever rows there are
 _AS_OF = """
@@ -83,14 +87,13 @@ class Histories(Records):
         name, changes = str(self.name(table)), str(record_table(table, CHANGES))
         self._mirrors.drop(self.name(table))
         self._mirrors.rename(self.name(stage), self.name(table))
-        for noted in (self._noted, self._gaps):
-            self._execute(
-                f"DELETE FROM {noted} WHERE pipeline = ? AND name = ?", (self._pipeline, name)
-            )
+        self._execute(
+            f"DELETE FROM {self._noted} WHERE pipeline = ? AND name = ?", (self._pipeline, name)
+        )
         self._note(table, since)
         self._execute(
             f"INSERT INTO {self._gaps} SELECT * REPLACE (? AS name) FROM {self._gaps}"
-            " WHERE pipeline = ? AND name = ?",
+            " WHERE pipeline = ? AND name = ? AND to_lsn IS NOT NULL",
             (name, self._pipeline, changes),
         )
         self._make_macros(table, shape, since)
@@ -265,10 +268,8 @@ class Histories(Records):
     def _make_macros(self, table: TableName, shape: TableShape, moment: Moment) -> None:
         """Make the macros that show a table as of a time, or an LSN, since the history began."""
         own = ", ".join(quote(name) for name in history_schema(shape).names[len(shape.names) :])
-        known = (
-            "SELECT coalesce(until_lsn, lsn) FROM _cdc.histories JOIN _cdc.checkpoints"
-            f" USING (pipeline, source_table) WHERE name = {quote_literal(str(self.name(table)))}"
-        )
+        of_table = f"({quote_literal(self._pipeline)}, {quote_literal(str(table))})"
+        known = f"SELECT lsn FROM _cdc.checkpoints WHERE (pipeline, source_table) = {of_table}"
         begins = f"the history of {table} begins at {moment.lsn}"
         since = datetime.fromtimestamp(moment.micros / 1_000_000, UTC).isoformat()
         refusals = {
@@ -276,19 +277,14 @@ class Histories(Records):
             f" THEN error({quote_literal(f'{begins}, {since}')})" + self._in_gap(table, "time"),
             "as_of_lsn": f"WHEN _cdc_at < {int(moment.lsn)}"
             f" THEN error({quote_literal(f'{begins}, {int(moment.lsn)}')})"
-            f" WHEN _cdc_at > ({known})"
-            f" THEN error({quote_literal(f'{table} is not there yet: see _cdc.checkpoints')})"
-            + self._in_gap(table, "lsn"),
+            + self._in_gap(table, "lsn")
+            + f" WHEN _cdc_at > ({known})"
+            f" THEN error({quote_literal(f'{table} is not there yet: see _cdc.checkpoints')})",
         }
-        ends = {
-            "as_of": (VALID_FROM_COLUMN, VALID_TO_COLUMN),
-            "as_of_lsn": (FROM_LSN_COLUMN, TO_LSN_COLUMN),
-        }
-        for name, (valid_from, valid_to) in ends.items():
-            macro = TableName(table.schema, f"{table.name}__{name}")
+        for name, (valid_from, valid_to) in _MACROS.items():
             self._execute(
                 _AS_OF.format(
-                    macro=self._mirrors.name(macro),
+                    macro=self._macro(table, name),
                     own=own,
                     bounds=f"CASE {refusals[name]} ELSE true END",
                     history=self.name(table).sql,  # wherever the file is attached
@@ -297,10 +293,20 @@ class Histories(Records):
                 )
             )
 
+    def _macro(self, table: TableName, name: str) -> str:
+        return self._mirrors.name(TableName(table.schema, f"{table.name}__{name}"))
+
+    def drop(self, table: TableName) -> None:
+        """Drop all that were made of a table, and their macros."""
+        if self.names(table):
+            for name in _MACROS:
+                self._execute(f"DROP MACRO TABLE IF EXISTS {self._macro(table, name)}")
+        super().drop(table)
+
     def _in_gap(self, table: TableName, unit: str) -> str:
         """Write the refusal of what lies where no state is known."""
         after = f"_cdc_at > from_{unit}" if unit == "lsn" else f"_cdc_at >= from_{unit}"
-        unknown = f"{table} was copied anew: how it was then is not known, see _cdc.record_gaps"
+        unknown = f"{table} was not followed then, how it was is not known: see _cdc.record_gaps"
         return (
             " WHEN EXISTS (FROM _cdc.record_gaps WHERE name ="
             f" {quote_literal(str(self.name(table)))} AND {after}"

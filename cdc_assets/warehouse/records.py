@@ -1,7 +1,8 @@
 """What is kept beside mirrors in a DuckDB file: what change tables and histories have in common.
 
-Which are ours is noted, and between which LSNs each has everything. One that can't go on keeps its
-rows under another name, and another one begins.
+Which are ours is noted, and between which LSNs each has everything; past its end, and while its
+table was not followed, there is a gap. One that can't go on keeps its rows under another name, and
+another one begins.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Records(ABC):
 
         One that was there before keeps its rows, under another name.
         """
-        self._set_aside(table, moment.lsn)
+        self._set_aside(table, moment)
         self._create(self.name(table), shape)
         self._note(table, moment)
         self._put_all(table, shape, moment)
@@ -116,6 +117,7 @@ class Records(ABC):
         self._execute(f"CREATE TABLE {self._mirrors.name(name)} ({listed})")
 
     def _note(self, table: TableName, since: Moment) -> None:
+        self._forget_gaps(self.name(table))  # of one that somebody dropped
         self._execute(
             f"INSERT INTO {self._noted} (pipeline, source_table, name, since_lsn, since_time)"
             f" SELECT ?, ?, ?, ?, {time_sql(since.micros)}",
@@ -126,12 +128,14 @@ class Records(ABC):
         return [(field.name, column_type(field.type)) for field in self._schema(shape)]
 
     def pause(self, table: TableName, moment: Moment) -> None:
-        """Say that one shows no state past a moment, as its table is to be copied anew."""
-        if not any(until is None for _, until in self.gaps(table)):
-            self._execute(
-                f"INSERT INTO {self._gaps} SELECT ?, ?, ?, {time_sql(moment.micros)}, NULL, NULL",
-                (self._pipeline, str(self.name(table)), int(moment.lsn)),
-            )
+        """Say that one shows no state past a moment, unless it was said of an earlier one."""
+        open_gaps = f"(FROM {self._gaps} WHERE to_lsn IS NULL)"
+        self._execute(
+            f"INSERT INTO {self._gaps} SELECT pipeline, name, ?, {time_sql(moment.micros)}, NULL,"
+            f" NULL FROM {self._noted} ANTI JOIN {open_gaps} USING (pipeline, name)"
+            " WHERE pipeline = ? AND source_table = ? AND until_lsn IS NULL",
+            (int(moment.lsn), self._pipeline, str(table)),
+        )
 
     def resume(self, table: TableName, moment: Moment) -> None:
         """Say that one shows every state from a moment on."""
@@ -142,7 +146,10 @@ class Records(ABC):
         )
 
     def gaps(self, table: TableName) -> list[tuple[LSN, LSN | None]]:
-        """Give between which LSNs, both left out, the one of now shows no state; None: for now."""
+        """Give between which LSNs, both left out, the one of now shows no state.
+
+        None for what has no end so far: the table is not followed, or this one has ended.
+        """
         rows = self._mirrors.connection.execute(
             f"SELECT from_lsn, to_lsn FROM {self._gaps} WHERE pipeline = ? AND name = ?"
             " ORDER BY from_lsn",
@@ -150,20 +157,22 @@ class Records(ABC):
         ).fetchall()
         return [(LSN(start), None if end is None else LSN(end)) for start, end in rows]
 
-    def end(self, table: TableName, lsn: LSN) -> None:
-        """Say that one has nothing past `lsn`."""
+    def end(self, table: TableName, moment: Moment) -> None:
+        """Say that one has nothing past a moment, or past where it was paused."""
+        self.pause(table, moment)
         self._execute(
-            f"UPDATE {self._noted} SET until_lsn = ? WHERE pipeline = ?"
-            " AND source_table = ? AND until_lsn IS NULL",
-            (int(lsn), self._pipeline, str(table)),
+            f"UPDATE {self._noted} AS noted SET until_lsn = gap.from_lsn FROM {self._gaps} AS gap"
+            " WHERE (gap.pipeline, gap.name) = (noted.pipeline, noted.name) AND gap.to_lsn IS NULL"
+            " AND noted.pipeline = ? AND noted.source_table = ? AND noted.until_lsn IS NULL",
+            (self._pipeline, str(table)),
         )
 
-    def _set_aside(self, table: TableName, lsn: LSN) -> None:
+    def _set_aside(self, table: TableName, moment: Moment) -> None:
         """Give one that can't go on another name; it keeps what it has."""
         name = self.name(table)
         if name not in self.names(table):
             return
-        self.end(table, lsn)
+        self.end(table, moment)
         until = str(self._until(name)).replace("/", "_")
         kept = TableName(name.schema, f"{name.name}__until_{until}")
         while self._mirrors.exists(kept):
@@ -188,10 +197,13 @@ class Records(ABC):
         """Drop all that were made of a table."""
         for name in self.names(table):
             self._mirrors.drop(name)
-            self._execute(
-                f"DELETE FROM {self._gaps} WHERE pipeline = ? AND name = ?",
-                (self._pipeline, str(name)),
-            )
+            self._forget_gaps(name)
+
+    def _forget_gaps(self, name: TableName) -> None:
+        self._execute(
+            f"DELETE FROM {self._gaps} WHERE pipeline = ? AND name = ?",
+            (self._pipeline, str(name)),
+        )
 
     def _execute(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
         self._mirrors.connection.execute(sql, parameters).fetchall()

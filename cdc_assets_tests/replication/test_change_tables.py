@@ -20,7 +20,15 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
-from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
+from cdc_assets_tests.syncs import (
+    converge,
+    errors_of,
+    kept,
+    mirror_rows,
+    query,
+    sync_all,
+    sync_once,
+)
 from cdc_assets_tests.waiting import wait_until_unlocked
 
 BOTH = ["mirror", "changes"]
@@ -37,16 +45,6 @@ def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute(f"ALTER TABLE {TableName.parse(FULL).sql} REPLICA IDENTITY FULL")
     create_audit(database)
     return kept(pipeline(*TABLES), BOTH)
-
-
-def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
-    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
-    return load_config(rewrite(config, tables=tables))
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 def set_aside(config: PipelineConfig) -> list[str]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import duckdb
 import pytest
 
-from cdc_assets.config import PipelineConfig, load_config
+from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.operations.removal import teardown
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.steps import Step
 from cdc_assets_tests.audit import FULL, create_audit
-from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
-from cdc_assets_tests.syncs import converge, errors_of, sync_all, sync_once
-from cdc_assets_tests.versions import assert_versions_as_audited, histories
+from cdc_assets_tests.syncs import converge, errors_of, kept, query, sync_all, sync_once
+from cdc_assets_tests.versions import (
+    assert_current_as_mirrors,
+    assert_versions_as_audited,
+    histories,
+)
 from cdc_assets_tests.waiting import wait_until_unlocked
 
 ALL = ["mirror", "changes", "history"]
@@ -40,16 +42,6 @@ def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     return kept(pipeline(*TABLES), ALL)
 
 
-def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
-    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
-    return load_config(rewrite(config, tables=tables))
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
-
-
 def write(database: ScratchDatabase, writer: Writer) -> None:
     """Change rows in all ways, some of them to what they are, and truncate amidst."""
     writer.commit(60)
@@ -66,19 +58,6 @@ def write(database: ScratchDatabase, writer: Writer) -> None:
         "UPDATE accounts SET id = -id WHERE id < 5; UPDATE accounts SET id = -id WHERE id < 0"
     )
     writer.commit(60)
-
-
-def assert_current_as_mirrors(ledger: PipelineConfig) -> None:
-    for table in TABLES:
-        name = TableName.parse(table)
-        history = f"{quote(name.schema)}.{quote(name.name + '__history')}"
-        own = "EXCLUDE (_cdc_valid_from, _cdc_valid_to, _cdc_valid_from_lsn, _cdc_valid_to_lsn,"
-        current = f"SELECT * {own} _cdc_source) FROM {history} WHERE _cdc_valid_to_lsn IS NULL"
-        mirror = f"SELECT * EXCLUDE (_cdc_lsn, _cdc_commit_ts) FROM {name.sql}"
-        if ledger.table(name).deletes == "soft":
-            mirror = mirror.replace(")", ", _cdc_deleted)") + " WHERE NOT _cdc_deleted"
-        assert query(ledger, f"{current} EXCEPT ALL {mirror}") == []
-        assert query(ledger, f"{mirror} EXCEPT ALL {current}") == []
 
 
 def test_every_version_is_there_once(database: ScratchDatabase, ledger: PipelineConfig) -> None:
@@ -305,47 +284,6 @@ def test_a_history_does_not_begin_without_rows_that_its_copy_lacks(
 
     assert begun
     assert (1, "final", 2880) in (as_of_now(config) or ())
-
-
-def test_how_a_table_was_while_it_was_not_followed_is_not_known(
-    database: ScratchDatabase, ledger: PipelineConfig
-) -> None:
-    converge(database, ledger)
-    database.execute("UPDATE lines SET amount = 5")
-    converge(database, ledger)
-    ((stopped, at),) = query(
-        ledger,
-        "SELECT max(_cdc_valid_from_lsn), max(_cdc_valid_from) FROM public.lines__history",
-    )
-    database.execute("UPDATE lines SET amount = 6")
-    database.execute(
-        "SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [ledger.source.slot]
-    )
-    database.execute("DELETE FROM lines WHERE account = 1")
-    for table in TABLES:
-        list(backfill(ledger, TableName.parse(table)))
-    converge(database, ledger)
-
-    ((goes_on, later),) = query(
-        ledger, "SELECT max(_cdc_valid_from_lsn), max(_cdc_valid_from) FROM public.lines__history"
-    )
-    ((least,),) = query(
-        ledger, "SELECT from_lsn FROM _cdc.record_gaps WHERE name = 'public.lines__history'"
-    )
-    assert stopped <= least < goes_on
-    amounts = "SELECT DISTINCT amount FROM public.lines__as_of"
-    assert query(ledger, f"{amounts}_lsn({least})") == [(5,)]
-    assert query(ledger, f"{amounts}_lsn({goes_on})") == [(6,)]
-    for unknown in (f"_lsn({least + 1})", f"_lsn({goes_on - 1})"):
-        with pytest.raises(duckdb.Error, match="copied anew"):
-            query(ledger, amounts + unknown)
-    assert query(ledger, f"{amounts}(TIMESTAMPTZ '{later.isoformat()}')") == [(6,)]
-    before = at - timedelta(microseconds=1)
-    assert query(ledger, f"{amounts}(TIMESTAMPTZ '{before.isoformat()}')") != [(5,)]
-    with pytest.raises(duckdb.Error, match="copied anew"):
-        query(ledger, f"{amounts}(TIMESTAMPTZ '{at.isoformat()}' + INTERVAL 1 microsecond)")
-    gaps = "SELECT count(*) FROM _cdc.record_gaps WHERE name LIKE '%changes' AND to_lsn > from_lsn"
-    assert query(ledger, gaps) == [(len(TABLES),)]
 
 
 def create_docs(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
