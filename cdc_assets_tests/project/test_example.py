@@ -108,21 +108,26 @@ def test_the_example_runs_in_an_environment_of_its_own(installed: Installed) -> 
 
     installed.dg("launch", "--job", "shop_sync")
 
-    installed.dg("launch", "--assets", "revenue,best_customers")
+    installed.dg("launch", "--assets", "revenue,best_customers,corrections,deleted_orders")
     assert (installed.root / "data/revenue.csv").read_text() == "country,amount\nde,15.5\npt,7.0\n"
     with duckdb.connect(installed.root / "data/reports.duckdb", read_only=True) as reports:
         assert reports.sql("SELECT id, orders FROM best_customers").fetchall() == [(1, 2), (2, 1)]
+        assert reports.sql("SELECT * FROM deleted_orders").fetchall() == []
     with duckdb.connect(installed.root / "data/contacts.duckdb", read_only=True) as crm:
         assert crm.sql("SELECT id, name FROM crm.contacts").fetchall() == [(1, "x")]
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the example, with an empty `data` folder."""
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "analytics"))
+
+
+@pytest.fixture
 def loaded(
-    database: ScratchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: ScratchDatabase, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.Definitions]:
-    """The example's definitions in this process, from a copy beside an empty `data` folder."""
-    root = tmp_path / "analytics"
-    shutil.copytree(EXAMPLE, root)
+    """The example's definitions in this process."""
     for name in ("SHOP_SOURCE_DSN", "CRM_SOURCE_DSN"):
         monkeypatch.setenv(name, database.dsn)
     monkeypatch.setenv("CRM_SCHEDULE_START", "stopped")
@@ -135,7 +140,7 @@ def loaded(
 
 
 def test_a_sync_that_changed_a_mirror_starts_the_reports_and_no_other_does(
-    database: ScratchDatabase, loaded: dg.Definitions
+    database: ScratchDatabase, loaded: dg.Definitions, root: Path
 ) -> None:
     cursor = None
 
@@ -157,15 +162,31 @@ def test_a_sync_that_changed_a_mirror_starts_the_reports_and_no_other_does(
         done = loaded.resolve_job_def("shop_sync").execute_in_process(instance=instance)
         assert done.success
 
-    reports = [dg.AssetKey("revenue"), dg.AssetKey("best_customers")]
+    of_mirrors, of_changes = {"revenue", "best_customers"}, {"corrections", "deleted_orders"}
+    reports = [dg.AssetKey(name) for name in sorted(of_mirrors | of_changes)]
     with dg.instance_for_test() as instance:
         assert requested() == set()
         sync()
-        assert requested() == {"revenue", "best_customers"}
+        assert requested() == of_mirrors | of_changes
         sync()  # nothing was written since
         assert requested() == set()
-        database.execute("INSERT INTO orders VALUES (4, 2, 3)")
+        database.execute(
+            "UPDATE orders SET amount = 8 WHERE id = 3; DELETE FROM orders WHERE id = 1"
+        )
         assert requested() == set()
         sync()
-        assert requested() == {"revenue", "best_customers"}
+        assert requested() == of_mirrors | of_changes
         assert requested() == set()
+        database.execute("UPDATE customers SET country = 'es'")
+        sync()
+        assert requested() == of_mirrors
+        assert requested() == set()
+        database.execute("DELETE FROM orders WHERE id = 2")
+        sync()
+        assert requested() == of_mirrors | of_changes
+    header, *corrected = (root / "data/corrections.csv").read_text().splitlines()
+    assert header == "id,by,committed_at"
+    assert [line.rpartition(",")[0] for line in corrected] == ["3,1.0"]
+    with duckdb.connect(root / "data/reports.duckdb", read_only=True) as found:
+        deleted = found.sql("SELECT id FROM deleted_orders ORDER BY lsn, seq").fetchall()
+    assert deleted == [(1,), (2,)]
