@@ -7,7 +7,7 @@ nothing inserted, changed or removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import dagster as dg
@@ -24,18 +24,10 @@ from cdc_assets.operations.backfill_text import (
 from cdc_assets.operations.reporting import megabytes
 from cdc_assets.orchestration.failures import describe, run_failure
 from cdc_assets.orchestration.metadata import Metadata, position_metadata
+from cdc_assets.orchestration.told import tell_anew
 from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark, WindowApplied
 from cdc_assets.waits import listening
 from cdc_assets.wording import counted
-
-# What describes a mirror, and would be gone from its page with the next result that lacks it.
-_STANDING = (
-    "dagster/table_name",
-    "dagster/column_schema",
-    "dagster/column_lineage",
-    "cdc/lineage",
-    "cdc/comment",
-)
 
 
 def run_backfill(
@@ -140,23 +132,13 @@ class _Run:
         """
         written = self._streamed + sum(differing(event) for event in self._done)
         for key in self._kept if written and self._done else ():
-            last = self._context.instance.get_latest_materialization_event(key)
-            if last is not None and last.asset_materialization is not None:
-                self._tell(key, last.asset_materialization.metadata, written)
-
-    def _tell(self, key: dg.AssetKey, before: Mapping[str, dg.MetadataValue], written: int) -> None:
-        lsn = self._done[-1].lsn
-        self._context.log_event(
-            dg.AssetMaterialization(
+            tell_anew(
+                self._context,
                 key,
                 description=f"written by a backfill: {counted(written, 'row')}",
-                metadata={
-                    **{name: before[name] for name in _STANDING if name in before},
-                    **position_metadata(lsn),
-                },
-                tags={"dagster/data_version": str(lsn)},
+                found={},
+                lsn=self._done[-1].lsn,
             )
-        )
 
     def _told(self) -> dict[str, Metadata]:
         """Give what is said of each bucket that was asked for and is done."""

@@ -40,6 +40,7 @@ from cdc_assets.orchestration.execution import PipelineAssets, RunEvent, run_pip
 from cdc_assets.orchestration.health import health_sensor
 from cdc_assets.orchestration.instance import warn_at_load
 from cdc_assets.orchestration.keys import names_of, record_key, source_key
+from cdc_assets.orchestration.rebuild import rebuild_job
 from cdc_assets.orchestration.reconcile import equality_checks, reconcile_job_and_schedule
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
@@ -231,6 +232,8 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         reconciles = dg.Definitions.merge(
             *(reconcile_job_and_schedule(config, check) for check in checks)
         )
+        rebuilds = rebuild_job(config, assets, op=op)
+        jobs = [job.name for of in (backfills, reconciles, rebuilds) for job in of.jobs or ()]
         return dg.Definitions.merge(
             dg.Definitions(
                 assets=[
@@ -247,12 +250,11 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
                 config,
                 synced.keys,
                 beside=[spec.key for spec in snapshots.values()],
-                jobs_beside=[
-                    job.name for defs in (backfills, reconciles) for job in defs.jobs or ()
-                ],
+                jobs_beside=jobs,
             ),
             backfills,
             reconciles,
+            rebuilds,
         )
 
     def _synced_assets(

@@ -13,8 +13,17 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from cdc_assets.lsn import LSN
+from cdc_assets.orchestration.metadata import Metadata, position_metadata
 
 QUIET_TOLD_SECONDS = 3600.0
+# What describes a mirror, and would be gone from its page with the next result that lacks it.
+_STANDING = (
+    "dagster/table_name",
+    "dagster/column_schema",
+    "dagster/column_lineage",
+    "cdc/lineage",
+    "cdc/comment",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,44 @@ def read_told(instance: dg.DagsterInstance, keys: list[dg.AssetKey]) -> dict[dg.
                 last_commit=_time(_number(found, "cdc/last_commit")),
             )
     return told
+
+
+def tell_anew(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    *,
+    description: str,
+    found: Metadata,
+    lsn: LSN,
+) -> None:
+    """Materialize what something else than a sync has written: what waits for it is to start.
+
+    What was told of it before still describes it. One of which nothing was told yet is left to the
+    next sync, which tells all there is to say.
+
+    Args:
+        context: The op's.
+        key: The mirror's, or that of what is kept beside it.
+        description: What has happened.
+        found: What else is told.
+        lsn: As of which it is.
+    """
+    last = context.instance.get_latest_materialization_event(key)
+    if last is None or last.asset_materialization is None:
+        return
+    before = last.asset_materialization.metadata
+    context.log_event(
+        dg.AssetMaterialization(
+            key,
+            description=description,
+            metadata={
+                **{name: before[name] for name in _STANDING if name in before},
+                **position_metadata(lsn),
+                **found,
+            },
+            tags={"dagster/data_version": str(lsn)},
+        )
+    )
 
 
 def _number(found: Mapping[str, dg.MetadataValue], key: str) -> float | None:
