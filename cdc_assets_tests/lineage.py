@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName, record_table
+from cdc_assets_tests.syncs import query
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "lineage.md"
 # A row's place in the stream, and whether it was read
@@ -20,12 +19,6 @@ def documented() -> list[str]:
     """Give the queries of the page, in its order: of a mirror, of a change table, of columns."""
     parts = PAGE.read_text().split("```")
     return [part.removeprefix("sql\n") for part in parts if part.startswith("sql\n")]
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    """Ask the warehouse."""
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 def kept_tables(config: PipelineConfig) -> Iterable[tuple[TableName, str, str]]:

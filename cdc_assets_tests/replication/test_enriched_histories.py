@@ -7,7 +7,6 @@ another value of the partner makes another version is told by the columns that a
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import duckdb
 import pytest
@@ -21,7 +20,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import kill_at, make_small
 from cdc_assets_tests.shop import CUSTOMERS, ORDERS, SAW, SHOP_SQL, Writer, enriched
-from cdc_assets_tests.syncs import errors_of, sync_all, sync_once
+from cdc_assets_tests.syncs import errors_of, query, sync_all, sync_once
 from cdc_assets_tests.versions import assert_versions_as_audited, histories
 from cdc_assets_tests.waiting import wait_until_unlocked
 
@@ -66,11 +65,6 @@ def check_all(database: ScratchDatabase, config: PipelineConfig) -> int:
     for table in KEYS:
         assert_current_as_mirror(config, table)
     return assert_versions_as_audited(database, config, KEYS, shaped)
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 def assert_current_as_mirror(config: PipelineConfig, table: str) -> None:

@@ -28,7 +28,7 @@ from cdc_assets_tests.shop import (
     enriched,
     settle,
 )
-from cdc_assets_tests.syncs import errors_of, mirror_rows, sync_all, sync_once
+from cdc_assets_tests.syncs import errors_of, mirror_rows, query, sync_all, sync_once
 from cdc_assets_tests.versions import assert_versions_as_audited
 from cdc_assets_tests.waiting import wait_until_unlocked
 
@@ -69,11 +69,6 @@ def compared(config: PipelineConfig) -> TableCompared:
         if isinstance(one, TableCompared) and one.table == ORDERS
     )
     return found
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 @pytest.mark.parametrize(("seed", "apply_bytes"), [(1, 100_000), (2, 3_000)])

@@ -27,7 +27,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at, make_small
 from cdc_assets_tests.shaping import functions
-from cdc_assets_tests.syncs import errors_of, has_mirror, sync_all, sync_once
+from cdc_assets_tests.syncs import errors_of, has_mirror, kept, query, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
 
 EVENTS = "public.events"
@@ -37,11 +37,6 @@ ROWS = 600
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch.setattr)
-
-
-def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
-    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
-    return load_config(rewrite(config, tables=tables))
 
 
 @pytest.fixture
@@ -112,11 +107,6 @@ def writing(database: ScratchDatabase, seed: int) -> Iterator[None]:
         stop.set()
         thread.join()
     assert not failures
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 _OWN = "kind, amount, body"

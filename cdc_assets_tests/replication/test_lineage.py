@@ -22,7 +22,7 @@ from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.lineage import Place, documented, query, traced, windows
-from cdc_assets_tests.syncs import sync_all, sync_once
+from cdc_assets_tests.syncs import kept, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
 
 ALL = ["mirror", "changes", "history"]
@@ -38,11 +38,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     create_ledger(database)
     return kept(pipeline(*TABLES), ALL)
-
-
-def kept(config: PipelineConfig, keep: list[str]) -> PipelineConfig:
-    tables = [{"source": str(table), "keep": keep} for table in config.table_names]
-    return load_config(rewrite(config, tables=tables))
 
 
 def spoil(config: PipelineConfig) -> None:

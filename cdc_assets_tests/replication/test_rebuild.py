@@ -22,7 +22,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
-from cdc_assets_tests.syncs import converge, errors_of, sync_all, sync_once
+from cdc_assets_tests.syncs import converge, errors_of, kept, query, sync_all, sync_once
 
 GONE = "_cdc_commit_ts IS NULL"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
@@ -40,19 +40,9 @@ def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     return kept(pipeline(*TABLES), ["mirror", "changes"])
 
 
-def kept(config: PipelineConfig, keep: list[str], **more: Any) -> PipelineConfig:
-    tables = [{"source": str(table), "keep": keep, **more} for table in config.table_names]
-    return load_config(rewrite(config, tables=tables))
-
-
 def without_source(config: PipelineConfig) -> PipelineConfig:
     """Give the same pipeline where its source's server is down."""
     return load_config(rewrite(config, source__dsn=NOWHERE))
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 def execute(config: PipelineConfig, sql: str) -> None:

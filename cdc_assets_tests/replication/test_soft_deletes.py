@@ -23,7 +23,7 @@ from cdc_assets_tests.equality import assert_equal_to_source
 from cdc_assets_tests.interrupting import at_step, kill_at, make_small
 from cdc_assets_tests.ledger import TABLES, Overlapping, Writer, create_ledger
 from cdc_assets_tests.shaping import functions
-from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
+from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, query, sync_all, sync_once
 
 T = TableName("public", "t")
 # Of every key that a change table has: its last row, if it is gone, and what has ended it
@@ -97,11 +97,6 @@ def soft(config: PipelineConfig, **more: Any) -> PipelineConfig:
 def gone(config: PipelineConfig, columns: str = "id") -> list[tuple[Any, ...]]:
     """Read what is marked deleted, sorted."""
     return query(config, f"SELECT {columns} FROM public.t WHERE _cdc_deleted ORDER BY ALL")
-
-
-def query(config: PipelineConfig, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(config.warehouse_path), read_only=True) as warehouse:
-        return warehouse.execute(sql).fetchall()
 
 
 def compare(config: PipelineConfig) -> TableCompared:
