@@ -120,7 +120,8 @@ def test_a_deleted_row_stays_and_comes_back(
     database.execute("DELETE FROM t WHERE id IN (1, 2)")
     finished = converge(database, config)
     assert [(one.row_count, one.deleted_rows) for one in finished.tables] == [(148, 2), (0, None)]
-    schema = table_metadata(finished.tables[0], AssetKey("t"))["dagster/column_schema"].value
+    shown = table_metadata(finished.tables[0], {T: AssetKey("t")})
+    schema = shown["dagster/column_schema"].value
     assert schema.columns[-1].name == "_cdc_deleted"
     ((lsn, at),) = set(gone(config, "_cdc_lsn, _cdc_commit_ts"))
     assert finished.start_lsn < lsn <= finished.confirmed_lsn
