@@ -288,16 +288,16 @@ def test_lineage_of_what_it_makes(made: PipelineConfig) -> None:
     long["lineage"] = {"margin": ["cost", "total"], "status": ["status", "body"]}
     finished = sync_all(through(made, "", transform=long))
     (table,) = [one for one in finished.tables if one.table == T]
-    told = {one.name: one.made_of or one.source_name for one in table.columns}
+    told = {one.name: tuple(of.source_column for of in one.origins) for one in table.columns}
     assert told == {
-        "id": "id",
+        "id": ("id",),
         "status": ("status", "body"),
-        "total": "total",
-        "cost": "cost",
-        "body": "body",
+        "total": ("total",),
+        "cost": ("cost",),
+        "body": ("body",),
         "margin": ("cost", "total"),
     }
-    assert [one.source_name for one in table.source_columns] == list(told)[:-1]
+    assert [one.name for one in table.source_columns] == list(told)[:-1]
 
 
 def test_deleted_rows_are_kept_as_they_were_shaped(
