@@ -329,6 +329,31 @@ class TableRebuilt:
 
 
 BackfillEvent = ChunkCopied | WindowApplied | TableFailed | BucketBackfilled
+
+
+@dataclass(frozen=True, slots=True)
+class TableRetained:
+    """Changes that are older than they are kept were removed, if there were any.
+
+    Attributes:
+        before_lsn: Where the change table began before.
+        since_lsn: And begins now: from there on the table can be rebuilt, and shown as of an LSN.
+        removed: Changes that are gone.
+        rows: Rows as of `since_lsn` with which it begins now; None where nothing was removed, or
+            no key tells rows apart.
+        notes: What has to be said of it.
+    """
+
+    table: TableName
+    before_lsn: LSN
+    since_lsn: LSN
+    removed: int
+    rows: int | None
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
 RebuildEvent = ChangesReplayed | TableRebuilt
+RetainEvent = ChangesReplayed | TableRetained
 ReconcileEvent = ChunkCopied | WindowApplied | BucketBackfilled | TableCompared
 SyncEvent = ChunkCopied | WindowApplied | TableFailed | SyncFinished

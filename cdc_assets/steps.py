@@ -25,6 +25,7 @@ Step = Literal[
     "rebuild_applied",
     "rebuild_staged",
     "rebuild_placed",
+    "changes_folded",
     "copy_written",
     "copy_published",
 ]

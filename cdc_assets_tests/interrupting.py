@@ -2,7 +2,7 @@
 
 Run as a program it is the sync that sends itself one:
 `python -m cdc_assets_tests.interrupting <config> <step> <number> <signal> <work>`, where the work
-is empty for a sync, `resync`, `reconcile [repair]`, `rebuild <table>`, or
+is empty for a sync, `resync`, `reconcile [repair]`, `rebuild <table>`, `retain <table>`, or
 `backfill <table> [<bucket> …]`.
 """
 
@@ -23,6 +23,7 @@ from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.rebuilding import rebuild
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.resync import resync
+from cdc_assets.replication.retaining import retain
 from cdc_assets.replication.sync import sync
 from cdc_assets.source import arrow, reader, window
 from cdc_assets.steps import Step, observers
@@ -139,6 +140,8 @@ def _events(config: PipelineConfig, what: str = "", *more: str) -> Iterable[obje
     if what == "backfill":
         table, *buckets = more
         return backfill(config, TableName("public", table), buckets=buckets or None)
+    if what == "retain":
+        return retain(config, TableName("public", *more))
     if what == "rebuild":
         return rebuild(config, TableName("public", *more))
     return sync(config)

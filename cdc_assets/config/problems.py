@@ -10,11 +10,11 @@ from pydantic_core import ErrorDetails
 from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
 from cdc_assets.config.shaping import ColumnsConfig
-from cdc_assets.config.tables import TableConfig, TableDefaults
+from cdc_assets.config.tables import BackfillConfig, ChangesConfig, TableConfig, TableDefaults
 from cdc_assets.config.transforms import TransformConfig
 from cdc_assets.config.variables import EnvironmentVariable
 from cdc_assets.config.warehouses import DuckDBConfig, WarehouseConfig
-from cdc_assets.config.watching import HealthConfig, ScheduleConfig
+from cdc_assets.config.watching import HealthConfig, ReconcileConfig, ScheduleConfig
 from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import nearest
 from cdc_assets.pages import page
@@ -78,6 +78,9 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "columns": ColumnsConfig,
     "transform": TransformConfig,
     "enrich": EnrichConfig,
+    "changes": ChangesConfig,
+    "backfill": BackfillConfig,
+    "reconcile": ReconcileConfig,
 }
 
 

@@ -78,6 +78,36 @@ class BackfillConfig(Strict):
         return tuple(f"{at:0{width}}" for at in range(self.buckets))
 
 
+class ChangesConfig(Strict):
+    """For how long changes are kept; for good unless one of these says otherwise."""
+
+    keep_days: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Field(
+            description="Changes that were committed before so many days are removed.",
+            examples=[90],
+        ),
+    ] = None
+    keep_bytes: Annotated[
+        Annotated[int, Field(gt=0)] | None,
+        Field(
+            description="The newest changes are kept that take about so much of the warehouse.",
+            examples=[10_000_000_000],
+        ),
+    ] = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether some are removed some day."""
+        return self.keep_days is not None or self.keep_bytes is not None
+
+    @model_validator(mode="after")
+    def _has_one_limit(self) -> Self:
+        if self.keep_days is not None and self.keep_bytes is not None:
+            raise ValueError("expected keep_days or keep_bytes, got both")
+        return self
+
+
 class TableDefaults(Strict):
     """What can be said of one table, or of all that do not say otherwise."""
 
@@ -153,6 +183,13 @@ class TableDefaults(Strict):
             ],
         ),
     ] = Field(default_factory=list)
+    changes: Annotated[
+        ChangesConfig,
+        Field(
+            description="For how long its changes are kept, by days or by bytes.",
+            examples=[{"keep_days": 90}],
+        ),
+    ] = ChangesConfig()
     backfill: Annotated[
         BackfillConfig,
         Field(
@@ -213,6 +250,14 @@ class TableConfig(TableDefaults):
         ),
     ]
 
+    @model_validator(mode="after")
+    def _limits_what_is_kept(self) -> Self:
+        if self.changes.is_limited and not self.keeps_changes:
+            raise ValueError(
+                "changes: says how long changes are kept, and none are: keep: [mirror, changes]"
+            )
+        return self
+
     @property
     def name(self) -> TableName:
         """The source table."""
@@ -265,9 +310,17 @@ def with_defaults(tables: object, defaults: object) -> object:
     if not isinstance(tables, list):
         return tables
     return [
-        shared | _said(table) if isinstance(table, (dict, TableConfig)) else table
+        _completed(_said(table), shared) if isinstance(table, (dict, TableConfig)) else table
         for table in tables
     ]
+
+
+def _completed(said: dict[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what is shared; how long changes are kept is of no account where none are."""
+    whole = {**shared, **said}
+    if whole.get("append_only") or CHANGES in whole.get("keep", ()) or CHANGES in said:
+        return whole
+    return {key: value for key, value in whole.items() if key != CHANGES}
 
 
 def _said(part: Mapping[str, Any] | Strict) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""How a rebuild is told, as text and as JSON."""
+"""How rebuilds, and the removal of old changes, are told, as text and as JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cdc_assets.progress import RebuildEvent, TableRebuilt
+from cdc_assets.progress import RebuildEvent, RetainEvent, TableRebuilt, TableRetained
 from cdc_assets.wording import counted
 
 
@@ -17,6 +17,19 @@ def rebuild_line(event: RebuildEvent) -> str:
     return (
         f"{event.table} was rebuilt{into} as of {event.lsn} from {counted(event.changes, 'change')}"
         f" since {event.since_lsn}: {counted(event.rows, 'row')}{versions} in {event.seconds:.1f} s"
+    )
+
+
+def retain_line(event: RetainEvent) -> str:
+    """Describe an event in one line."""
+    if not isinstance(event, TableRetained):
+        return rebuild_line(event)
+    if not event.removed:
+        return f"{event.table}: no change is older than it is kept"
+    begins = "" if event.rows is None else f", with {counted(event.rows, 'row')} as of then"
+    return (
+        f"{event.table}: {counted(event.removed, 'change')} up to {event.since_lsn} were removed"
+        f" in {event.seconds:.1f} s; the change table begins there now{begins}"
     )
 
 

@@ -42,6 +42,7 @@ from cdc_assets.orchestration.instance import warn_at_load
 from cdc_assets.orchestration.keys import names_of, record_key, source_key
 from cdc_assets.orchestration.rebuild import rebuild_job
 from cdc_assets.orchestration.reconcile import equality_checks, reconcile_job_and_schedule
+from cdc_assets.orchestration.retention import retention_job_and_schedule
 from cdc_assets.orchestration.scaffold import PostgresCdcScaffolder
 from cdc_assets.orchestration.schedule import job_and_schedule
 from cdc_assets.orchestration.snapshots import backfill_jobs, snapshot_assets, snapshot_specs
@@ -232,8 +233,12 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
         reconciles = dg.Definitions.merge(
             *(reconcile_job_and_schedule(config, check) for check in checks)
         )
-        rebuilds = rebuild_job(config, assets, op=op)
-        jobs = [job.name for of in (backfills, reconciles, rebuilds) for job in of.jobs or ()]
+        more = [
+            backfills,
+            reconciles,
+            rebuild_job(config, assets, op=op),
+            retention_job_and_schedule(config, assets, op=op),
+        ]
         return dg.Definitions.merge(
             dg.Definitions(
                 assets=[
@@ -250,11 +255,9 @@ class PostgresCdcComponent(dg.Component, dg.Model, dg.Resolvable):
                 config,
                 synced.keys,
                 beside=[spec.key for spec in snapshots.values()],
-                jobs_beside=jobs,
+                jobs_beside=[job.name for defs in more for job in defs.jobs or ()],
             ),
-            backfills,
-            reconciles,
-            rebuilds,
+            *more,
         )
 
     def _synced_assets(

@@ -46,7 +46,7 @@ def job_and_schedule(
 
 
 def scheduled(
-    job: UnresolvedAssetJobDefinition, schedule: ScheduleConfig, watched: Job
+    job: UnresolvedAssetJobDefinition | dg.JobDefinition, schedule: ScheduleConfig, watched: Job
 ) -> dg.ScheduleDefinition:
     """Define the schedule of a job: a tick is skipped while a run of it is under way."""
     starts = schedule.start == "running"

@@ -71,7 +71,7 @@ def plan_rebuild(
     if checkpoint is None or bounds is None:
         raise _refusal(table, "its change table has not begun", "run 'cdc-assets sync'")
     since, ended = bounds.since.lsn, bounds.until
-    shape = _kept_shape(config, warehouse, checkpoint)
+    shape = kept_shape(config, warehouse, checkpoint)
     last = checkpoint.lsn if ended is None else ended
     upto = last if to_lsn is None else to_lsn
     if not since <= upto <= last:
@@ -82,7 +82,9 @@ def plan_rebuild(
         )
     if into is None:
         _refuse_in_place(warehouse, checkpoint, ended, upto)
-        if shape.keeps_deleted and (count := warehouse.rebuilds.deleted_before(table, since)):
+        if shape.keeps_deleted and (
+            count := warehouse.rebuilds.untold_deletes(table, shape, since)
+        ):
             raise _refusal(
                 table,
                 f"its mirror keeps {counted(count, 'row')} that were deleted before its changes "
@@ -98,15 +100,19 @@ def plan_rebuild(
     ):
         _refuse_between(table, upto, between, why)
     note = "" if into else _older_history(config, warehouse, table, since)
-    name = into or table
     made = Rebuild(
         table=table,
-        stage=TableName(name.schema, f"{name.name}__cdc_rebuild"),
+        stage=stage_name(into or table),
         shape=shape,
         since=bounds.since,
         has_history=HISTORY in said.records and not note,
     )
     return RebuildPlan(checkpoint, made, upto, into, ahead, (note,) if note else ())
+
+
+def stage_name(name: TableName) -> TableName:
+    """Name what is made while it is made, by what it will be."""
+    return TableName(name.schema, f"{name.name}__cdc_rebuild")
 
 
 def _older_history(
@@ -135,7 +141,12 @@ def _refuse_between(
             )
 
 
-def _kept_shape(config: PipelineConfig, warehouse: Warehouse, checkpoint: Checkpoint) -> TableShape:
+def kept_shape(config: PipelineConfig, warehouse: Warehouse, checkpoint: Checkpoint) -> TableShape:
+    """Give the columns that a table's changes have.
+
+    Raises:
+        TableError: They are not what the config says, or what the table is made of now.
+    """
     table, shaping = checkpoint.table, shapings(config)[checkpoint.table]
     if checkpoint.shape.shaping != shaping.declaration:
         raise reshaped_error(table)

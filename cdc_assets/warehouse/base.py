@@ -38,6 +38,7 @@ from cdc_assets.warehouse.base_rebuilds import Rebuilds as Rebuilds
 from cdc_assets.warehouse.base_records import ChangeTables as ChangeTables
 from cdc_assets.warehouse.base_records import Histories as Histories
 from cdc_assets.warehouse.base_records import Records as Records
+from cdc_assets.warehouse.base_retention import Retention as Retention
 from cdc_assets.warehouse.base_traces import Traces as Traces
 from cdc_assets.warehouse.values import (
     Checkpoint,
@@ -288,6 +289,10 @@ class Warehouse(Protocol):
     @property
     def histories(self) -> Histories:
         """Which versions their rows had."""
+
+    @property
+    def retention(self) -> Retention:
+        """Change tables whose oldest changes go."""
 
     @property
     def rebuilds(self) -> Rebuilds:

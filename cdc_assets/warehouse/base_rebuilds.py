@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.values import Rebuild
@@ -22,8 +23,14 @@ class Rebuilds(Protocol):
     def begin(self, of: Rebuild) -> None:
         """Make an empty mirror, and its history, in place of what was left."""
 
-    def deleted_before(self, table: TableName, since: LSN) -> int:
-        """Count the rows that a mirror keeps as deleted since before an LSN, or at it."""
+    def untold_deletes(self, table: TableName, shape: TableShape, since: LSN) -> int:
+        """Count the rows that a mirror keeps as deleted, and its changes since an LSN do not tell.
+
+        Args:
+            table: Whose.
+            shape: The kept one.
+            since: Where its change table begins.
+        """
 
     def copied_at(self, of: Rebuild, upto: LSN) -> list[LSN]:
         """Give where rows were copied: where the change table begins, and places behind that."""

@@ -19,6 +19,7 @@ from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.plans import BucketPlans
 from cdc_assets.warehouse.publishing import published_state
 from cdc_assets.warehouse.rebuilds import Rebuilds
+from cdc_assets.warehouse.retention import Retention
 from cdc_assets.warehouse.stages import Stages
 from cdc_assets.warehouse.traces import Traces
 
@@ -37,6 +38,7 @@ class DuckDBWarehouse:
         self.histories = Histories(self.mirrors, pipeline)
         self.traces = Traces(self.mirrors, pipeline)
         self.rebuilds = Rebuilds(self.mirrors, pipeline, self.change_tables, self.histories)
+        self.retention = Retention(self.mirrors, pipeline, self.change_tables, self.rebuilds)
         self.plans = BucketPlans(self.mirrors, pipeline)
 
     @property

@@ -24,6 +24,7 @@ from cdc_assets.changes.record import (
 )
 from cdc_assets.changes.replay import HAS_OLD_COLUMN, OLD_KEY_COLUMN
 from cdc_assets.changes.rows import COMMIT_COLUMN, DELETED_COLUMN, LSN_COLUMN
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import HISTORY
 from cdc_assets.identifiers import TableName, quote, quote_literal, record_table
 from cdc_assets.lsn import LSN
@@ -39,7 +40,6 @@ PART_ROWS = 200_000
 SLICE_BYTES = 64 * 1024 * 1024
 _BATCH_ROWS = 2048
 _IS_COPIED = f"{SEQ_COLUMN} >= {FIRST_COPIED}"
-_IS_SNAPSHOT = f"{OP_COLUMN} = '{SNAPSHOT}'"
 
 
 class Rebuilds:
@@ -66,13 +66,24 @@ class Rebuilds:
         for name in self._made(of, of.stage):
             self._note(of.table, name, None)
 
-    def deleted_before(self, table: TableName, since: LSN) -> int:
-        """Count the rows that a mirror keeps as deleted since before an LSN, or at it."""
+    def untold_deletes(self, table: TableName, shape: TableShape, since: LSN) -> int:
+        """Count the rows that a mirror keeps as deleted, and its changes since an LSN do not tell.
+
+        Args:
+            table: Whose.
+            shape: The kept one.
+            since: Where its change table begins.
+        """
         if self._mirrors.deleted_count(table) is None:
             return 0
+        same = " AND ".join(
+            f"change.{BEFORE_COLUMN}.{key} = mirror.{key}" for key in map(quote, shape.key)
+        )
         ((count,),) = self._rows(
-            f"SELECT count(*) FROM {self._mirrors.name(table)}"
-            f" WHERE {DELETED_COLUMN} AND {LSN_COLUMN} <= {int(since)}"
+            f"SELECT count(*) FROM {self._mirrors.name(table)} AS mirror"
+            f" ANTI JOIN (FROM {self._change_tables.sql_name(table)}"
+            f" WHERE {_is_first(since)} AND {OP_COLUMN} = 'delete') AS change ON {same}"
+            f" WHERE mirror.{DELETED_COLUMN} AND mirror.{LSN_COLUMN} <= {int(since)}"
         )
         return int(count)
 
@@ -87,10 +98,13 @@ class Rebuilds:
 
     def put_first(self, of: Rebuild) -> None:
         """Put the rows in with which the change table begins."""
-        first = self._copied(of, f"change.{LSN_COLUMN} <= {int(of.since.lsn)} AND {_IS_SNAPSHOT}")
-        self._insert(of, first)
+        first = self._copied(of, _is_first(of.since.lsn))
+        there = f"(FROM {first} WHERE {OP_COLUMN} = '{SNAPSHOT}')"
+        self._insert(of, there)
+        if of.shape.keeps_deleted:
+            self._insert_deleted(of, first)
         if of.has_history:
-            self._histories.begin_with(of.stage, of.shape, first, of.since)
+            self._histories.begin_with(of.stage, of.shape, there, of.since)
 
     def put_copied(self, of: Rebuild, at: LSN) -> None:
         """Put the rows in that were copied at an LSN, but for those that `put_first` has put in.
@@ -99,9 +113,9 @@ class Rebuilds:
             of: What is made, which is as of `at` but for these rows.
             at: As of which they are.
         """
-        which = f"change.{LSN_COLUMN} = {int(at)}"
+        which = f"{_IS_COPIED} AND change.{LSN_COLUMN} = {int(at)}"
         if at == of.since.lsn:
-            which += f" AND NOT {_IS_SNAPSHOT}"
+            which += f" AND NOT ({_is_first(at)})"
         named = ", ".join(map(quote, of.shape.key))
         self._execute("DROP TABLE IF EXISTS temp._cdc_copied")
         self._execute(
@@ -131,11 +145,7 @@ class Rebuilds:
         there = f"(FROM _cdc_round WHERE {OP_COLUMN} <> 'delete')"
         self._insert(of, there)
         if of.shape.keeps_deleted:
-            old = ", ".join(f"{BEFORE_COLUMN}.{quote(name)}" for name in of.shape.names)
-            self._execute(
-                f"INSERT INTO {into} SELECT {old}, {LSN_COLUMN}, {COMMIT_COLUMN}, true"
-                f" FROM _cdc_round WHERE {OP_COLUMN} = 'delete'"
-            )
+            self._insert_deleted(of, "_cdc_round")
         if of.has_history:
             self._histories.become(
                 of.stage, of.shape, "_cdc_round", there, moment=moment, source=source
@@ -156,7 +166,7 @@ class Rebuilds:
             f" coalesce(noted.commit_ts, change.{COMMIT_COLUMN}) AS {COMMIT_COLUMN}),"
             f" coalesce(noted.as_of, {time_sql(of.since.micros)}) AS _cdc_as_of"
             f" FROM {self._changes(of)} AS change LEFT JOIN {self._noted_rows} AS noted"
-            f" ON noted.seq = change.{SEQ_COLUMN} WHERE {_IS_COPIED} AND {which})"
+            f" ON noted.seq = change.{SEQ_COLUMN} WHERE {which})"
         )
 
     def _insert(self, of: Rebuild, rows: str) -> None:
@@ -165,6 +175,15 @@ class Rebuilds:
         self._execute(
             f"INSERT INTO {self._mirrors.name(of.stage)}"
             f" SELECT {own}, {LSN_COLUMN}, {COMMIT_COLUMN}{live} FROM {rows}"
+        )
+
+    def _insert_deleted(self, of: Rebuild, rows: str) -> None:
+        """Put in rows that are kept as deleted."""
+        old = ", ".join(f"{BEFORE_COLUMN}.{quote(name)}" for name in of.shape.names)
+        self._execute(
+            f"INSERT INTO {self._mirrors.name(of.stage)}"
+            f" SELECT {old}, {LSN_COLUMN}, {COMMIT_COLUMN}, true"
+            f" FROM {rows} WHERE {OP_COLUMN} = 'delete'"
         )
 
     def parts(self, of: Rebuild, after: LSN, upto: LSN) -> list[LSN]:
@@ -246,6 +265,12 @@ class Rebuilds:
             self._forget(made)
             self._note(of.table, name, lsn)
 
+    def discard(self, of: Rebuild) -> None:
+        """Drop what was made; it has served."""
+        for name in self._made(of, of.stage):
+            self._mirrors.drop(name)
+            self._forget(name)
+
     def _made(self, of: Rebuild, name: TableName) -> list[TableName]:
         """Give all tables that are made, where the mirror has a name."""
         return [name, *([record_table(name, HISTORY)] if of.has_history else [])]
@@ -286,6 +311,11 @@ class Rebuilds:
 
     def _execute(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
         self._mirrors.connection.execute(sql, parameters).fetchall()
+
+
+def _is_first(since: LSN) -> str:
+    """Write that a row is one with which a change table begins: of a copy, or of a retention."""
+    return f"{LSN_COLUMN} <= {int(since)} AND {SOURCE_COLUMN} = '{SNAPSHOT}'"
 
 
 def _of_stream(after: LSN, upto: LSN) -> str:

@@ -58,6 +58,8 @@ def test_a_table_is_judged_by_what_it_has_with_the_defaults() -> None:
         ({"kep": ["mirror"]}, "defaults.kep: unknown key, did you mean 'keep'?"),
         ({"source": "public.x"}, "defaults.source: unknown key"),
         ({"keep": []}, "defaults.keep: nothing is kept"),
+        ({"backfill": {"bucket": 3}}, "defaults.backfill.bucket: unknown key, did you mean 'bu"),
+        ({"changes": {"keep_day": 3}}, "defaults.changes.keep_day: unknown key, did you mean 'ke"),
         ({"mask": {"email": "md5"}}, "defaults.mask.email: "),
         (["mirror"], "defaults: "),
     ],
