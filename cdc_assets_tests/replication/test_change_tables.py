@@ -18,7 +18,7 @@ from cdc_assets_tests.audit import FULL, assert_as_audited, audited, create_audi
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import PROJECT, kill_at, make_small
+from cdc_assets_tests.interrupting import PROJECT, kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import (
     converge,
@@ -31,12 +31,9 @@ from cdc_assets_tests.syncs import (
 )
 from cdc_assets_tests.waiting import wait_until_unlocked
 
+pytestmark = pytest.mark.usefixtures("small")
+
 BOTH = ["mirror", "changes"]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -16,10 +16,12 @@ from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.shop import CUSTOMERS, ENRICH, ORDERS, SHOP_SQL, TAKEN, Writer, enriched
 from cdc_assets_tests.syncs import errors_of, mirror_rows, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
+
+pytestmark = pytest.mark.usefixtures("small")
 
 CURRENT = [{**ENRICH, "keep": "current"}]
 OWN = "id, area, customer, n"
@@ -27,11 +29,6 @@ JOINED = """
 SELECT o.id, o.region, o.customer, o.n, c.email, encode(sha256(c.phone::bytea), 'hex'), c.body
 FROM orders o LEFT JOIN customers c ON c.region = o.region AND c.id = o.customer{}
 """
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

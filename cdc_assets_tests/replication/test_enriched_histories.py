@@ -18,19 +18,16 @@ from cdc_assets.steps import Step
 from cdc_assets_tests.audit import Row, create_audit
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import kill_at, make_small
+from cdc_assets_tests.interrupting import kill_at
 from cdc_assets_tests.shop import CUSTOMERS, ORDERS, SAW, SHOP_SQL, Writer, enriched
 from cdc_assets_tests.syncs import errors_of, query, sync_all, sync_once
 from cdc_assets_tests.versions import assert_versions_as_audited, histories
 from cdc_assets_tests.waiting import wait_until_unlocked
 
+pytestmark = pytest.mark.usefixtures("small")
+
 KEYS = {str(CUSTOMERS): ("region", "key"), str(ORDERS): ("id",)}
 ALL = ["mirror", "changes", "history"]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

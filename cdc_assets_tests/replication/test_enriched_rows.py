@@ -21,7 +21,7 @@ from cdc_assets.replication.sync import sync
 from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.shop import (
     CUSTOMERS,
     ENRICH,
@@ -35,10 +35,7 @@ from cdc_assets_tests.shop import (
 )
 from cdc_assets_tests.syncs import errors_of, mirror_rows, sync_all, sync_once
 
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture

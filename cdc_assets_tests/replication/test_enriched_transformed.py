@@ -17,7 +17,7 @@ from cdc_assets_tests.audit import Row, create_audit
 from cdc_assets_tests.command_line import run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.shop import (
     CUSTOMERS,
@@ -32,14 +32,11 @@ from cdc_assets_tests.syncs import errors_of, mirror_rows, query, sync_all, sync
 from cdc_assets_tests.versions import assert_versions_as_audited
 from cdc_assets_tests.waiting import wait_until_unlocked
 
+pytestmark = pytest.mark.usefixtures("small")
+
 TAKEN = {**ENRICH, "columns": {"email": "customer_email"}}
 OWN = "id, area, customer, n, saw_email, customer_email, greeting"
 WROTE = "SELECT id, region, customer, n, saw_email, saw_email, 'to ' || saw_email FROM orders"
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -24,10 +24,12 @@ from cdc_assets_tests.audit import (
 from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
+
+pytestmark = pytest.mark.usefixtures("small")
 
 BOTH = ["mirror", "changes"]
 # The first reads what moves often, the second a long value that is stored apart, the third the key
@@ -36,11 +38,6 @@ WHERE = {
     "public.Notes": 'length("Body") > 10 AND "Key" < \'k0350\'',
     "public.lines": "line % 2 = 0",
 }
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

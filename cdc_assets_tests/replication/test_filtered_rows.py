@@ -17,17 +17,14 @@ from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, sync_all, sync_once
 
+pytestmark = pytest.mark.usefixtures("small")
+
 T = TableName("public", "t")
 WHERE = "status <> 'draft'"
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cdc_assets.steps import Step
 from cdc_assets_tests.audit import FULL, create_audit
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, errors_of, kept, query, sync_all, sync_once
 from cdc_assets_tests.versions import (
@@ -25,13 +25,10 @@ from cdc_assets_tests.versions import (
 )
 from cdc_assets_tests.waiting import wait_until_unlocked
 
+pytestmark = pytest.mark.usefixtures("small")
+
 ALL = ["mirror", "changes", "history"]
 DOC = "id, state, length(body)"
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -25,18 +25,15 @@ from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.syncs import errors_of, has_mirror, kept, query, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
 
+pytestmark = pytest.mark.usefixtures("small")
+
 EVENTS = "public.events"
 ROWS = 600
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -19,19 +19,16 @@ from cdc_assets.steps import Step
 from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import kill_at, make_small
+from cdc_assets_tests.interrupting import kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.lineage import Place, documented, query, traced, windows
 from cdc_assets_tests.syncs import kept, sync_all, sync_once
 from cdc_assets_tests.waiting import wait_until_unlocked
 
+pytestmark = pytest.mark.usefixtures("small")
+
 ALL = ["mirror", "changes", "history"]
 LINES, CUSTOMERS, ORDERS = (TableName("public", name) for name in ("lines", "customers", "orders"))
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

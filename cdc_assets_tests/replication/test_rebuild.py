@@ -20,17 +20,14 @@ from cdc_assets_tests.audit import FULL
 from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import kill_at, make_small
+from cdc_assets_tests.interrupting import kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, errors_of, kept, query, sync_all, sync_once
 
+pytestmark = pytest.mark.usefixtures("small")
+
 GONE = "_cdc_commit_ts IS NULL"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -19,16 +19,13 @@ from cdc_assets_tests.audit import FULL
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import kill_at, make_small
+from cdc_assets_tests.interrupting import kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
 from cdc_assets_tests.syncs import converge, kept, sync_all
 
+pytestmark = pytest.mark.usefixtures("small")
+
 Rows = list[tuple[Any, ...]]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

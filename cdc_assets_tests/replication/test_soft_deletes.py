@@ -20,10 +20,12 @@ from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.ledger import TABLES, Overlapping, Writer, create_ledger
 from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.syncs import converge, errors_of, mirror_rows, query, sync_all, sync_once
+
+pytestmark = pytest.mark.usefixtures("small")
 
 T = TableName("public", "t")
 # Of every key that a change table has: its last row, if it is gone, and what has ended it
@@ -62,11 +64,6 @@ _ROWS = {
     "public.Notes": 'row("Key", "Body", "At")',
     "public.lines": "row(account, line, amount)",
 }
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture

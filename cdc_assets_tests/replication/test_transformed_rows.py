@@ -15,18 +15,15 @@ from cdc_assets.replication.reconcile import reconcile
 from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.interrupting import at_step, kill_at, make_small
+from cdc_assets_tests.interrupting import at_step, kill_at
 from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.syncs import errors_of, mirror_rows, sync_all, sync_once
+
+pytestmark = pytest.mark.usefixtures("small")
 
 T = TableName("public", "t")
 SHAPED = "id, upper(status), total, total - cost, length(body)"
 KEPT = "id, status, total, margin, length"
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture
