@@ -20,8 +20,8 @@ _SHAPING = ("columns", "where", "mask", "deletes", "transform")
 def code_version(config: PipelineConfig, table: TableName) -> str:
     """Give what is another one when the same changes of a table would give other rows.
 
-    A new password or slot leaves it, and so does what is kept beside a mirror: that alters no row
-    of what was there.
+    A new password or slot leaves it, and so does what is kept beside a mirror, and for how long:
+    that alters no row of what was there.
     """
     one = config.table(table).model_copy(update={"keep": [MIRROR]})
     unsaid = dict.fromkeys((key for key in _SHAPING if key not in one.model_fields_set), True)
@@ -29,6 +29,7 @@ def code_version(config: PipelineConfig, table: TableName) -> str:
         exclude={
             "backfill": True,
             "append_only": True,
+            "changes": True,
             "transform": {"lineage": True},
             **unsaid,
         }

@@ -57,6 +57,13 @@ def test_a_mirror_stays_what_it_is_when_its_changes_are_kept_as_well() -> None:
     assert alone.code_version == beside.code_version
 
 
+def test_for_how_long_changes_are_kept_leaves_the_version_of_their_rows() -> None:
+    ever = specs(definitions(attributes(tables=[BOTH])))
+    limited = specs(definitions(attributes(tables=[{**BOTH, "changes": {"keep_days": 90}}])))
+    for key in (ORDERS, CHANGES):
+        assert limited[key].code_version == ever[key].code_version
+
+
 def test_its_key_follows_the_mirrors() -> None:
     known = specs(
         definitions(
