@@ -99,15 +99,20 @@ def plan_rebuild(
         (warehouse.change_tables.gaps(table), "it was not followed, and was copied anew later"),
     ):
         _refuse_between(table, upto, between, why)
-    note = "" if into else _older_history(config, warehouse, table, since)
+    notes = list[str]()
+    if into is None and (begins := older_history(config, warehouse, table, since)) is not None:
+        notes.append(
+            f"the history of {table} begins at {begins}, its changes only at {since}: it is left "
+            "as it is"
+        )
     made = Rebuild(
         table=table,
         stage=stage_name(into or table),
         shape=shape,
         since=bounds.since,
-        has_history=HISTORY in said.records and not note,
+        has_history=HISTORY in said.records and not notes,
     )
-    return RebuildPlan(checkpoint, made, upto, into, ahead, (note,) if note else ())
+    return RebuildPlan(checkpoint, made, upto, into, ahead, tuple(notes))
 
 
 def stage_name(name: TableName) -> TableName:
@@ -115,17 +120,14 @@ def stage_name(name: TableName) -> TableName:
     return TableName(name.schema, f"{name.name}__cdc_rebuild")
 
 
-def _older_history(
+def older_history(
     config: PipelineConfig, warehouse: Warehouse, table: TableName, since: LSN
-) -> str:
-    """Say that a table's history goes further back than its changes, if so."""
+) -> LSN | None:
+    """Give where a table's history begins, if that is before its changes do."""
     bounds = warehouse.histories.bounds(table)
-    if HISTORY not in config.table(table).records or bounds is None or bounds.since.lsn >= since:
-        return ""
-    return (
-        f"the history of {table} begins at {bounds.since.lsn}, its changes only at {since}: it is "
-        "left as it is"
-    )
+    if HISTORY not in config.table(table).records or bounds is None:
+        return None
+    return bounds.since.lsn if bounds.since.lsn < since else None
 
 
 def _refuse_between(

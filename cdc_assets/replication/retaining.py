@@ -13,12 +13,11 @@ from collections.abc import Generator, Iterator
 from datetime import timedelta
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.config.tables import HISTORY
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import RetainEvent, TableRetained
 from cdc_assets.replication.publishing import publish_copy
-from cdc_assets.replication.rebuildable import RebuildPlan, kept_shape, stage_name
+from cdc_assets.replication.rebuildable import RebuildPlan, kept_shape, older_history, stage_name
 from cdc_assets.replication.replaying import Replay, in_warehouse
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Warehouse
@@ -119,10 +118,10 @@ def _plan(
 
 def _of_history(config: PipelineConfig, warehouse: Warehouse, table: TableName, since: LSN) -> str:
     """Say what becomes of a rebuild of a history that goes further back."""
-    bounds = warehouse.histories.bounds(table)
-    if HISTORY not in config.table(table).records or bounds is None or bounds.since.lsn >= since:
+    begins = older_history(config, warehouse, table, since)
+    if begins is None:
         return ""
     return (
-        f"the history of {table} begins at {bounds.since.lsn} and keeps all it has; its changes "
-        f"begin at {since} now, so a rebuild leaves it as it is from now on"
+        f"the history of {table} begins at {begins} and keeps all it has; its changes begin at "
+        f"{since} now, so a rebuild leaves it as it is from now on"
     )
