@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 import duckdb
 
+from cdc_assets.changes.rows import added_columns
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
+from cdc_assets.warehouse.types import column_type
 
 Columns = Sequence[tuple[str, str]]  # names and types, in their order
 
@@ -33,6 +36,14 @@ class Stored:
 
     columns: tuple[tuple[str, str], ...]
     is_view: bool
+
+
+def mirror_columns(shape: TableShape) -> Columns:
+    """Give the columns of a mirror, those of its source first."""
+    return [
+        *zip(shape.names, map(column_type, shape.types), strict=True),
+        *((added.name, column_type(added.type)) for added in added_columns(shape)),
+    ]
 
 
 def read_stored(connection: duckdb.DuckDBPyConnection) -> Mapping[tuple[str, str], Stored]:

@@ -27,7 +27,7 @@ from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.file import DuckDBFile
-from cdc_assets.warehouse.layout import difference, read_stored
+from cdc_assets.warehouse.layout import difference, mirror_columns, read_stored
 from cdc_assets.warehouse.liveness import endings, is_live, live_rows, mark_sql
 from cdc_assets.warehouse.lookups import (
     PLACE,
@@ -37,7 +37,7 @@ from cdc_assets.warehouse.lookups import (
     key_matches,
     key_names,
 )
-from cdc_assets.warehouse.types import column_type as column_type
+from cdc_assets.warehouse.types import column_type
 from cdc_assets.warehouse.values import Write, Written
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
@@ -80,7 +80,7 @@ class DuckDBMirrors:
                 f"table {table.sql} exists in the warehouse without a checkpoint of this pipeline",
                 hint="rename or drop it, then run 'cdc-assets sync' again",
             )
-        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in _columns(shape))
+        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in mirror_columns(shape))
         self.create_schema(table)
         self.connection.execute(f"CREATE TABLE {self.name(table)} ({listed})")
 
@@ -104,7 +104,7 @@ class DuckDBMirrors:
         """Find mirrors that are not what they were made, and say what they are instead."""
         stored = read_stored(self.connection)
         found = {
-            table: difference(stored.get(table.folded), _columns(shape))
+            table: difference(stored.get(table.folded), mirror_columns(shape))
             for table, shape in mirrors.items()
         }
         return {table: what for table, what in found.items() if what}
@@ -141,15 +141,13 @@ class DuckDBMirrors:
         if self._kind(table) != "BASE TABLE":
             return 0
         kept = self.deleted_count(table) or 0
-        counted = self.connection.execute(f"SELECT count(*) FROM {self.name(table)}")
-        return _only_number(counted) - kept
+        return self._count(f"SELECT count(*) FROM {self.name(table)}") - kept
 
     def deleted_count(self, table: TableName) -> int | None:
         """Count the deleted rows that a mirror keeps; None where it is one that keeps none."""
         if self._kind(table) != "BASE TABLE" or not self._keeps_deleted(table):
             return None
-        deleted = f"SELECT count(*) FROM {self.name(table)} WHERE {DELETED_COLUMN}"
-        return _only_number(self.connection.execute(deleted))
+        return self._count(f"SELECT count(*) FROM {self.name(table)} WHERE {DELETED_COLUMN}")
 
     @contextmanager
     def _blamed_on(self, table: TableName) -> Iterator[None]:
@@ -200,7 +198,7 @@ class DuckDBMirrors:
             return
         ended = endings([int(at)], [write.truncated_micros])
         marked = mark_sql(shape, self.name(table), _older(at))
-        self._execute_with(marked, ended)
+        self._count(marked, ended)
 
     def _end(self, table: TableName, shape: TableShape, write: Write, chosen: Mask) -> int:
         """Delete the live rows of chosen keys, or mark them, and say how many there were."""
@@ -221,7 +219,7 @@ class DuckDBMirrors:
         for name, key in zip(key_names(shape), keys, strict=True):
             ended = ended.append_column(name, key)
         marked = mark_sql(shape, self.name(table), key_matches(shape))
-        return self._execute_with(marked, ended)
+        return self._count(marked, ended)
 
     def retire(
         self, table: TableName, shape: TableShape, keys: Sequence[pa.Array], lsn: LSN
@@ -266,7 +264,7 @@ class DuckDBMirrors:
         matches = key_matches(shape)
         if live:
             matches += f" AND {is_live(shape, 'mirror')}"
-        return self._execute_with(
+        return self._count(
             f"DELETE FROM {self.name(table)} AS mirror USING _cdc_batch WHERE {matches}", named
         )
 
@@ -282,7 +280,7 @@ class DuckDBMirrors:
         named = pa.table([*keys, np.arange(count)], names=[*key_names(shape), PLACE])
         columns = ", ".join(f"mirror.{quote(name)}" for name in names)
         with self._blamed_on(table):
-            found = self._query_with(
+            found = self.query(
                 f"SELECT {columns} FROM _cdc_batch"
                 f" LEFT JOIN {self.live_rows(table, shape)} AS mirror ON {key_matches(shape)}"
                 f" ORDER BY _cdc_batch.{PLACE}",
@@ -310,7 +308,7 @@ class DuckDBMirrors:
     def _insert(self, table: TableName, rows: pa.Table) -> None:
         refuse_lost_zeros(table, rows)
         if rows.num_rows:
-            self._execute_with(f"INSERT INTO {self.name(table)} SELECT * FROM _cdc_batch", rows)
+            self._count(f"INSERT INTO {self.name(table)} SELECT * FROM _cdc_batch", rows)
 
     def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> Ints:
         """Fill rows with what the old ones have, for `insert_filled`.
@@ -319,13 +317,13 @@ class DuckDBMirrors:
             Places of the rows that found an old one.
         """
         query = filling(self.live_rows(table, shape), shape, lookup)
-        self._execute_with(f"CREATE TEMP TABLE _cdc_filled AS {query}", asking(shape, lookup))
+        self._count(f"CREATE TEMP TABLE _cdc_filled AS {query}", asking(shape, lookup))
         found = self.connection.execute(f"SELECT DISTINCT {PLACE} FROM _cdc_filled").fetchall()
         return np.array(found, dtype=np.int64).reshape(-1)
 
     def filled(self, relation: str, shape: TableShape, lookup: Lookup) -> tuple[pa.Table, Ints]:
         """Fill rows with what those of a relation have, and give them with their places."""
-        found = self._query_with(filling(relation, shape, lookup), asking(shape, lookup))
+        found = self.query(filling(relation, shape, lookup), asking(shape, lookup))
         arrays = [
             as_kept(found[field.name].combine_chunks(), field.type) for field in lookup.rows.schema
         ]
@@ -364,37 +362,25 @@ class DuckDBMirrors:
         """Give a table of the same schema another name."""
         self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
 
+    def query(self, sql: str, batch: pa.Table | None = None) -> pa.Table:
+        """Run a query that may read `_cdc_batch`."""
+        _cdc_batch = batch  # as for `rows_with`
+        return self.connection.sql(sql).to_arrow_table()
+
     def rows_with(self, sql: str, batch: pa.Table | None) -> list[tuple[int, ...]]:
-        """Run a query that reads `_cdc_batch`, and give its rows."""
-        _cdc_batch = batch  # DuckDB looks for it here
-        return self.connection.execute(sql).fetchall()
-
-    def query(self, sql: str) -> pa.Table:
-        """Run a query."""
-        return self.connection.sql(sql).to_arrow_table()
-
-    def _query_with(self, sql: str, _cdc_batch: pa.Table) -> pa.Table:
-        return self.connection.sql(sql).to_arrow_table()
-
-    def _execute_with(self, sql: str, _cdc_batch: pa.Table) -> int:
-        """Run a statement that reads `_cdc_batch`, and give the one number that it returns.
+        """Run a statement that may read `_cdc_batch`, and give its rows.
 
         DuckDB finds the table among this frame's variables. A registered one would be a view in the
         catalog, and the transaction keeps dropped views, with all their rows, to its end.
         """
-        return _only_number(self.connection.execute(sql))
+        _cdc_batch = batch
+        # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
+        return self.connection.execute(sql).fetchall()
 
-
-def _columns(shape: TableShape) -> list[tuple[str, str]]:
-    return [
-        *zip(shape.names, map(column_type, shape.types), strict=True),
-        *((added.name, column_type(added.type)) for added in added_columns(shape)),
-    ]
-
-
-def _only_number(result: duckdb.DuckDBPyConnection) -> int:
-    # DuckDB 2.0 streams: a result that is not read to its end blocks the connection
-    return int(result.fetchall()[0][0])
+    def _count(self, sql: str, batch: pa.Table | None = None) -> int:
+        """Run a statement, and give the one number that it returns."""
+        ((count,),) = self.rows_with(sql, batch)
+        return count
 
 
 def _chosen(keys: Sequence[pa.Array], mask: Mask) -> Sequence[pa.Array]:

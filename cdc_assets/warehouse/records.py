@@ -15,7 +15,8 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.warehouse.layout import difference, read_stored
-from cdc_assets.warehouse.mirrors import DuckDBMirrors, column_type
+from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.types import column_type
 from cdc_assets.warehouse.values import Bounds, Moment
 
 _TABLES = {"changes": "change_tables", "history": "histories"}
