@@ -7,16 +7,73 @@ and a driver's message may quote what it was given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import dagster as dg
 
 from cdc_assets.errors import CdcError, TableError
+from cdc_assets.identifiers import TableName
 from cdc_assets.operations.hints import with_options
 from cdc_assets.progress import TableResult
 
 MAX_RETRIES = 3
 _FIRST_WAIT_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+def or_failure(context: dg.OpExecutionContext, pipeline: str, do: Callable[[], T]) -> T:
+    """Do what may end a run.
+
+    Raises:
+        dg.Failure: It has, and somebody has to do something about it.
+        dg.RetryRequested: It has, and what is in the way may be gone at the next try.
+    """
+    try:
+        return do()
+    except CdcError as error:
+        broke_off = error  # raised below, where it is no failure's context
+    context.log.error(describe(broke_off, pipeline))
+    raise run_failure(broke_off, pipeline, retries=context.retry_number)
+
+
+def each_table(
+    context: dg.OpExecutionContext,
+    pipeline: str,
+    tables: Iterable[TableName],
+    do: Callable[[TableName], None],
+    *,
+    otherwise: str,
+) -> None:
+    """Do something with tables one by one; one that fails does not stop the others.
+
+    Args:
+        context: The op's.
+        pipeline: Its name.
+        tables: Which.
+        do: What is done with one.
+        otherwise: What is said of a table that failed, after its name.
+
+    Raises:
+        dg.Failure: A table failed, or something that ends the run did.
+        dg.RetryRequested: What is in the way may be gone at the next try.
+    """
+
+    def one_by_one() -> list[TableError]:
+        failed = list[TableError]()
+        for table in tables:
+            try:
+                do(table)
+            except TableError as error:
+                failed.append(error)
+                context.log.info(f"{table} {otherwise}")
+        return failed
+
+    if failed := or_failure(context, pipeline, one_by_one):
+        raise dg.Failure(
+            "\n".join(describe(error, pipeline) for error in failed), allow_retries=False
+        )
 
 
 def run_failure(error: CdcError, pipeline: str, *, retries: int) -> dg.Failure | dg.RetryRequested:

@@ -11,12 +11,12 @@ from dagster.components.resolved.core_models import OpSpec
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.tables import CHANGES, HISTORY
-from cdc_assets.errors import CdcError, ConfigError, TableError
+from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.operations.rebuild_text import rebuild_line
 from cdc_assets.orchestration.execution import PipelineAssets
-from cdc_assets.orchestration.failures import describe, run_failure
+from cdc_assets.orchestration.failures import each_table, or_failure
 from cdc_assets.orchestration.metadata import Metadata
 from cdc_assets.orchestration.told import tell_anew
 from cdc_assets.progress import TableRebuilt
@@ -77,26 +77,14 @@ def run_rebuild(
         dg.Failure: The warehouse refused, or a table could not be rebuilt; the others are told of.
         dg.RetryRequested: What is in the way may be gone at the next try.
     """
-    failed: dict[TableName, TableError] = {}
-    broke_off: CdcError | None = None
-    try:
-        tables, to_lsn, into = _asked(config, context.op_config)
-        for table in tables:
-            try:
-                _rebuild(context, config, assets, table, to_lsn=to_lsn, into=into)
-            except TableError as error:
-                failed[table] = error
-                context.log.info(f"{table} was not rebuilt")
-    except CdcError as error:
-        broke_off = error  # raised below, where it is no failure's context
-    if broke_off is not None:
-        context.log.error(describe(broke_off, config.name))
-        raise run_failure(broke_off, config.name, retries=context.retry_number)
-    if failed:
-        raise dg.Failure(
-            "\n".join(describe(error, config.name) for error in failed.values()),
-            allow_retries=False,
-        )
+    tables, to_lsn, into = or_failure(
+        context, config.name, lambda: _asked(config, context.op_config)
+    )
+
+    def one(table: TableName) -> None:
+        _rebuild(context, config, assets, table, to_lsn=to_lsn, into=into)
+
+    each_table(context, config.name, tables, one, otherwise="was not rebuilt")
 
 
 def _asked(

@@ -11,11 +11,10 @@ from dagster.components.resolved.core_models import OpSpec
 
 from cdc_assets.config import PipelineConfig, ScheduleConfig
 from cdc_assets.config.tables import CHANGES
-from cdc_assets.errors import CdcError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.rebuild_text import retain_line
 from cdc_assets.orchestration.execution import PipelineAssets
-from cdc_assets.orchestration.failures import describe, run_failure
+from cdc_assets.orchestration.failures import each_table
 from cdc_assets.orchestration.schedule import scheduled
 from cdc_assets.orchestration.under_way import Job
 from cdc_assets.progress import TableRetained
@@ -80,24 +79,11 @@ def run_retention(
         dg.Failure: The warehouse refused, or changes do not add up; the other tables are told of.
         dg.RetryRequested: What is in the way may be gone at the next try.
     """
-    failed: list[TableError] = []
-    broke_off: CdcError | None = None
-    try:
-        for table in tables:
-            try:
-                _retain(context, config, assets, table)
-            except TableError as error:
-                failed.append(error)
-                context.log.info(f"changes of {table} were left as they are")
-    except CdcError as error:
-        broke_off = error  # raised below, where it is no failure's context
-    if broke_off is not None:
-        context.log.error(describe(broke_off, config.name))
-        raise run_failure(broke_off, config.name, retries=context.retry_number)
-    if failed:
-        raise dg.Failure(
-            "\n".join(describe(error, config.name) for error in failed), allow_retries=False
-        )
+
+    def one(table: TableName) -> None:
+        _retain(context, config, assets, table)
+
+    each_table(context, config.name, tables, one, otherwise="keeps the changes that it has")
 
 
 def _retain(
