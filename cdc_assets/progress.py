@@ -230,6 +230,7 @@ class BucketBackfilled:
         nbytes: What was read, in the source's text or binary form.
         in_place_of_part: The whole table was copied though a part was asked for, as its mirror was
             not there or could not go on.
+        notes: What has to be said of it.
     """
 
     table: TableName
@@ -244,6 +245,7 @@ class BucketBackfilled:
     seconds: float
     nbytes: int
     in_place_of_part: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def backfilled_lines(done: Sequence[BucketBackfilled]) -> list[str]:
             for one in done
             if one.in_place_of_part
         ),
+        *(f"note: {note}" for note in _notes(done)),
     ]
 
 
@@ -77,12 +78,17 @@ def backfilled_as_json(
             {
                 "table": str(table),
                 "buckets": [_as_json(one) for one in done if one.table == table],
+                "notes": _notes([one for one in done if one.table == table]),
                 "error": failed[table].message if table in failed else None,
                 "hint": failed[table].hint if table in failed else None,
             }
             for table in tables
         ]
     }
+
+
+def _notes(done: Sequence[BucketBackfilled]) -> list[str]:
+    return list(dict.fromkeys(note for one in done for note in one.notes))
 
 
 def _as_json(one: BucketBackfilled) -> dict[str, Any]:

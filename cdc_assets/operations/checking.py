@@ -24,6 +24,7 @@ from cdc_assets.errors import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.replication.journal import read_journal
+from cdc_assets.replication.left_records import left_notes
 from cdc_assets.replication.opening import look_at_both_ends
 from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
@@ -148,6 +149,8 @@ def _checkpoints(config: PipelineConfig) -> dict[TableName, Checkpoint] | None:
 def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> list[CdcError]:
     try:
         with look_at_both_ends(config) as session:
+            for line in left_notes(config, session.warehouse, session.shapings):
+                note(line)
             return [
                 *session.failed.values(),
                 *_known_failures(session),

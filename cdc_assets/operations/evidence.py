@@ -18,7 +18,7 @@ from cdc_assets.lsn import WalIdentity
 from cdc_assets.replication.journal import Journal, Turn, digest, is_alive_here, now, read_journal
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.shaping import shapings
-from cdc_assets.source.catalog import Catalog, read_catalog
+from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.health import SlotHealth, read_health
 from cdc_assets.source.ownership import Ownership, served_warehouse
@@ -43,7 +43,8 @@ class Evidence:
         absent: Why it is wrong that no warehouse is at the config's path; None where one is, or
             where the slot has served none yet.
         problems: Of the publication and of single tables, as a check finds them.
-        shapes: Digests of the source's tables as they are now.
+        sources: The source's tables as they are now.
+        shapes: Digests of them.
         journal: What the last run left, or the one that goes on keeps; None before the first.
         life: Whether a run goes on; unknown where only the source could tell.
     """
@@ -55,6 +56,7 @@ class Evidence:
     served: Ownership | None
     absent: CdcError | None
     problems: tuple[CdcError, ...]
+    sources: Mapping[TableName, SourceTable]
     shapes: Mapping[TableName, str]
     journal: Journal | None
     life: Life
@@ -78,6 +80,7 @@ def read_evidence(config: PipelineConfig) -> Evidence:
     identity: WalIdentity | None = None
     served: Ownership | None = None
     problems: tuple[CdcError, ...] = ()
+    sources: Mapping[TableName, SourceTable] = {}
     shapes: Mapping[TableName, str] = {}
     conninfo = conninfo_of(config)
     try:
@@ -95,10 +98,10 @@ def read_evidence(config: PipelineConfig) -> Evidence:
                     **gone,
                 }.values(),
             )
-            shaping = shapings(config, catalog.tables)
+            sources = catalog.tables
+            shaping = shapings(config, sources)
             shapes = {
-                name: digest(shaping[name].source(table.shape))
-                for name, table in catalog.tables.items()
+                name: digest(shaping[name].source(table.shape)) for name, table in sources.items()
             }
     except ConfigError:
         raise
@@ -108,7 +111,19 @@ def read_evidence(config: PipelineConfig) -> Evidence:
     absent = None if has_warehouse else ownership_problem(config, served, None)
     journal = read_journal(config)
     life = _life(before, slot, journal)
-    return Evidence(now(), error, slot, identity, served, absent, problems, shapes, journal, life)
+    return Evidence(
+        at=now(),
+        error=error,
+        slot=slot,
+        identity=identity,
+        served=served,
+        absent=absent,
+        problems=problems,
+        sources=sources,
+        shapes=shapes,
+        journal=journal,
+        life=life,
+    )
 
 
 def _gone_problems(

@@ -18,7 +18,7 @@ from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.operations.evidence import Evidence, read_evidence
 from cdc_assets.operations.finding import HealthCheck
 from cdc_assets.operations.health import judge
-from cdc_assets.replication.comparing import altered_mirrors
+from cdc_assets.replication.comparing import altered_mirrors, unshapable
 from cdc_assets.replication.journal import TableRecord
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.publishing import copy_note
@@ -190,6 +190,7 @@ def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
         }
         going_on = {table: at for table, at in checkpoints.items() if at.phase == "streaming"}
         altered = altered_mirrors(mirrors, going_on, shapings(config))
+        altered |= unshapable(config, list(altered), evidence.sources)  # as a sync will say it
         note = copy_note(config, warehouse)
     finally:
         warehouse.close()

@@ -93,6 +93,8 @@ class _Run:
         self._context.log.info(backfill_line(event))
         if isinstance(event, BucketBackfilled):
             self._done.append(event)
+            for note in event.notes:
+                self._context.log.warning(note)
         elif isinstance(event, WindowApplied) and self._table in event.tables:
             self._streamed += event.tables[self._table].total
 

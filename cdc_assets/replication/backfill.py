@@ -33,6 +33,7 @@ from cdc_assets.replication.copying import (
 )
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.journal import Turn, now
+from cdc_assets.replication.left_records import hiding_notes
 from cdc_assets.replication.noting import note_under_way, note_well
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.partners import beside, partner_errors, require_partners
@@ -402,4 +403,8 @@ class Beside:
             seconds=time.monotonic() - self._started,
             nbytes=copy.nbytes,
             in_place_of_part=not copy.part and bool(self.parts[0]),
+            notes=(
+                *session.notes,
+                *hiding_notes(session.warehouse, self.table, session.shaping(self.table)),
+            ),
         )

@@ -7,9 +7,10 @@ must speak of the same server.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 
+from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError, SlotAheadOfCheckpointError, SourceChangedError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
@@ -24,6 +25,7 @@ from cdc_assets.replication.session import (
 )
 from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.shaping.columns import Shaping
+from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.pushing import entry_problem
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import gone_problem, read_problems, table_problems
@@ -51,7 +53,7 @@ def compare(session: Session) -> None:
         **record_problems(session),
         **altered_mirrors(session.mirrors, _streaming(session), session.shapings),
         **_published_otherwise(session),  # what is copied before that is put right is copied twice
-        **_unshapable(session),
+        **unshapable(session.config, session.config.table_names, session.catalog.tables),
     }
     session.failed |= partner_errors(session, session.config.table_names)
 
@@ -140,9 +142,18 @@ def _published_otherwise(session: Session) -> dict[TableName, CdcError]:
     return {table: problem for table, problem in found.items() if problem is not None}
 
 
-def _unshapable(session: Session) -> dict[TableName, CdcError]:
-    """Find tables that can't be shaped as the config says."""
-    config, sources = session.config, session.catalog.tables
+def unshapable(
+    config: PipelineConfig,
+    tables: Iterable[TableName],
+    sources: Mapping[TableName, SourceTable],
+) -> dict[TableName, CdcError]:
+    """Find those of some tables that can't be shaped as the config says.
+
+    Args:
+        config: The pipeline.
+        tables: Of its tables.
+        sources: All of them, as far as the source has them.
+    """
     found = {
         name: next(
             chain(
@@ -151,7 +162,7 @@ def _unshapable(session: Session) -> dict[TableName, CdcError]:
             ),
             None,
         )
-        for name in config.table_names
+        for name in tables
         if name in sources
     }
     return {table: problem for table, problem in found.items() if problem is not None}

@@ -133,7 +133,7 @@ def open_session(
                 refuse_passed(session)
             warehouse.prepare()
             with warehouse.transaction():
-                end_recording(session)
+                session.notes += end_recording(session)
                 note_lineage(session, _in_order(session))
             if served is None:
                 mark_served(control, slot, session.state.warehouse_id())

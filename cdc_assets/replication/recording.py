@@ -13,6 +13,7 @@ from collections.abc import Collection
 from cdc_assets.config.tables import RECORDS
 from cdc_assets.errors import CdcError, TableError
 from cdc_assets.identifiers import TableName, record_table
+from cdc_assets.replication.left_records import ended_note
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.tracing import Tracing
 
@@ -34,15 +35,18 @@ def recorded_tables(session: Session) -> dict[str, set[TableName]]:
     }
 
 
-def end_recording(session: Session) -> None:
-    """End what the config does not want any more, where its tables are.
+def end_recording(session: Session) -> list[str]:
+    """End what the config does not want any more, where its tables are; give what to say of it.
 
     Inside a transaction, before anything else is applied: past it they would lack changes.
     """
+    notes = []
     for keep, records in session.warehouse.records.items():
         for table in records.read() & session.checkpoints.keys():
             if keep not in wanted_records(session, table):
                 records.end(table, session.checkpoints[table].known_moment)
+                notes.append(ended_note(table, records.name(table), keep))
+    return notes
 
 
 def begin_recording(session: Session, table: TableName, keeps: Collection[str]) -> None:

@@ -44,6 +44,7 @@ class Session:
         code_versions: Of what the config makes of each table.
         recorded: Tables whose own goes on, for each kind of record.
         failed: Tables that this run has left behind.
+        notes: What has to be said of its beginning.
     """
 
     config: PipelineConfig
@@ -62,6 +63,7 @@ class Session:
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
     recorded: dict[str, set[TableName]] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def mirrors(self) -> Mirrors:

@@ -138,6 +138,7 @@ class _Run:
     def events(self, session: Session) -> Iterator[SyncEvent]:
         self._recorder.opened(session)
         self._session, self._sessions = session, self._sessions + 1
+        self._notes += session.notes
         if self._sessions == 1:
             self._slot_start = session.slot.confirmed_lsn
             self._starts = {table: point.lsn for table, point in session.checkpoints.items()}

@@ -21,6 +21,7 @@ from cdc_assets_tests.command_line import assert_readable, rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import PROJECT, at_step, config_path, held_at, kill_at
+from cdc_assets_tests.shaping import functions
 from cdc_assets_tests.syncs import converge, errors_of, sync_once
 from cdc_assets_tests.waiting import wait_for, wait_until_unlocked
 
@@ -168,6 +169,22 @@ def test_a_table_that_was_left_behind_has_its_hint(
     assert "backfill public.a" in table.hint
     assert other.error == ""
     assert (other.lag_bytes or 0) < (table.lag_bytes or 0)  # the server writes WAL of its own
+
+
+def test_a_table_that_can_not_be_shaped_has_the_hint_of_a_sync(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    database.execute("ALTER TABLE a ADD long text")
+    converge(database, config)
+    a = {"source": "public.a", "deletes": "soft", "transform": f"{functions.MODULE}:as_it_is"}
+    path = rewrite(config, tables=[a, {"source": "public.b"}])
+    for _ in range(2):  # before a sync, and after one
+        status = run_command(path, "status")
+        assert status.code == 1
+        assert "error: public.a: table 'public.a' can't be shaped: it has a transform" in status.out
+        assert "hint: ALTER TABLE" in status.out
+        assert "backfill" not in status.out
+        assert run_command(path, "sync").code == 1
 
 
 @pytest.mark.parametrize("buckets", [None, ["00"]])
