@@ -312,6 +312,13 @@ class PipelineConfig(Strict):
         """Give the config of one of the tables."""
         return next(table for table in self.tables if table.name == name)
 
+    def by_defaults(self, name: TableName) -> list[str]:
+        """Give the keys that one of the tables has of `defaults`, or alike."""
+        table, shared = self.table(name), self.defaults
+        return sorted(
+            key for key in shared.model_fields_set if getattr(table, key) == getattr(shared, key)
+        )
+
     def select(self, names: list[str]) -> tuple[TableName, ...]:
         """Find tables by the names that a user typed.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from cdc_assets.config.enriching import EnrichConfig
+from cdc_assets.config.expected import expected_text
 from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
 from cdc_assets.config.shaping import ColumnsConfig
 from cdc_assets.config.tables import BackfillConfig, ChangesConfig, TableConfig, TableDefaults
@@ -40,9 +42,10 @@ def problem_text(detail: ErrorDetails) -> str:
         case "missing":
             return f"{where}: missing"
         case "value_error":
-            return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+            said = detail["msg"].removeprefix("Value error, ")
+            return f"{where}: {said}" if where else said
         case _:
-            return f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+            return f"{where}: {expected_text(detail, _field(location))}"
 
 
 def _is_union_branch(part: int | str) -> bool:
@@ -82,6 +85,13 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "backfill": BackfillConfig,
     "reconcile": ReconcileConfig,
 }
+
+
+def _field(location: list[int | str]) -> FieldInfo | None:
+    """Find the key that a place is of; none where it is a part of a key's value."""
+    parents = [part for part in location[:-1] if isinstance(part, str)]
+    model = _MODELS.get(parents[-1]) if parents else PipelineConfig
+    return model.model_fields.get(str(location[-1])) if model and location else None
 
 
 def _known_keys(location: list[int | str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,26 @@ def parse_config(
     try:
         config = PipelineConfig.model_validate({**attributes, "root": root})
     except ValidationError as error:
-        for detail in error.errors(include_input=False):
-            problem = problem_text(detail)
+        for detail in error.errors():  # what was given is never shown
+            problem = problem_text(detail) + _by_defaults(detail["loc"], attributes)
             if problem.partition(": ")[0] not in templates:
                 problems.append(problem)
     if problems:
         raise config_error(place, list(dict.fromkeys(problems))) from None
     return config
+
+
+def _by_defaults(location: Sequence[int | str], attributes: Mapping[str, Any]) -> str:
+    """Say that it may be the defaults that a table does not go with."""
+    match location:
+        case ("tables", int(at)):
+            shared, said = attributes.get("defaults"), attributes["tables"][at]
+            if not (isinstance(shared, dict) and isinstance(said, dict)):
+                return ""
+            keys = ", ".join(map(repr, sorted(shared.keys() - said.keys())))
+            return f" (it has {keys} of 'defaults')" if keys else ""
+        case _:
+            return ""
 
 
 def _envelope_problems(document: Document) -> Iterator[str]:

@@ -26,6 +26,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.left_records import left_notes
 from cdc_assets.replication.opening import look_at_both_ends
+from cdc_assets.replication.partners import enrich_problems
 from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
@@ -112,7 +113,8 @@ def _source_problems(
         if (differs := entry_problem(catalog, config, name)) is not None:
             yield differs
         if (source := catalog.tables.get(name)) is not None:
-            yield from shaping_problems(config.table(name), source, config.root)
+            yield from shaping_problems(config, source)
+            yield from enrich_problems(config, name, catalog.tables)
         if known is not None and (point is None or point.phase == "copying"):
             yield from read_problems(catalog, name)
         notes = notes_of(catalog, name, needs_key=needs_key)

@@ -189,8 +189,7 @@ class Beside:
         problem = problem or entry_problem(session.catalog, session.config, self.table)
         problem = problem or next(read_problems(session.catalog, self.table), None)
         if problem is None:
-            source = session.source_table(self.table)
-            problem = next(shaping_problems(config.table(self.table), source, config.root), None)
+            problem = next(shaping_problems(config, session.source_table(self.table)), None)
         if problem is None and self.table not in session.checkpoints:
             problem = session.failed.get(self.table)
         if problem is not None:

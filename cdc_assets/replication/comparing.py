@@ -157,7 +157,7 @@ def unshapable(
     found = {
         name: next(
             chain(
-                shaping_problems(config.table(name), sources[name], config.root),
+                shaping_problems(config, sources[name]),
                 enrich_problems(config, name, sources),
             ),
             None,

@@ -52,8 +52,8 @@ def enrich_problems(
             if why := _may_be_read_anew(config, side):
                 found.append(refusal(source, why, full_hint(side)))
     yield from found
-    if not found and all(one.name in sources for one in taken):
-        yield from transform_problems(known[table], source)
+    is_known = not found and all(one.name in sources for one in taken)
+    yield from transform_problems(known[table], source, is_called=is_known)
 
 
 def _no_such_columns(

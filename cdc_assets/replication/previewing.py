@@ -7,8 +7,10 @@ both sides, and what is left out is not even decoded.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
 from cdc_assets.pgoutput.messages import DELETE, INSERT, TRUNCATE, UPDATE
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, source_rows, unfit_value
+from cdc_assets.replication.session import recopy_hint
 from cdc_assets.replication.shaping import shaping_problems, shapings
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.shaping.functions import FunctionError
@@ -109,22 +112,38 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
         ):
             raise problem
         source = catalog.tables[table]
-        for problem in shaping_problems(config.table(table), source, config.root):
+        for problem in shaping_problems(config, source):
             raise problem
         looked = _Look(config, table, source, shapings(config)[table], rows)
         if config.table(table).enrich:
             looked.found.notes.append(_not_shown(config.table(table)))
-        try:
-            looked.at_changes(control, conninfo)
-        except TableError:
-            raise
-        except CdcError as error:
-            looked.found.notes.append(f"no changes were looked at: {error.message}")
-        if len(looked.found.rows) < rows:
-            for unreadable in read_problems(catalog, table):
-                raise unreadable
-            looked.at_rows(conninfo)
+        with _nothing_to_copy(table):
+            try:
+                looked.at_changes(control, conninfo)
+            except TableError:
+                raise
+            except CdcError as error:
+                looked.found.notes.append(f"no changes were looked at: {error.message}")
+            if len(looked.found.rows) < rows:
+                for unreadable in read_problems(catalog, table):
+                    raise unreadable
+                looked.at_rows(conninfo)
     return looked.found
+
+
+@contextmanager
+def _nothing_to_copy(table: TableName) -> Iterator[None]:
+    """Inside the block errors ask for another look where a sync's would ask for a backfill.
+
+    Raises:
+        TableError: As it was raised, with that hint.
+    """
+    try:
+        yield
+    except TableError as error:
+        again = f"look again: cdc-assets preview {shlex.quote(str(table))}"
+        error.hint = error.hint.replace(recopy_hint(table), again)
+        raise
 
 
 def _not_shown(config: TableConfig) -> str:

@@ -18,7 +18,7 @@ from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.functions import FunctionError
-from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of
+from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of, missing
 from cdc_assets.shaping.transforms import Transform
 from cdc_assets.source.catalog import SourceTable
 
@@ -102,31 +102,41 @@ def transform_of(config: TableConfig, root: Path) -> Transform | None:
     )
 
 
-def shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> Iterator[TableError]:
+def shaping_problems(config: PipelineConfig, source: SourceTable) -> Iterator[TableError]:
     """Find what keeps a table from being shaped as its config says.
 
     Args:
-        config: The table's.
-        source: The table.
-        root: The project's, where functions are.
+        config: The pipeline.
+        source: One of its tables.
     """
-    found = list(_problems(config, source))
-    yield from found
-    if config.transform is None or config.enrich or found:
+    shared = ", ".join(map(repr, config.by_defaults(source.name)))
+    for problem in _shaping_problems(config.table(source.name), source, config.root):
+        if shared:
+            problem.hint += f" (it has {shared} of 'defaults')"
+        yield problem
+
+
+def _shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> Iterator[TableError]:
+    of_columns = list(_column_problems(config, source))
+    yield from of_columns
+    yield from _row_problems(config, source)
+    if config.transform is None or config.enrich:
         return  # with what it takes of others the function is asked once that is known
     transform = transform_of(config, root)
     yield from transform_problems(
-        Shaping(columns=config.columns, mask=config.mask, transform=transform), source
+        Shaping(columns=config.columns, mask=config.mask, transform=transform),
+        source,
+        is_called=not of_columns,
     )
 
 
-def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
+def _column_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     shape = source.shape
     key = shape.key if config.keeps_mirror else ()
     unlisted = {column.name for column in source.columns} & set(config.columns.exclude)
     named = set(names_in(config.columns, config.mask)) - unlisted  # a list may leave out the same
     for name in sorted(named - set(shape.names)):
-        yield _unknown(source, name)
+        yield _unknown(config, source, name)
     for name in key:
         if name in config.columns.exclude:
             yield refusal(
@@ -140,10 +150,14 @@ def _problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
                 "mask it by sha256 or hmac",
             )
     yield from _same_names(config, source)
+
+
+def _row_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
+    key = source.shape.key if config.keeps_mirror else ()
     if config.where and (why := _no_condition(config, source)):
         yield refusal(
             source,
-            f"its condition is none: {why}",
+            f"its 'where' can't be used: {why}",
             "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
         )
     chooses = config.where or (config.transform and not config.enrich)
@@ -199,17 +213,23 @@ def full_hint(source: SourceTable) -> str:
     return f"first publish it without a column list (ALTER PUBLICATION), then {alter}"
 
 
-def transform_problems(shaping: Shaping, source: SourceTable) -> Iterator[TableError]:
+def transform_problems(
+    shaping: Shaping, source: SourceTable, *, is_called: bool = True
+) -> Iterator[TableError]:
     """Find what keeps a table's rows from going through its function.
 
     Args:
         shaping: The table's.
         source: The table.
+        is_called: Whether the function is asked what it makes; else whether it is there.
     """
     transform = shaping.transform
     if transform is None:
         return
     try:
+        transform.find()
+        if not is_called:
+            return
         given = shaping.given(shaping.source(source.shape))
         kept = transform.kept(given)
     except FunctionError as error:
@@ -244,13 +264,18 @@ def _no_condition(config: TableConfig, source: SourceTable) -> str:
             name for name in columns_of(config.where or "") if name.casefold() not in known
         )
         if unknown:
-            left_out = unknown[0] in source.shape.names and unknown[0] not in config.columns.rename
-            return f"column {unknown[0]!r} is " + ("left out" if left_out else "not there")
+            return ", ".join(_no_column(config, source, name) for name in unknown)
         fields = zip(shape.names, shape.types, strict=True)
         check_types(config.where or "", pa.schema([pa.field(*of) for of in fields]))
     except PredicateError as error:
         return str(error)
     return ""
+
+
+def _no_column(config: TableConfig, source: SourceTable, name: str) -> str:
+    if name in config.columns.rename:
+        return f"column {name!r} is called {config.columns.rename[name]!r} there"
+    return f"column {name!r} is left out" if name in source.shape.names else missing(name)
 
 
 def may_lack(config: TableConfig, source: SourceTable) -> bool:
@@ -277,9 +302,12 @@ def _same_names(config: TableConfig, source: SourceTable) -> Iterator[TableError
             )
 
 
-def _unknown(source: SourceTable, name: str) -> TableError:
+def _unknown(config: TableConfig, source: SourceTable, name: str) -> TableError:
     meant = nearest(name, source.shape.names)
-    if name in source.left_out:
+    renamed = next((old for old, new in config.columns.rename.items() if new == name), None)
+    if renamed is not None:
+        hint = f"columns and mask name it as the source does: {renamed!r}"
+    elif name in source.left_out:
         hint = "it is a generated column, which the publication leaves out"
     else:
         hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(source.shape.names)}"

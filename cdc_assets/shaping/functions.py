@@ -26,11 +26,19 @@ class FunctionError(ValueError):
     Attributes:
         hint: The way out.
         trace: Its own part of the traceback, a line each, without the exception's message.
+        raised: The exception's type, where the function has raised one.
     """
 
-    def __init__(self, why: str, *, hint: str = "", trace: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        why: str,
+        *,
+        hint: str = "",
+        trace: tuple[str, ...] = (),
+        raised: type[BaseException] | None = None,
+    ) -> None:
         super().__init__(why)
-        self.hint, self.trace = hint, trace
+        self.hint, self.trace, self.raised = hint, trace, raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,23 @@ def _no_module(name: str, root: Path, error: BaseException) -> FunctionError:
             f"module {error.name!r} is not there",
             hint=f"it is looked for where packages are installed, and in {str(root.resolve())!r}",
         )
-    where, trace = failure_of(error)
+    where, trace = failure_of(error, root)
     return FunctionError(f"module {name!r} fails to import: {where}", hint="mend it", trace=trace)
 
 
-def failure_of(error: BaseException) -> tuple[str, tuple[str, ...]]:
-    """Say what was raised and where, and give the lines of code that led there."""
+def failure_of(
+    error: BaseException, root: Path, function: Callable[..., Any] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Say what was raised and where, and give the lines of code that led there.
+
+    Where it was raised is told by the last line of the project's own, or of the function's file: a
+    library's says little.
+
+    Args:
+        error: What was raised.
+        root: The project's.
+        function: What was called, if it came so far.
+    """
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -103,7 +122,12 @@ def failure_of(error: BaseException) -> tuple[str, tuple[str, ...]]:
     kind = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{kind} at {error.filename}:{error.lineno}", ()
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    file = inspect.getsourcefile(inspect.unwrap(function)) if function else None
+    own = [frame for frame in frames if frame.filename == file or _is_own(frame.filename, root)]
     where = "".join(f" at {last.filename}:{last.lineno}" for last in (own or frames)[-1:])
     lines = (line.rstrip() for text in traceback.format_list(frames) for line in text.splitlines())
     return f"{kind}{where}", (*lines, kind)
+
+
+def _is_own(file: str, root: Path) -> bool:
+    return Path(file).is_relative_to(root.resolve()) and "site-packages" not in Path(file).parts

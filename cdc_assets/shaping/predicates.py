@@ -30,6 +30,14 @@ SELECT DISTINCT function_name FROM duckdb_functions()
 WHERE coalesce(stability, 'CONSISTENT') <> 'CONSISTENT'
    OR regexp_matches(coalesce(macro_definition, ''), 'current_|now\\(|random|uuid')
 """
+# What SQL spells like a column where there is none of this name
+_CLOCKS = frozenset(
+    {"current_time", "current_timestamp", "current_user", "localtime", "localtimestamp"}
+)
+_OTHERWISE = (
+    "gives something else each time, and a condition has to give the same for the same row whenever"
+    " it is asked"
+)
 _AGGREGATES = (
     "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"
 )
@@ -70,9 +78,12 @@ def expression_of(predicate: str) -> Any:
     Raises:
         PredicateError: It is not one expression.
     """
-    parsed = _parsed(f"SELECT ({predicate}\n)")
+    start = "SELECT ("
+    parsed = _parsed(f"{start}{predicate}\n)")
     if parsed["error"]:
-        raise PredicateError("it does not parse")
+        is_cut = int(parsed.get("position") or 0) > len(start) + len(predicate.encode())
+        why = "it ends too early" if is_cut else parsed["error_message"]
+        raise PredicateError(f"it does not parse: {why}")
     (statement,) = parsed["statements"]
     expressions = statement["node"]["select_list"]
     if len(expressions) != 1:
@@ -104,11 +115,18 @@ def _nodes(part: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(one)
 
 
+def missing(name: str) -> str:
+    """Say what is wrong with a name that is no column's."""
+    if name.casefold() in _names(_UNSTEADY) | _CLOCKS:
+        return f"{name} {_OTHERWISE}"
+    return f"column {name!r} is not there"
+
+
 def _check_function(name: str) -> None:
     if name in _names(_AGGREGATES):
         raise PredicateError(f"{name}() is of many rows")
     if name in _names(_UNSTEADY):
-        raise PredicateError(f"{name}() gives something else each time")
+        raise PredicateError(f"{name}() {_OTHERWISE}")
 
 
 @cache
@@ -125,9 +143,14 @@ def check_types(predicate: str, columns: pa.Schema) -> None:
     try:
         found = compute(f"({predicate}\n)", columns.empty_table())
     except duckdb.Error as error:
-        raise PredicateError(f"it does not fit the columns: {type(error).__name__}") from error
+        raise PredicateError(f"DuckDB does not take it: {_first_line(error)}") from error
     if not pa.types.is_boolean(found.type):
         raise PredicateError("it is neither true nor false")
+
+
+def _first_line(error: duckdb.Error) -> str:
+    """Give what DuckDB says of a condition over no rows, which can quote the condition alone."""
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def matches(predicate: str, columns: pa.Table) -> Mask:

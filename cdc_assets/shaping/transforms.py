@@ -99,6 +99,14 @@ class Transform:
         except FunctionError:
             return ""
 
+    def find(self) -> None:
+        """Import the function.
+
+        Raises:
+            FunctionError: It is not there.
+        """
+        _ = self._loaded
+
     @property
     def declaration(self) -> dict[str, object]:
         """What must stay for rows to stay what they are."""
@@ -135,8 +143,8 @@ class Transform:
         try:
             found = function(frame)
         except (Exception, SystemExit) as error:
-            where, trace = failure_of(error)
-            raise FunctionError(f"raised {where}", trace=trace) from None
+            where, trace = failure_of(error, self.root, function)
+            raise FunctionError(f"raised {where}", trace=trace, raised=type(error)) from None
         if not isinstance(found, pd.DataFrame):
             raise FunctionError(
                 f"gave {type(found).__name__}, expected a DataFrame", hint="return the frame"
@@ -260,8 +268,12 @@ def _shaped(transform: Transform, before: TableShape) -> tuple[SourceColumn, ...
     try:
         found = transform.call(schema.empty_table())
     except FunctionError as error:
-        if not transform.declared or not error.trace:
-            hint = f"let it take an empty frame, or {_DECLARE}" if error.trace else error.hint
+        if error.raised is None:
+            raise
+        if not transform.declared:
+            hint = f"let it take an empty frame, or {_DECLARE}"
+            if issubclass(error.raised, (KeyError, AttributeError)):
+                hint = f"it is given the columns {', '.join(before.names)}: {hint}"
             raise FunctionError(
                 f"{error}, of an empty frame", hint=hint, trace=error.trace
             ) from None

@@ -98,6 +98,8 @@ def test_what_can_not_be_shaped(database: ScratchDatabase, config: PipelineConfi
     database.execute("UPDATE t SET status = 'canary' WHERE id = 3")
     done = run_command(rewrite(config, tables=[failing]), "preview", "public.t")
     assert_readable_but_for_the_trace(done.err)
+    assert "then look again: cdc-assets preview public.t" in done.err
+    assert "backfill" not in done.err
     gone = {"source": "public.t", "transform": f"{functions.MODULE}:gone"}
     done = run_command(rewrite(config, tables=[gone]), "preview", "public.t")
     assert_readable(done, says="has no 'gone'", hint="write 'gone' there")

@@ -48,7 +48,8 @@ def test_a_table_is_judged_by_what_it_has_with_the_defaults() -> None:
             tables=[{"source": "public.orders", "keep": ["changes"]}], defaults={"deletes": "soft"}
         )
     assert raised.value.problems == (
-        "tables[0]: deletes: soft marks rows of a mirror, and none is kept",
+        "tables[0]: deletes: soft marks rows of a mirror, and none is kept (it has 'deletes' of"
+        " 'defaults')",
     )
 
 

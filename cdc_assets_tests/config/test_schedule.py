@@ -116,7 +116,7 @@ def test_what_is_wrong_with_zone_and_start_is_said_at_once() -> None:
 
     assert set(error.value.problems) == {
         "schedule.timezone: unknown time zone 'Europe/Berln', did you mean 'Europe/Berlin'?",
-        "schedule.start: input should be 'running' or 'stopped'",
+        "schedule.start: expected 'running' or 'stopped'",
         "schedule.zone: unknown key, did you mean 'timezone'?",
     }
 

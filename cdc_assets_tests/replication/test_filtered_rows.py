@@ -190,6 +190,7 @@ def test_another_condition_stops_the_table(
         ("statsu = 'x'", "column 'statsu' is not there"),
         ("status =", "does not parse"),
         ("random() < 0.5", "something else each time"),
+        ("current_date > DATE '2026-01-01'", "current_date gives something else each time"),
         ("n", "neither true nor false"),
         ("body = 'x'", "column 'body' is left out"),
     ],

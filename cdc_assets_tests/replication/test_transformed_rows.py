@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -253,6 +255,52 @@ def test_an_exception_stops_its_table_alone(
     database.execute("UPDATE t SET status = 'x' WHERE id = 4")
     list(backfill(config, T))
     sync_all(config)
+
+
+def test_where_an_exception_is_of_a_library_the_functions_own_line_is_named(
+    made: PipelineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = through(made, "fails_in_a_library")
+    error = errors_of(sync_once(config))["public.t"]
+    lines = inspect.getsourcelines(functions.fails_in_a_library)
+    assert f"raised KeyError at {functions.__file__}:{lines[1] + 2}" in error.message
+    assert "empty frame" not in error.message + error.hint
+    assert f"{Path('pandas', 'core')}" in caplog.text  # the traceback goes on
+
+
+def test_a_line_of_the_projects_other_modules_is_named(made: PipelineConfig) -> None:
+    config = through(made, "", transform="calling:shape")
+    source = config.root / "src"
+    source.mkdir()
+    called = "def total(frame):\n    return frame['gone']\n"
+    (source / "called.py").write_text(called)
+    calling = "import called\ndef shape(frame):\n    return frame.assign(a=called.total(frame))\n"
+    (source / "calling.py").write_text(calling)
+    done = run_command(config, "check")
+    assert f"raised KeyError at {source / 'called.py'}:2, of an empty frame" in done.err
+    assert "it is given the columns id, status, total, cost, body: let it take" in done.err
+
+
+def test_a_check_finds_all_problems_of_a_table(made: PipelineConfig) -> None:
+    config = through(made, "gone", where="status >", mask={"sum": "sha256", "totl": "redact"})
+    found = [one["error"] for one in run_command(config, "check", "--json").json["problems"]]
+    for said in ("has no 'gone'", "does not parse", "a column 'sum'", "a column 'totl'"):
+        assert sum(said in one for one in found) == 1, found
+    assert not [one for one in found if "empty frame" in one]
+
+
+def test_a_name_of_the_warehouse_is_told_from_one_of_the_source(made: PipelineConfig) -> None:
+    renamed = {"rename": {"total": "sum"}}
+    config = through(made, "as_it_is", columns=renamed, mask={"sum": "sha256"})
+    assert "name it as the source does: 'total'" in run_command(config, "check").err
+
+
+def test_what_the_defaults_say_is_told(made: PipelineConfig) -> None:
+    tables = [{"source": "public.t"}, {"source": "public.plain"}]
+    path = rewrite(made, tables=tables, defaults={"mask": {"status": "sha256"}})
+    (problem,) = run_command(path, "check", "--json").json["problems"]
+    assert problem["error"].startswith("table 'public.plain' can't be shaped")
+    assert problem["hint"].endswith("(it has 'mask' of 'defaults')")
 
 
 def test_a_function_that_is_edited_stops_its_table(made: PipelineConfig) -> None:

@@ -114,6 +114,16 @@ def fails_for_some(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def fails_in_a_library(frame: pd.DataFrame) -> pd.DataFrame:
+    """Have pandas fail, of rows alone."""
+    return frame.assign(total=frame["gone"]) if len(frame) else frame
+
+
+def no_such_column(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ask for a column that is not given."""
+    return frame.assign(total=frame["gone"])
+
+
 def named_by_values(frame: pd.DataFrame) -> pd.DataFrame:
     """Give columns that are called like values."""
     return pd.concat([frame, pd.get_dummies(frame["status"])], axis=1)

@@ -34,7 +34,8 @@ def test_the_columns_that_a_condition_reads(predicate: str, columns: set[str]) -
 @pytest.mark.parametrize(
     ("predicate", "said"),
     [
-        ("a >", "does not parse"),
+        ("a >", "does not parse: it ends too early"),
+        ("a > > 1", 'does not parse: syntax error at or near ">"'),
         ("a = 1; SELECT 2", "does not parse"),
         ("a) , (b", "more than one"),
         ("a IN (SELECT 1)", "subquery"),
@@ -51,7 +52,8 @@ def test_what_is_no_condition_over_a_row(predicate: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicate", "said"), [("a + 1", "neither true nor false"), ("frobnicate(a)", "does not fit")]
+    ("predicate", "said"),
+    [("a + 1", "neither true nor false"), ("frobnicate(a)", "name frobnicate does not")],
 )
 def test_what_does_not_fit_the_columns(predicate: str, said: str) -> None:
     with pytest.raises(PredicateError, match=said):
