@@ -7,8 +7,6 @@ import os
 import pty
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from typing import Any
 import yaml
 
 from cdc_assets.config import COMPONENT_TYPE, PipelineConfig
-from cdc_assets_tests.interrupting import PROJECT, config_path
+from cdc_assets_tests.forking import run
+from cdc_assets_tests.interrupting import config_path
 
 _NAMED = re.compile(
     r"\bcdc-assets "
@@ -45,20 +44,13 @@ def run_command(config: PipelineConfig | Path, command: str, *options: str, **en
     What it printed is given without that option, which every command that it named must have had.
     """
     path = config if isinstance(config, Path) else config_path(config)
-    return _done(path, command, *options, stdin=subprocess.DEVNULL, **env)
+    return _done(path, command, *options, stdin=None, **env)
 
 
-def _done(path: Path, command: str, *options: str, stdin: int, **env: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "cdc_assets.cli", command, "--config", str(path), *options],
-        cwd=PROJECT,
-        env={**os.environ, **env},
-        stdin=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def _done(path: Path, command: str, *options: str, stdin: int | None, **env: str) -> Done:
+    arguments = (command, "--config", str(path), *options)
+    environment = {**os.environ, **env}
+    done = run("cdc_assets.cli:main", *arguments, environment=environment, stdin=stdin)
     carried = f" --config {shlex.quote(str(path))}"
     return Done(done.returncode, _without(carried, done.stdout), _without(carried, done.stderr))
 

@@ -28,8 +28,8 @@ from cdc_assets.replication.sync import sync
 from cdc_assets.source import arrow, reader, window
 from cdc_assets.steps import Step, observers
 from cdc_assets.warehouse import rebuilds
+from cdc_assets_tests.forking import PROJECT, run
 
-PROJECT = Path(__file__).resolve().parents[1]
 _SMALL = (
     (copying, "CHUNK_ROWS", 70),
     (applying, "APPLY_BYTES", 100_000),
@@ -77,10 +77,21 @@ def kill_at(config: PipelineConfig, step: Step, number: int, *, work: str = "") 
     Returns:
         Whether it came that far; else it has ended well.
     """
-    with start_sync(config, step, number, work=work) as process:
-        _, said = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), said
-    return process.returncode == -signal.SIGKILL
+    arguments = _arguments(config, step, number, work=work)
+    done = run("cdc_assets_tests.interrupting:main", *arguments, environment=os.environ)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode == -signal.SIGKILL
+
+
+def _arguments(
+    config: PipelineConfig,
+    step: Step | None,
+    number: int,
+    sends: signal.Signals = signal.SIGKILL,
+    *,
+    work: str,
+) -> list[str]:
+    return [str(config_path(config)), step or "", str(number), str(int(sends)), work]
 
 
 def start_sync(
@@ -92,7 +103,7 @@ def start_sync(
     work: str = "",
 ) -> subprocess.Popen[str]:
     """Start a sync, or other work, in a process of its own."""
-    arguments = [str(config_path(config)), step or "", str(number), str(int(sends)), work]
+    arguments = _arguments(config, step, number, sends, work=work)
     return subprocess.Popen(
         [sys.executable, "-m", "cdc_assets_tests.interrupting", *arguments],
         cwd=PROJECT,
@@ -117,7 +128,9 @@ def held_at(
             process.kill()
 
 
-def _main(path: str, step: str, number: str, sends: str, work: str = "") -> None:
+def main() -> None:
+    """Do what the arguments of the program say."""
+    path, step, number, sends, work = sys.argv[1:]
     make_small()
     left = int(number)
 
@@ -148,4 +161,4 @@ def _events(config: PipelineConfig, what: str = "", *more: str) -> Iterable[obje
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main()

@@ -18,7 +18,7 @@ from cdc_assets.operations.operator_sql import FILES, operator_sql, own_names
 from cdc_assets.pages import page
 from cdc_assets_tests.command_line import Done
 from cdc_assets_tests.dagster_pipelines import attributes
-from cdc_assets_tests.interrupting import PROJECT
+from cdc_assets_tests.forking import PROJECT, run
 
 # No server listens there: a command that gets as far has found its pipeline.
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -28,15 +28,7 @@ FOUND = "can't be reached"
 def run_in(directory: Path, *arguments: str, **env: str) -> Done:
     """Run `cdc-assets` as a user would in a directory."""
     inherited = {key: value for key, value in os.environ.items() if key != "SHOP_SOURCE_DSN"}
-    done = subprocess.run(
-        [sys.executable, "-m", "cdc_assets.cli", *arguments],
-        cwd=directory,
-        env={**inherited, "PYTHONPATH": str(PROJECT), **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run("cdc_assets.cli:main", *arguments, environment=inherited | env, directory=directory)
     assert "Traceback" not in done.stderr, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 
