@@ -132,3 +132,10 @@ def named_by_values(frame: pd.DataFrame) -> pd.DataFrame:
 def thirds(frame: pd.DataFrame) -> pd.DataFrame:
     """Give what no decimal holds."""
     return frame.assign(third=frame["total"].astype("float64") / 3)
+
+
+def shape_docs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop rows by a value, and make another column of it."""
+    thirds = frame["amount"] // 3 * 3  # Arrow has no remainder
+    kept = frame[(frame["amount"] != thirds).fillna(True)]
+    return kept.assign(double=kept["amount"] * 2).drop(columns=["amount"])
