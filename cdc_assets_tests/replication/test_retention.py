@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import duckdb
@@ -90,7 +91,8 @@ def test_what_is_older_goes_and_a_rebuild_makes_the_same(
 ) -> None:
     ledger = limited(ledger, ["mirror", "changes"], deletes=deletes)
     writer = Writer(database, seed=51)
-    with writer.running():
+    # no changes tell what a mirror keeps that was deleted before they began, while it was copied
+    with writer.running() if deletes == "hard" else nullcontext():
         sync_all(ledger)
     sync_all(ledger)
     for _ in range(2):
