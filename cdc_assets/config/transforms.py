@@ -112,7 +112,7 @@ class TransformConfig(Strict):
         dict[str, Annotated[list[str], Field(min_length=1)]],
         Field(
             description="Which columns those that it adds or changes are made of; by default all.",
-            examples=[{"margin": ["total", "cost"]}],
+            examples=[{"margin": ["price", "cost"]}],
         ),
     ] = Field(default_factory=dict)
 

@@ -27,6 +27,7 @@ def preview_as_json(found: Preview) -> dict[str, Any]:
             {"of": row.of, "raw": row.raw, "shaped": row.shaped, "read_anew": row.is_unsure}
             for row in found.rows
         ],
+        "taken": found.taken,
         "changes": found.changes,
         "current_rows": found.current,
         "left_out": found.left_out,
@@ -43,6 +44,8 @@ def _row_lines(found: Preview, row: PreviewedRow) -> Iterator[str]:
         cells.append((shown, _cell(value), _cell(shaped[kept]) if kept in shaped else _GONE))
     made = shaped.keys() - found.names.values()
     cells += [(name, _GONE, _cell(value)) for name, value in shaped.items() if name in made]
+    if row.shaped is not None:
+        cells += [(name, _GONE, f"(of {partner})") for name, partner in found.taken.items()]
     widths = [max(len(line[at]) for line in cells) for at in range(2)]
     for at, (name, raw, here) in enumerate(cells):
         yield f"{name:<{widths[0]}}  {raw:<{widths[1]}}  {here}"

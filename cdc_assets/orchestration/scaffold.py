@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import dagster as dg
@@ -15,6 +16,9 @@ from pydantic import BaseModel, Field, ValidationError
 from cdc_assets.config import TableConfig, project_root, read_environment
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
+
+if TYPE_CHECKING:
+    from cdc_assets.source.discovery import Discovered
 
 _TEMPLATE = """\
 type: cdc_assets.PostgresCdcComponent
@@ -137,18 +141,24 @@ def _tables(given: str, variable: str, project: Path) -> str:
     return "\n".join(_listed(found)) or _PLACEHOLDER
 
 
-def _listed(found: Mapping[TableName, CdcError | None]) -> Iterable[str]:
-    """List usable tables, and behind a # those that are not, each with its reason."""
+def _listed(found: Mapping[TableName, Discovered]) -> Iterable[str]:
+    """List usable tables, and behind a # those that are not, each with its reason.
+
+    Those whose changes alone can be kept are offered so.
+    """
     spelled: dict[tuple[str, str], TableName] = {}
     usable = 0
-    for table, problem in found.items():
-        reason = problem.message if problem else _refused(str(table))
+    for table, of in found.items():
+        refused = _refused(str(table))
+        reason = of.problem.message if of.problem else refused
         other = spelled.setdefault(table.folded, table)
         if not reason and other != table:
             reason = f"in a warehouse that ignores case it has the name of '{other}'"
         usable += not reason
         if reason:
             yield f"    # - source: {_scalar(str(table))}  # {' '.join(reason.split())}"
+            if of.problem and of.takes_changes and not refused and other == table:
+                yield "    #   keep: [changes]  # which takes no key"
         else:
             yield f"    - source: {_scalar(str(table))}"
     if found and not usable:

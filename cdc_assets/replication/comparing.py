@@ -217,8 +217,11 @@ def altered_mirrors(
         for table, point in checkpoints.items()
         if table in shapings and point.shape.shaping == shapings[table].declaration
     }
-    reshaped = (table for table in checkpoints if table in shapings and table not in shapes)
-    found: dict[TableName, CdcError] = {table: reshaped_error(table) for table in reshaped}
+    found: dict[TableName, CdcError] = {
+        table: reshaped_error(table, point.shape.shaping, shapings[table].declaration)
+        for table, point in checkpoints.items()
+        if table in shapings and table not in shapes
+    }
     mirrored = {table: shape for table, shape in shapes.items() if shapings[table].is_mirrored}
     return found | {
         table: TableError(

@@ -76,6 +76,7 @@ class Preview:
     Attributes:
         names: Per column of the source, its name in the warehouse; columns that are left out, and
             that a function drops or makes, are not here.
+        taken: Per column that rows take of another table, that table; its values are not shown.
         changes: How many changes of each kind were looked at.
         current: How many rows as they are now.
         left_out: How many of the new and the current rows would not be kept.
@@ -85,6 +86,7 @@ class Preview:
     table: TableName
     names: dict[str, str]
     rows: list[PreviewedRow] = field(default_factory=list)
+    taken: dict[str, str] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OPS.values(), 0))
     current: int = 0
     left_out: int = 0
@@ -115,8 +117,11 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
         for problem in shaping_problems(config, source):
             raise problem
         looked = _Look(config, table, source, shapings(config)[table], rows)
-        if config.table(table).enrich:
+        if enrich := config.table(table).enrich:
             looked.found.notes.append(_not_shown(config.table(table)))
+            looked.found.taken |= {
+                name: one.partner for one in enrich for name in one.columns.values()
+            }
         with _nothing_to_copy(table):
             try:
                 looked.at_changes(control, conninfo)
@@ -147,10 +152,13 @@ def _nothing_to_copy(table: TableName) -> Iterator[None]:
 
 
 def _not_shown(config: TableConfig) -> str:
-    taken = "columns that enrich takes from other tables are not shown"
+    names = ", ".join(repr(name) for one in config.enrich for name in one.columns.values())
+    taken = (
+        f"what enrich takes from other tables ({names}) is not shown: it is in the warehouse alone"
+    )
     if config.transform is None:
-        return f"{taken}: what they are is known where a row is written"
-    return f"{taken}, and rows as they are before 'transform', which waits for these"
+        return taken
+    return f"{taken}; so rows are shown as they are before 'transform', which waits for that"
 
 
 class _Look:

@@ -151,7 +151,7 @@ def kept_shape(config: PipelineConfig, warehouse: Warehouse, checkpoint: Checkpo
     """
     table, shaping = checkpoint.table, shapings(config)[checkpoint.table]
     if checkpoint.shape.shaping != shaping.declaration:
-        raise reshaped_error(table)
+        raise reshaped_error(table, checkpoint.shape.shaping, shaping.declaration)
     if checkpoint.phase == "copying":
         raise _refusal(
             table, "it is being copied anew", "let 'cdc-assets sync' finish that; it needs no other"

@@ -15,7 +15,7 @@ from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, T
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.progress import RunMark
-from cdc_assets.shaping.columns import Shaping
+from cdc_assets.shaping.columns import Shaping, differing_keys
 from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
@@ -224,11 +224,17 @@ def refusals_of(table: TableName) -> Iterator[None]:
         ) from error
 
 
-def reshaped_error(table: TableName) -> TableError:
-    """Say that a table's rows in the warehouse are not shaped as the config says."""
+def reshaped_error(table: TableName, before: str, now: str) -> TableError:
+    """Say that a table's rows in the warehouse are not shaped as the config says.
+
+    Args:
+        table: Which.
+        before: How they are shaped, by `Shaping.declaration`.
+        now: How the config says it.
+    """
     return SchemaChangeError(
-        f"table {str(table)!r} is shaped otherwise by the config now (columns, where, mask, "
-        "transform, deletes, or keep with a mirror or without) than when it was copied",
+        f"table {str(table)!r} is shaped otherwise by the config now than when it was copied: "
+        f"{', '.join(differing_keys(before, now))}",
         table=str(table),
         hint=recopy_hint(table) + "; or put the config back",
     )
@@ -239,7 +245,7 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
     mirror, source = session.checkpoints[table].shape, session.source_table(table)
     now = session.source_shape(table)
     if now.shaping != mirror.shaping:
-        return reshaped_error(table)
+        return reshaped_error(table, mirror.shaping, now.shaping)
     what = mirror.altered_to(now)
     if not what:
         return None

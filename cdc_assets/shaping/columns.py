@@ -42,6 +42,20 @@ UNMIRRORED = "changes alone"
 _TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
 
 
+def differing_keys(before: str, after: str) -> list[str]:
+    """Give the keys of the config in which two declarations of a shaping differ.
+
+    A transform whose function alone was edited is said to be that.
+    """
+    one, other = (json.loads(text) if text else {} for text in (before, after))
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    functions = [said.get("transform", {}).get("function") for said in (one, other)]
+    if "transform" in keys and functions[0] == functions[1]:
+        is_edited = one["transform"].get("digest") != other["transform"].get("digest")
+        keys[keys.index("transform")] = "transform (edited)" if is_edited else "transform"
+    return keys
+
+
 @dataclass(frozen=True, slots=True)
 class Shaping:
     """One table's.

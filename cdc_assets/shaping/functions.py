@@ -95,7 +95,8 @@ def _no_module(name: str, root: Path, error: BaseException) -> FunctionError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return FunctionError(
             f"module {error.name!r} is not there",
-            hint=f"it is looked for where packages are installed, and in {str(root.resolve())!r}",
+            hint="it is looked for where packages are installed, and in 'src' and"
+            f" {str(root.resolve())!r}",
         )
     where, trace = failure_of(error, root)
     return FunctionError(f"module {name!r} fails to import: {where}", hint="mend it", trace=trace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cdc_assets.errors import CdcError
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.catalog import read_catalog
@@ -20,7 +22,20 @@ ORDER BY n.nspname, c.relname
 """
 
 
-def discover_tables(conninfo: str) -> dict[TableName, CdcError | None]:
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """A table of the source.
+
+    Attributes:
+        problem: What keeps it from having a mirror, if anything does.
+        takes_changes: Whether its changes alone can be kept.
+    """
+
+    problem: CdcError | None
+    takes_changes: bool
+
+
+def discover_tables(conninfo: str) -> dict[TableName, Discovered]:
     """List a source's tables, each with what keeps it from being replicated, if anything does.
 
     Raises:
@@ -29,8 +44,10 @@ def discover_tables(conninfo: str) -> dict[TableName, CdcError | None]:
     complete = complete_conninfo(conninfo, application="cdc-assets scaffold")
     with connect(complete) as control, translated(""):
         names = _names(control)
-        problems = table_problems(read_catalog(control, "", names), names, published=False)
-    return {name: problems.get(name) for name in names}
+        catalog = read_catalog(control, "", names)
+        problems = table_problems(catalog, names, published=False)
+        without = table_problems(catalog, names, published=False, unmirrored=names)
+    return {name: Discovered(problems.get(name), name not in without) for name in names}
 
 
 def _names(control: Connection) -> list[TableName]:

@@ -270,13 +270,13 @@ class Histories(Records):
         own = ", ".join(quote(name) for name in history_schema(shape).names[len(shape.names) :])
         of_table = f"({quote_literal(self._pipeline)}, {quote_literal(str(table))})"
         known = f"SELECT lsn FROM _cdc.checkpoints WHERE (pipeline, source_table) = {of_table}"
-        begins = f"the history of {table} begins at {moment.lsn}"
+        begins = f"the history of {table} begins at"
         since = datetime.fromtimestamp(moment.micros / 1_000_000, UTC).isoformat()
         refusals = {
             "as_of": f"WHEN _cdc_at < {time_sql(moment.micros)}"
-            f" THEN error({quote_literal(f'{begins}, {since}')})" + self._in_gap(table, "time"),
+            f" THEN error({quote_literal(f'{begins} {since}')})" + self._in_gap(table, "time"),
             "as_of_lsn": f"WHEN _cdc_at < {int(moment.lsn)}"
-            f" THEN error({quote_literal(f'{begins}, {int(moment.lsn)}')})"
+            f" THEN error({quote_literal(f'{begins} {int(moment.lsn)} ({moment.lsn})')})"
             + self._in_gap(table, "lsn")
             + f" WHEN _cdc_at > ({known})"
             f" THEN error({quote_literal(f'{table} is not there yet: see _cdc.checkpoints')})",

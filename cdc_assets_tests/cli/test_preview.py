@@ -126,13 +126,18 @@ def test_columns_of_other_tables_are_not_shown(
     other = rewrite(made, tables=tables)
     done = run_command(other, "preview", "public.t")
     assert done.code == 0, done.err
-    assert "note: columns that enrich takes" in done.out
-    assert "other_name" not in done.out
+    assert "note: what enrich takes from other tables ('other_name') is not shown" in done.out
+    assert ["other_name", "-", "(of", "public.u)"] in [
+        line.split() for line in done.out.splitlines()
+    ]
+    told = run_command(other, "preview", "public.t", "--json").json
+    assert told["taken"] == {"other_name": "public.u"}
+    assert "other_name" not in told["rows"][0]["shaped"]
     transform = f"{functions.MODULE}:as_it_is"
     late = rewrite(made, tables=[{**tables[0], "transform": transform}, tables[1]])
     done = run_command(late, "preview", "public.t")
     assert done.code == 0, done.err
-    assert "rows as they are before 'transform'" in done.out
+    assert "rows are shown as they are before 'transform'" in done.out
 
 
 def test_without_a_slot(database: ScratchDatabase, config: PipelineConfig) -> None:

@@ -79,6 +79,8 @@ def test_a_live_sources_tables_are_listed_and_why_some_are_not(
         ("public.[oO]rders", "ignores case"),
     ):
         assert _reason(text, table, reason), text
+    assert text.count("keep: [changes]") == 1
+    assert re.search(r"- source: public.log  # .*\n    #   keep: \[changes\]", text), text
 
 
 def test_a_source_that_does_not_answer_leaves_an_example(project: Path) -> None:

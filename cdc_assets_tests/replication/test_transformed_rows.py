@@ -312,7 +312,7 @@ def test_a_function_that_is_edited_stops_its_table(made: PipelineConfig) -> None
     assert run_command(config, "sync").code == 0
     module.write_text("def shape(frame):\n    return frame.assign(a=2)\n")
     done = run_command(config, "sync")
-    assert done.code == 1 and "shaped otherwise" in done.err
+    assert done.code == 1 and "when it was copied: transform (edited)" in done.err
     assert run_command(config, "backfill", "public.t").code == 0
     assert {a for (a,) in mirror_rows(config, "public.t", "a")} == {2}
     module.unlink()
