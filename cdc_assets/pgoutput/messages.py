@@ -107,15 +107,17 @@ class Messages:
         cut = slice(start, stop)
         return Messages(self.buffer, self.starts[cut], self.ends[cut], self.kinds[cut])
 
+    def malformed(self, reason: str, *, end: int, offset: int) -> ProtocolError:
+        """Make the error for the message that ends at `end`."""
+        kind = chr(self.kinds[np.searchsorted(self.ends, end)])
+        return ProtocolError(reason, kind=kind, offset=offset)
+
     def unsigned(self, positions: Ints, *, width: int) -> Ints:
         """Gather big-endian unsigned integers of `width` bytes at unaligned positions.
 
-        Raises:
-            ProtocolError: A position is too close to the buffer's end.
+        The caller has checked that they lie within their messages.
         """
         last = len(self.buffer) - width
-        if len(positions) and int(positions.max()) > last:
-            raise ProtocolError("truncated", offset=int(positions.max()))
         if last < 0:
             return np.empty(0, dtype=np.int64)
         # one element per byte position, so that an index is a byte offset

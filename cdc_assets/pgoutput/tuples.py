@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_assets.errors import ProtocolError
 from cdc_assets.pgoutput.messages import Bytes, Ints, Messages
 
 NULL, UNCHANGED, TEXT = ord("n"), ord("u"), ord("t")
@@ -44,52 +43,73 @@ class Field:
         return Field(kinds, starts, lengths)
 
 
-def walk_tuples(messages: Messages, at: Ints, *, columns: int) -> tuple[list[Field], Ints]:
+def walk_tuples(
+    messages: Messages, at: Ints, *, ends: Ints, columns: int
+) -> tuple[list[Field], Ints]:
     """Walk tuples that start at byte offsets `at`, all with the same number of columns.
 
+    Args:
+        messages: What they lie in.
+        at: One offset per tuple.
+        ends: Of the message that each lies in; no byte at or past it is read.
+        columns: How many each must have.
+
     Returns:
-        A field per column, and the byte offset behind each tuple. The caller checks these against
-        the messages' ends; as offsets only grow, that bounds every read in between as well.
+        A field per column, and the byte offset behind each tuple. Only the last field may still
+        reach past its message: the caller checks what is to follow the tuple.
 
     Raises:
-        ProtocolError: Wrong number of columns, an unknown kind byte, or an offset past the buffer.
+        ProtocolError: Wrong number of columns, an unknown kind byte, or a field that does not fit.
     """
+    behind = at + 2
+    expect_within(messages, behind, ends)
     counts = messages.unsigned(at, width=2)
     if (wrong := counts != columns).any():
         row = int(wrong.argmax())
-        raise ProtocolError(
-            f"expected {columns} columns, got {int(counts[row])}", offset=int(at[row])
+        raise messages.malformed(
+            f"expected {columns} columns, got {int(counts[row])}",
+            end=int(ends[row]),
+            offset=int(at[row]),
         )
     fields = []
-    at = at + 2
     for _ in range(columns):
-        field, at = _walk_field(messages, at)
+        field, behind = _walk_field(messages, behind, ends)
         fields.append(field)
-    return fields, at
+    return fields, behind
 
 
-def _walk_field(messages: Messages, at: Ints) -> tuple[Field, Ints]:
-    kinds = gather(messages, at)
+def expect_within(messages: Messages, behind: Ints, ends: Ints) -> None:
+    """Check that what is to be read next lies within its message, before it is read.
+
+    Args:
+        messages: What is read.
+        behind: Byte offset behind it, one per message.
+        ends: Of these messages.
+
+    Raises:
+        ProtocolError: A message ends before that.
+    """
+    if (cut := behind > ends).any():
+        end = int(ends[cut.argmax()])
+        raise messages.malformed("truncated", end=end, offset=end)
+
+
+def _walk_field(messages: Messages, at: Ints, ends: Ints) -> tuple[Field, Ints]:
+    expect_within(messages, at + 1, ends)
+    kinds = messages.buffer[at]
     present = kinds == TEXT
     if present.all():
-        lengths = messages.unsigned(at + 1, width=4)
         starts = at + 5
+        expect_within(messages, starts, ends)
+        lengths = messages.unsigned(at + 1, width=4)
         return Field(kinds, starts, lengths), starts + lengths
     if (unknown := ~(present | (kinds == NULL) | (kinds == UNCHANGED))).any():
         row = int(unknown.argmax())
-        raise ProtocolError(f"unknown column kind {chr(kinds[row])!r}", offset=int(at[row]))
+        raise messages.malformed(
+            f"unknown column kind {chr(kinds[row])!r}", end=int(ends[row]), offset=int(at[row])
+        )
+    starts = np.where(present, at + 5, at + 1)
+    expect_within(messages, starts, ends)
     lengths = np.zeros(len(at), dtype=np.int64)
     lengths[present] = messages.unsigned(at[present] + 1, width=4)
-    starts = np.where(present, at + 5, at + 1)
     return Field(kinds, starts, lengths), starts + lengths
-
-
-def gather(messages: Messages, at: Ints) -> Bytes:
-    """Gather one byte per position.
-
-    Raises:
-        ProtocolError: A position is past the buffer.
-    """
-    if len(at) and int(at.max()) >= len(messages.buffer):
-        raise ProtocolError("truncated", offset=int(at.max()))
-    return messages.buffer[at]

@@ -239,8 +239,9 @@ class _OpenTransaction:
             commit_micros=np.concatenate([part.commit_micros for part in begins]),
             xid=np.concatenate([part.xid for part in begins]),
         )
-        if not np.array_equal(transactions.commit_lsn, commit_lsn):
-            raise ProtocolError("Begin and Commit messages do not belong together", kind="C")
+        if (wrong := transactions.commit_lsn != commit_lsn).any():
+            end = int(messages.ends[messages.kinds == COMMIT][wrong.argmax()])
+            raise messages.malformed("not the commit_lsn of its Begin", end=end, offset=end)
         return _Group(self._take(messages), transactions)
 
     def _take(self, last: Messages) -> Iterator[Messages]:
