@@ -45,6 +45,12 @@ _TIMESTAMPS = (
     *("9999-12-31 23:59:59.999999", "10000-01-01 00:00:00", "294246-12-31 23:59:59.999999"),
     *("1969-12-31 23:59:59.999999", "1970-01-01 00:00:00", "1999-12-31 23:59:59.000001"),
 )
+_INTERVALS = (
+    *("0", "1 mon", "30 days", "720:00:00", "1 mon -30 days", "29 days 24:00:00", "-1 mon"),
+    *("-1 year 2 mons -3 days 04:05:06.789", "1 year 2 mons 3 days -04:05:06.7", "1 day -00:00:01"),
+    *("178956970 years 7 mons 2147483647 days 2562047:47:16.854775", "00:00:00.000001"),
+    *("-178956970 years -8 mons -2147483648 days -2562047:47:16.854775", "-00:00:00.000001"),
+)
 _FLOATS = (
     "0",
     *(("-0",) if KEPT else ()),
@@ -142,17 +148,8 @@ KINDS = (
     ),
     Kind(
         "interval",
-        "VARCHAR",
-        (
-            "0",
-            "1 mon",
-            "-1 year 2 mons -3 days 04:05:06.789",
-            "infinity",
-            "-infinity",
-            "178000000 years",
-            "00:00:00.000001",
-            "-00:00:01",
-        ),
+        "INTERVAL",
+        _INTERVALS,
     ),
     Kind(
         "uuid",
@@ -252,7 +249,7 @@ KINDS = (
         ('{"2024-01-01 00:00:00.5",-infinity,NULL,"0044-03-15 00:00:00 BC"}',),
     ),
     Kind("timestamptz[]", "TIMESTAMP WITH TIME ZONE[]", ('{"2024-01-01 00:00:00+00",infinity}',)),
-    Kind("interval[]", "VARCHAR[]", ('{"1 day","-infinity"}',)),
+    Kind("interval[]", "INTERVAL[]", ('{"1 mon","30 days",NULL,"-1 days +00:00:01"}', "{}")),
     Kind("uuid[]", "UUID[]", ("{00000000-0000-0000-0000-000000000001,NULL}",)),
     Kind("json[]", "JSON[]", ('{"{\\"a\\": 1, \\"a\\": 2}",NULL,null}',)),
     Kind("jsonb[]", "JSON[]", ('{"{\\"a\\": [1, 2]}","null",NULL}',)),
@@ -262,9 +259,8 @@ KINDS = (
     Kind("inet[]", "VARCHAR", ("{10.0.0.1,NULL}", "{{10.0.0.1},{10.0.0.2}}")),
     Kind("box[]", "VARCHAR", ("{(1,1),(0,0);(2,2),(1,1)}",)),
 )
-# The embedded server is built without libxml; intervals have no infinity before Postgres 17
+# The embedded server is built without libxml
 OLDER_KINDS = (
-    *(kind for kind in KINDS if not kind.is_made and not kind.type.startswith("interval")),
+    *(kind for kind in KINDS if not kind.is_made),
     Kind("xml", "VARCHAR", ('<a b="1">x&amp;y</a>', "<a/><b/>", "text", "")),
-    Kind("interval", "VARCHAR", ("0", "1 mon", "-1 year 2 mons -3 days 04:05:06.789")),
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from cdc_assets.pgoutput.relations import Relation
-from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.pgoutput.types import SourceType, intervals_as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class TableShape:
             self.publication.declaration,
             self.key,
             self.key_origin,
-            *((one.name, one.attnum, one.type_oid, one.typmod) for one in columns),
+            *map(_identity, columns),
         )
 
     def difference(self, relation: Relation) -> str:
@@ -144,10 +144,7 @@ class TableShape:
         """Say how the catalog's later shape differs in its declaration; empty when it does not."""
         if later.oid != self.oid:
             return "it is another table of the same name"
-        sides = [
-            [(one.name, one.attnum, one.type_oid, one.typmod) for one in shape.columns]
-            for shape in (self, later)
-        ]
+        sides = [[*map(_identity, shape.columns)] for shape in (self, later)]
         reasons = [_difference(*sides)]
         if later.key != self.key:
             reasons.append(f"its key is ({', '.join(later.key)}), was ({', '.join(self.key)})")
@@ -159,6 +156,17 @@ class TableShape:
         elif _declared(later.enriched) != _declared(self.enriched):
             reasons.append("columns that it takes of another table were altered there")
         return ", ".join(filter(None, reasons))
+
+    def with_types_of(self, before: TableShape) -> TableShape:
+        """Keep columns as an earlier shape of the table keeps the same ones."""
+        known = {_identity(column): column.type for column in before.columns}
+        return replace(
+            self,
+            columns=tuple(
+                replace(column, type=known.get(_identity(column), column.type))
+                for column in self.columns
+            ),
+        )
 
     def rewritten_to(self, later: TableShape) -> bool:
         """Say whether an ALTER may have given rows other values, of which the stream says nothing.
@@ -191,7 +199,13 @@ class TableShape:
 
 def _column(plain: dict[str, Any]) -> SourceColumn:
     kind, operators = SourceType(**plain["type"]), tuple(plain.get("operators", ()))
+    if "kept" not in plain["type"]:  # by a version that kept intervals as text
+        kind = intervals_as_text(kind)
     return SourceColumn(**{**plain, "type": kind, "operators": operators})
+
+
+def _identity(column: SourceColumn) -> tuple[str, int, int, int]:
+    return column.name, column.attnum, column.type_oid, column.typmod
 
 
 def _declared(columns: Sequence[SourceColumn]) -> list[tuple[str, pa.DataType]]:

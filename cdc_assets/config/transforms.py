@@ -37,13 +37,14 @@ TYPE_NAMES = {
     "timestamp": "timestamp without time zone",
     "timestamptz": "timestamp with time zone",
     "timestamp with time zone": "timestamp with time zone",
+    "interval": "interval",
     "uuid": "uuid",
     "json": "json",
 }
 _DECIMAL = re.compile(r"(?:decimal|numeric)\s*\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _MAX_PRECISION = 38
 # As lists they would have to be told from texts value by value
-_NO_LISTS = frozenset({"uuid", "json"})
+_NO_LISTS = frozenset({"uuid", "json", "interval"})
 
 
 def type_name(text: str) -> str:

@@ -2,7 +2,7 @@
 
 `from_source` and `from_warehouse` give functions that turn either side's text into the same Python
 value, exactly when the values are the same: numbers by value, floats by their bits, so that -0 is
-not 0, and everything else by its text.
+not 0, intervals by their months, days and microseconds, and everything else by its text.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ Value = str | int | bytes | Decimal | tuple[Any, ...] | None
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^{},]+)')
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ERA = " (BC)"
+_INTERVAL = re.compile(r"([+-]?\d+) (year|mon|day)|([+-]?)(\d+):(\d\d):(\d\d)(?:\.(\d+))?")
+_INTERVAL_UNITS = {"year": (12, 0), "mon": (1, 0), "day": (0, 1)}
 
 
 def warehouse_expression(column: str, kind: str) -> str:
@@ -87,6 +89,8 @@ def _number_or_text(kind: str) -> Callable[[str], Value]:
             return lambda text: _bits(text, "<f")
         case "DOUBLE":
             return lambda text: _bits(text, "<d")
+        case "INTERVAL":
+            return _interval
         case _ if kind.startswith("DECIMAL"):
             return Decimal
         case _:
@@ -96,6 +100,18 @@ def _number_or_text(kind: str) -> Callable[[str], Value]:
 def _bits(text: str, layout: str) -> bytes:
     number = float(text)
     return b"NaN" if math.isnan(number) else struct.pack(layout, number)
+
+
+def _interval(text: str) -> Value:
+    months, days, micros = 0, 0, 0
+    for number, unit, sign, hours, minutes, seconds, fraction in _INTERVAL.findall(text):
+        if unit:
+            of_months, of_days = _INTERVAL_UNITS[unit]
+            months, days = months + int(number) * of_months, days + int(number) * of_days
+        else:
+            whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
+            micros = int(f"{sign}1") * (whole * 1_000_000 + int(fraction.ljust(6, "0")))
+    return (months, days, micros)
 
 
 def _era_last(text: str) -> str:

@@ -7,7 +7,7 @@ and so is the warehouse's column type.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -15,9 +15,10 @@ TEXT: pa.DataType = pa.string()
 TIMESTAMP: pa.DataType = pa.timestamp("us")
 TIMESTAMPTZ: pa.DataType = pa.timestamp("us", "UTC")
 TIME: pa.DataType = pa.time64("us")
+INTERVAL: pa.DataType = pa.month_day_nano_interval()
 MAX_DECIMAL_PRECISION = 38
 
-_NUMERIC_OID = 1700
+_INTERVAL_OID, _NUMERIC_OID = 1186, 1700
 _SCALARS: Mapping[int, pa.DataType] = {
     16: pa.bool_(),
     17: pa.binary(),  # bytea
@@ -36,7 +37,7 @@ _SCALARS: Mapping[int, pa.DataType] = {
     1083: TIME,
     1114: TIMESTAMP,
     1184: TIMESTAMPTZ,
-    1186: TEXT,  # interval: months, days and seconds do not add up to one number
+    1186: INTERVAL,
     2950: pa.uuid(),
     3802: pa.json_(TEXT),  # jsonb
 }
@@ -52,6 +53,8 @@ class SourceType:
         typmod: Of that base type, -1 for none.
         is_array: Whether it is an array of `oid`.
         is_enum: Whether `oid` is an enum.
+        kept: As which type its values are kept instead of the one that the table has for it, by
+            Postgres' name; empty: as that.
     """
 
     name: str
@@ -59,14 +62,56 @@ class SourceType:
     typmod: int
     is_array: bool
     is_enum: bool
+    kept: str = ""
 
     @property
     def arrow(self) -> pa.DataType:
         """The Arrow type that columns of this type are decoded to."""
+        return named_type(self.kept).own if self.kept else self.own
+
+    @property
+    def own(self) -> pa.DataType:
+        """The one that keeps every value, whatever is said."""
         scalar = TEXT if self.is_enum else _scalar(self.oid, self.typmod)
         if scalar is None:
             return TEXT
         return pa.list_(scalar) if self.is_array else scalar
+
+
+_NAMED: Mapping[str, int] = {
+    "boolean": 16,
+    "bytea": 17,
+    "bigint": 20,
+    "smallint": 21,
+    "integer": 23,
+    "text": 25,
+    "json": 114,
+    "real": 700,
+    "double precision": 701,
+    "date": 1082,
+    "time without time zone": 1083,
+    "timestamp without time zone": 1114,
+    "timestamp with time zone": 1184,
+    "interval": _INTERVAL_OID,
+    "uuid": 2950,
+}
+
+
+def named_type(name: str) -> SourceType:
+    """Give a type by Postgres' name of it, one that `config.transforms.type_name` gives."""
+    element = name.removesuffix("[]")
+    oid, typmod = _NAMED.get(element, _NUMERIC_OID), -1
+    if oid == _NUMERIC_OID:
+        precision, scale = map(int, element.removeprefix("numeric(").removesuffix(")").split(","))
+        typmod = (precision << 16 | scale) + 4
+    return SourceType(name, oid, typmod, is_array=element != name, is_enum=False)
+
+
+def intervals_as_text(kind: SourceType) -> SourceType:
+    """Keep intervals as texts: keys, as two that are equal are two texts, and older mirrors."""
+    if kind.oid != _INTERVAL_OID:
+        return kind
+    return replace(kind, kept="text[]" if kind.is_array else "text")
 
 
 def _scalar(oid: int, typmod: int) -> pa.DataType | None:

@@ -11,6 +11,7 @@ extra_float_digits 3; see `source.connection`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from cdc_assets.pgoutput import exact
 from cdc_assets.pgoutput.messages import Bytes
 from cdc_assets.pgoutput.tuples import Field
+from cdc_assets.pgoutput.types import INTERVAL
 
 UnfitValueError = exact.UnfitValueError
 
@@ -30,6 +32,18 @@ _UUID_DIGITS = np.array([at for at in range(_UUID_CHARACTERS) if at not in (8, 1
 _DAY_MICROSECONDS = 86_400_000_000
 _PLAIN_DATE = r"^\d{4}-\d\d-\d\d$"
 _PLAIN_TIMESTAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?(\+00)?$"
+
+_PLAIN_INTERVAL = r"^\d\d:\d\d:\d\d(\.\d+)?$"
+_INTERVAL = (
+    r"^(?:\+?(?P<years>-?\d+) years? ?)?(?:\+?(?P<months>-?\d+) mons? ?)?"
+    r"(?:\+?(?P<days>-?\d+) days? ?)?"
+    r"(?:(?P<sign>[+-]?)(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)"
+    r"(?:\.(?P<fraction>\d+))?)?$"
+)
+# Arrow's intervals count nanoseconds in 64 bits
+_INTERVAL_MICROSECONDS = (2**63 - 1) // 1000
+_INTERVAL_HOURS = _INTERVAL_MICROSECONDS // 3_600_000_000
+_SHORT_INTERVAL = f"interval of {_INTERVAL_HOURS} hours at most besides months and days"
 
 
 def decode_field(field: Field, buffer: Bytes, arrow_type: pa.DataType) -> pa.Array:
@@ -131,6 +145,13 @@ def _uuids(text: pa.Array) -> pa.Array:
 
 def _times(text: pa.Array) -> pa.Array:
     """Read `HH:MM:SS[.ffffff]`; 24:00:00 is legal and stays what it is."""
+    micros = _clock(text)
+    _expect("time", micros >= 0, micros <= _DAY_MICROSECONDS)
+    return _rebuilt(text, pa.time64("us"), [pa.py_buffer(micros)])
+
+
+def _clock(text: pa.Array) -> NDArray[np.int64]:
+    """Read two digits each of hours, minutes and seconds, and a fraction, as microseconds."""
     full = pc.fill_null(text, b"00:00:00")
     digits, offsets = _bytes_and_offsets(full)
     number = digits.astype(np.int64) - ord("0")
@@ -146,8 +167,37 @@ def _times(text: pa.Array) -> pa.Array:
         at = start + 9 + place
         there = at < end
         micros[there] += number[at[there]] * 10 ** (5 - place)
-    _expect("time", micros >= 0, micros <= _DAY_MICROSECONDS)
-    return _rebuilt(text, pa.time64("us"), [pa.py_buffer(micros)])
+    return micros
+
+
+def _intervals(text: pa.Array) -> pa.Array:
+    """Read `1 year 2 mons -3 days +04:05:06.789`: months, days and nanoseconds of 16 bytes."""
+    strings = _utf8(text)
+    packed = np.zeros(len(text), dtype=[("months", "i4"), ("days", "i4"), ("nanos", "i8")])
+    if pc.all(pc.match_substring_regex(strings, _PLAIN_INTERVAL)).as_py() is not False:
+        packed["nanos"] = _clock(text) * 1000
+        return _rebuilt(text, INTERVAL, [pa.py_buffer(packed)])
+    parts = pc.extract_regex(strings, _INTERVAL)
+    _expect("interval", _present(parts) == _present(text))
+    years, months, days, hours, minutes, seconds = map(
+        partial(_part, parts), ("years", "months", "days", "hours", "minutes", "seconds")
+    )
+    fractions = _part(parts, "fraction", digits=6)
+    micros = ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + fractions
+    _expect(_SHORT_INTERVAL, hours <= _INTERVAL_HOURS, micros <= _INTERVAL_MICROSECONDS)
+    is_back = pc.equal(parts.field("sign"), "-").fill_null(False).to_numpy(zero_copy_only=False)
+    packed["months"], packed["days"] = years * 12 + months, days
+    packed["nanos"] = np.where(is_back, -micros, micros) * 1000
+    return _rebuilt(text, INTERVAL, [pa.py_buffer(packed)])
+
+
+def _part(parts: pa.StructArray, name: str, digits: int = 0) -> NDArray[np.int64]:
+    """Read one number of each interval, 0 where it has none."""
+    found = parts.field(name)
+    found = pc.utf8_rpad(found, digits, "0") if digits else found
+    is_lacking = pc.fill_null(pc.equal(found, ""), True)
+    numbers: NDArray[np.int64] = pc.if_else(is_lacking, "0", found).cast(pa.int64()).to_numpy()
+    return numbers
 
 
 def _dates(text: pa.Array) -> pa.Array:
@@ -245,6 +295,7 @@ _DECODERS: dict[pa.DataType, Callable[[pa.Array], pa.Array]] = {
     pa.uuid(): _uuids,
     pa.json_(pa.string()): _json,
     pa.time64("us"): _times,
+    INTERVAL: _intervals,
     pa.date32(): _dates,
     pa.timestamp("us"): _timestamps,
     pa.timestamp("us", "UTC"): _timestamptzs,

@@ -201,7 +201,7 @@ class Beside:
     def _begun(self, session: Session, reader: SnapshotReader) -> str:
         """Begin the next part, unless it has begun, and name it as it is kept."""
         table = self.table
-        if not self._goes_on(session):
+        if not self._goes_on(session) or self._has_other_types(session):
             if not self._is_begun_anew(session):
                 begin_anew(session, reader, table, "backfill")
             session.failed.pop(table, None)
@@ -234,6 +234,12 @@ class Beside:
             and table not in session.failed
             and shape_error(session, table) is None
         )
+
+    def _has_other_types(self, session: Session) -> bool:
+        """Whether the whole of a mirror is to be what this version keeps in other types."""
+        before, now = session.checkpoints[self.table].shape, session.source_shape(self.table)
+        is_whole = self._what == "backfill" and self.parts == [""]
+        return is_whole and not now.keeps_deleted and before.types != now.types
 
     def _is_begun_anew(self, session: Session) -> bool:
         checkpoint = session.checkpoints.get(self.table)

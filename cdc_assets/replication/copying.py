@@ -65,6 +65,9 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
     _require_published_changes(session, table)
     _refuse_others_table(session, table)
     shape = session.source_shape(table)
+    before = session.checkpoints.get(table)
+    if before is not None and shape.keeps_deleted and before.shape.shaping == shape.shaping:
+        shape = shape.with_types_of(before.shape)  # deleted rows can't be read again
     copy = _surveyed(session, reader, table, made_by)
     checkpoint = Checkpoint(
         table=table,

@@ -195,7 +195,9 @@ def _compared(
         identity=read_identity(control, slot),
         slot=read_slot(control, slot),
         catalog=catalog,
-        shapings=shapings(config, catalog.tables),
+        shapings=shapings(
+            config, catalog.tables, {name: point.shape for name, point in known.items()}
+        ),
         checkpoints={name: known[name] for name in config.table_names if name in known},
         run=run,
         code_versions={name: code_version(config, name) for name in config.table_names},

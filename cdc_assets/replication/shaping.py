@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cdc_assets.changes.shape import SourceColumn
+from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.shaping import ONE_TO_ONE, names_in
@@ -26,13 +26,16 @@ _FULL = "f"
 
 
 def shapings(
-    config: PipelineConfig, sources: Mapping[TableName, SourceTable] | None = None
+    config: PipelineConfig,
+    sources: Mapping[TableName, SourceTable] | None = None,
+    placed: Mapping[TableName, TableShape] | None = None,
 ) -> dict[TableName, Shaping]:
     """Give what a config makes of each of its tables.
 
     Args:
         config: The pipeline.
         sources: Its tables, where columns that are taken of others are to be known.
+        placed: What the warehouse has of them, the source's shapes.
 
     Raises:
         ConfigError: The environment variable of the mask's key is not set.
@@ -53,7 +56,10 @@ def shapings(
     }
     if sources is None or not config.links.partners:
         return own
-    return {table: _with_taken(shaping, own, sources) for table, shaping in own.items()}
+    shapes = {table: source.shape for table, source in sources.items()}
+    for table in shapes.keys() & (placed or {}).keys():
+        shapes[table] = shapes[table].with_types_of((placed or {})[table])
+    return {table: _with_taken(shaping, own, shapes) for table, shaping in own.items()}
 
 
 def enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
@@ -76,14 +82,14 @@ def enrichment(config: PipelineConfig, enrich: EnrichConfig) -> Enrichment:
 def _with_taken(
     shaping: Shaping,
     own: Mapping[TableName, Shaping],
-    sources: Mapping[TableName, SourceTable],
+    shapes: Mapping[TableName, TableShape],
 ) -> Shaping:
     """Add the columns that a table takes of others, as these have them in the warehouse."""
     taken: list[SourceColumn] = []
     for one in shaping.enrich:
-        if one.partner in sources:
+        if one.partner in shapes:
             of = own[one.partner]
-            taken += one.taken(of.kept(of.source(sources[one.partner].shape)))
+            taken += one.taken(of.kept(of.source(shapes[one.partner])))
     return replace(shaping, enriched=tuple(taken))
 
 
@@ -281,7 +287,7 @@ def _no_column(config: TableConfig, source: SourceTable, name: str) -> str:
 def may_lack(config: TableConfig, source: SourceTable) -> bool:
     """Whether a change of a kept column may come without its value (TOAST)."""
     return any(
-        config.columns.keeps(column.name) and not _is_fixed(column.type.arrow)
+        config.columns.keeps(column.name) and not _is_fixed(column.type.own)
         for column in source.shape.columns
     )
 

@@ -1,6 +1,7 @@
 """When two values, or two rows, are the same: no value is taken for another one.
 
-Null is null, NaN is NaN, and -0.0, which SQL calls equal to 0.0, is another one.
+Null is null, NaN is NaN, and -0.0, which SQL calls equal to 0.0, is another one. So are intervals
+that last as long by its rules: a month, 30 days, 720 hours.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.batch import Mask
+from cdc_assets.pgoutput.types import INTERVAL
 from cdc_assets.shaping.engine import compute
 
 
@@ -18,6 +20,9 @@ def differs(left: str, right: str, kind: pa.DataType) -> str:
     depth, values = 0, kind
     while pa.types.is_list(values):
         depth, values = depth + 1, values.value_type
+    if values == INTERVAL:
+        text = "VARCHAR" + "[]" * depth
+        return f"{left}::{text} IS DISTINCT FROM {right}::{text}"
     if not pa.types.is_floating(values):
         return distinct
     return f"({distinct} OR {_signs(left, depth)} IS DISTINCT FROM {_signs(right, depth)})"

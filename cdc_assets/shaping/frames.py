@@ -1,7 +1,8 @@
 """Arrow tables as pandas frames, and back without a value lost.
 
 Every column of a frame has its Arrow type (`pd.ArrowDtype`), so NULL stays apart from NaN, and a
-number, a date or a text is what it was. What pandas has no type for comes as its text: UUID, JSON.
+number, a date or a text is what it was. What pandas has no type for comes as its text: UUID, JSON,
+intervals.
 
 What comes back is taken as it is, or cast to the wanted type where every value comes back the same
 from there; else it is refused. So nothing is rounded, cut or made NULL on the way.
@@ -15,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_assets.pgoutput.types import TEXT
+from cdc_assets.pgoutput.types import INTERVAL, TEXT
 from cdc_assets.shaping.engine import compute
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def plain_type(arrow_type: pa.DataType) -> pa.DataType:
     """Give the type that a column has in a frame."""
     if pa.types.is_list(arrow_type):
         return pa.list_(plain_type(arrow_type.value_type))
-    return TEXT if arrow_type in (_JSON, pa.uuid()) else arrow_type
+    return TEXT if arrow_type in (_JSON, pa.uuid(), INTERVAL) else arrow_type
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -83,6 +84,8 @@ def fitted(values: pa.Array, wanted: pa.DataType, before: pa.Array | None) -> pa
     Raises:
         UnfitError: They are of another kind, or one of them would be another.
     """
+    if values.type == wanted:
+        return values
     plain = _lossless(values, plain_type(wanted))
     if plain_type(wanted) == wanted:
         return plain
@@ -95,6 +98,14 @@ def fitted(values: pa.Array, wanted: pa.DataType, before: pa.Array | None) -> pa
         try:
             storage = compute("unhex(replace(value::UUID::VARCHAR, '-', ''))", table)
             return pa.ExtensionArray.from_storage(wanted, storage.cast(pa.binary(16)))
+        except duckdb.Error:
+            pass
+    if wanted == INTERVAL:
+        try:
+            found = compute("value::INTERVAL", table)
+            texts = compute("value::VARCHAR", pa.table([found], ["value"]))
+            if texts.equals(compute("value::INTERVAL::VARCHAR", table)):  # else it wrapped around
+                return found
         except duckdb.Error:
             pass
     raise UnfitError(f"texts that are no {wanted}")
@@ -165,4 +176,6 @@ def kind_of(arrow_type: pa.DataType) -> str:
         return "moment" if of.tz else "timestamp"
     if kinds.is_date(of):
         return "date"
+    if kinds.is_interval(of):
+        return "interval"
     return "time" if kinds.is_time(of) else str(of)

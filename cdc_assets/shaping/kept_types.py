@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cdc_assets.pgoutput.types import MAX_DECIMAL_PRECISION, SourceType
+from cdc_assets.pgoutput.types import MAX_DECIMAL_PRECISION, SourceType, named_type
 from cdc_assets.shaping.frames import is_any_list, kind_of
 
 
@@ -19,9 +19,9 @@ def kept_type(found: pa.DataType) -> SourceType | None:
         element = kept_type(found.value_type)
         if element is None or element.is_array:
             return None
-        return declared_type(f"{element.name}[]")
+        return named_type(f"{element.name}[]")
     name = _kept_name(found)
-    return declared_type(name) if name else None
+    return named_type(name) if name else None
 
 
 def _kept_name(found: pa.DataType) -> str:
@@ -42,34 +42,6 @@ def _kept_name(found: pa.DataType) -> str:
         "time": "time without time zone",
         "timestamp": "timestamp without time zone",
         "moment": "timestamp with time zone",
+        "interval": "interval",
         "bool": "boolean",
     }.get(kind, "")
-
-
-_OIDS = {
-    "boolean": 16,
-    "bytea": 17,
-    "bigint": 20,
-    "smallint": 21,
-    "integer": 23,
-    "text": 25,
-    "json": 114,
-    "real": 700,
-    "double precision": 701,
-    "date": 1082,
-    "time without time zone": 1083,
-    "timestamp without time zone": 1114,
-    "timestamp with time zone": 1184,
-    "uuid": 2950,
-}
-_NUMERIC_OID = 1700
-
-
-def declared_type(name: str) -> SourceType:
-    """Give a type by Postgres' name of it, one that `config.transforms.type_name` gives."""
-    element = name.removesuffix("[]")
-    oid, typmod = _OIDS.get(element, _NUMERIC_OID), -1
-    if oid == _NUMERIC_OID:
-        precision, scale = map(int, element.removeprefix("numeric(").removesuffix(")").split(","))
-        typmod = (precision << 16 | scale) + 4
-    return SourceType(name, oid, typmod, is_array=element != name, is_enum=False)

@@ -25,7 +25,7 @@ from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import RESERVED_PREFIX
 from cdc_assets.config.transforms import type_name
 from cdc_assets.pgoutput.messages import Ints
-from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.pgoutput.types import SourceType, named_type
 from cdc_assets.shaping.equality import same_rows
 from cdc_assets.shaping.frames import (
     FIRST,
@@ -37,7 +37,7 @@ from cdc_assets.shaping.frames import (
     to_frame,
 )
 from cdc_assets.shaping.functions import FunctionError, Loaded, failure_of, load
-from cdc_assets.shaping.kept_types import declared_type, kept_type
+from cdc_assets.shaping.kept_types import kept_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -341,7 +341,7 @@ def _told(name: str, found: pa.DataType | None) -> SourceType:
 
 
 def _declared(name: str, found: pa.DataType | None, declared: str) -> SourceType:
-    kind = declared_type(type_name(declared))
+    kind = named_type(type_name(declared))
     try:
         fitted(pa.nulls(0, found or pa.null()), kind.arrow, None)
     except UnfitError:

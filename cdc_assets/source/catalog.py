@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc_assets.changes.shape import Published, SourceColumn, TableShape
 from cdc_assets.errors import SourceBusyError
 from cdc_assets.identifiers import TableName
+from cdc_assets.pgoutput.types import intervals_as_text
 from cdc_assets.source.columns import DeclaredColumn, read_columns
 from cdc_assets.source.connection import Connection, bounded_locks, fetch_one
 from cdc_assets.source.keys import UniqueIndex, choose_key, read_indexes
@@ -229,6 +230,10 @@ def _read_others(
     return others, frozenset(temporary - others.keys())
 
 
+def _in_key(column: SourceColumn) -> SourceColumn:
+    return replace(column, type=intervals_as_text(column.type))
+
+
 def _split(names: Collection[TableName]) -> tuple[list[str], list[str]]:
     return [name.schema for name in names], [name.name for name in names]
 
@@ -266,7 +271,10 @@ def _read_tables(
             identity=identity,
             shape=TableShape(
                 oid=oid,
-                columns=tuple(brought),
+                columns=tuple(
+                    _in_key(column) if key and column.name in key.columns else column
+                    for column in brought
+                ),
                 key=key.columns if key else (),
                 publication=Published(
                     publication=publication_oid,

@@ -6,7 +6,9 @@ stream's text gives; a test holds both against the server for every type. What s
 - numeric: the driver's own formatting of it costs more than the server's.
 - "char": its binary form has bytes that its text writes otherwise, or not at all.
 - arrays: the driver drops their bounds and dimensions.
-- everything that the mirror keeps as the text of another kind of value (interval, oid, inet, …).
+- intervals: the driver gives up on those that it can't count in nanoseconds.
+- everything that the mirror keeps as the text of another kind of value (oid, inet, …), and what the
+  config keeps as another type.
 """
 
 from __future__ import annotations
@@ -31,4 +33,4 @@ def select(column: SourceColumn) -> str:
 
 def _is_native(kind: SourceType) -> bool:
     # the wire has the base type of a domain
-    return not kind.is_array and (kind.is_enum or kind.oid in _NATIVE)
+    return not kind.is_array and not kind.kept and (kind.is_enum or kind.oid in _NATIVE)

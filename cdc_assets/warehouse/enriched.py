@@ -6,7 +6,7 @@ their partner is now (`keep: current`) get them anew when it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -15,12 +15,15 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.pgoutput.types import INTERVAL
 from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.equality import differs
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.values import Copy, Moment
 
-_LSN, _COMMIT = quote(LSN_COLUMN), quote(COMMIT_COLUMN)
+_LSN = quote(LSN_COLUMN)
+# Longer than any that a column holds: its time alone is past what Arrow's intervals have
+_LONGEST = "to_months(2147483647) + to_days(2147483647) + to_microseconds(9223372036854775807)"
 
 
 class Enriched:
@@ -52,12 +55,11 @@ class Enriched:
             found = "".join(f" AND stage.{key} = found.{key}" for key in keys)
         for one in enrich:
             partner = self._mirrors.live_rows(one.partner, shapes[one.partner])
-            taken = ", ".join(
-                f"{quote(here)} = partner.{quote(name)}" for name, here in one.columns.items()
-            )
-            self._count(
-                f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET {taken}"
-                f" FROM {partner} AS partner{of} WHERE {_joined('stage', 'partner', one)}{found}"
+            self._update(
+                f"{self._mirrors.name(copy.stage)} AS stage",
+                {here: f"partner.{quote(name)}" for name, here in one.columns.items()},
+                f"FROM {partner} AS partner{of} WHERE {_joined('stage', 'partner', one)}{found}",
+                intervals=_intervals_of(shapes[one.partner], one),
             )
 
     def keep(self, copy: Copy, enrich: Sequence[Enrichment], shape: TableShape) -> None:
@@ -73,11 +75,11 @@ class Enriched:
                 f"stage.{name} IS NOT DISTINCT FROM mirror.{name}"
                 for name in map(quote, dict.fromkeys([*shape.key, *one.on]))
             )
-            taken = (quote(here) for here in one.columns.values())
-            self._count(
-                f"UPDATE {self._mirrors.name(copy.stage)} AS stage SET"
-                f" {', '.join(f'{name} = mirror.{name}' for name in taken)}"
-                f" FROM {self._mirrors.live_rows(copy.table, shape)} AS mirror WHERE {same}"
+            self._update(
+                f"{self._mirrors.name(copy.stage)} AS stage",
+                {here: f"mirror.{quote(here)}" for here in one.columns.values()},
+                f"FROM {self._mirrors.live_rows(copy.table, shape)} AS mirror WHERE {same}",
+                intervals=_intervals_of(shape, one, here=True),
             )
 
     def renew(
@@ -114,12 +116,16 @@ class Enriched:
         joined = " AND ".join(
             f"mirror.{quote(here)} = _cdc_batch.{key}" for here, key in zip(one.on, on, strict=True)
         )
-        taken = zip(one.columns.values(), (f"_cdc_batch.{value}" for value in of), strict=True)
-        return self._count(
-            f"UPDATE {self._mirrors.name(table)} AS mirror SET"
-            + _changed(taken, "_cdc_batch._cdc_end_lsn", "_cdc_batch._cdc_micros")
-            + f" FROM _cdc_batch WHERE {joined} AND mirror.{_LSN} <= _cdc_batch._cdc_end_lsn",
-            batch,
+        taken = dict(
+            zip(one.columns.values(), (f"_cdc_batch.{value}" for value in of), strict=True)
+        )
+        pairs = zip(one.columns.values(), values, strict=True)
+        return self._update(
+            f"{self._mirrors.name(table)} AS mirror",
+            taken | _stamp("_cdc_batch._cdc_end_lsn", "_cdc_batch._cdc_micros"),
+            f"FROM _cdc_batch WHERE {joined} AND mirror.{_LSN} <= _cdc_batch._cdc_end_lsn",
+            intervals=[here for here, array in pairs if array.type == INTERVAL],
+            batch=batch,
         )
 
     def forget(self, table: TableName, one: Enrichment, moment: Moment) -> int:
@@ -129,11 +135,11 @@ class Enriched:
             How many rows.
         """
         has = " OR ".join(f"mirror.{quote(here)} IS NOT NULL" for here in one.columns.values())
-        nothing = ((here, "NULL") for here in one.columns.values())
-        return self._count(
-            f"UPDATE {self._mirrors.name(table)} AS mirror SET"
-            + _changed(nothing, int(moment.lsn), moment.micros)
-            + f" WHERE mirror.{_LSN} <= {int(moment.lsn)} AND ({has})"
+        nothing = dict.fromkeys(one.columns.values(), "NULL")
+        return self._update(
+            f"{self._mirrors.name(table)} AS mirror",
+            nothing | _stamp(int(moment.lsn), moment.micros),
+            f"WHERE mirror.{_LSN} <= {int(moment.lsn)} AND ({has})",
         )
 
     def renew_differing(
@@ -157,16 +163,39 @@ class Enriched:
             differs(f"mirror.{quote(here)}", f"partner.{quote(name)}", kinds[name])
             for name, here in one.columns.items()
         )
-        taken = ((here, f"partner.{quote(name)}") for name, here in one.columns.items())
-        return self._count(
-            f"UPDATE {self._mirrors.name(table)} AS mirror SET"
-            + _changed(taken, int(lsn), "NULL")
-            + f" FROM (FROM (SELECT DISTINCT {named} FROM _cdc_differing)"
+        taken = {here: f"partner.{quote(name)}" for name, here in one.columns.items()}
+        return self._update(
+            f"{self._mirrors.name(table)} AS mirror",
+            taken | _stamp(int(lsn), "NULL"),
+            f"FROM (FROM (SELECT DISTINCT {named} FROM _cdc_differing)"
             f" LEFT JOIN {self._mirrors.name(copy.stage)} USING ({named})) AS partner"
-            f" WHERE {_joined('mirror', 'partner', one)} AND ({differ})"
+            f" WHERE {_joined('mirror', 'partner', one)} AND ({differ})",
+            intervals=_intervals_of(shape, one),
         )
 
-    def _count(self, update: str, batch: pa.Table | None = None) -> int:
+    def _update(
+        self,
+        target: str,
+        values: Mapping[str, str],
+        rows: str,
+        *,
+        intervals: Collection[str] = (),
+        batch: pa.Table | None = None,
+    ) -> int:
+        """Set columns of rows, and give how many these are.
+
+        DuckDB leaves a value as it is that equals the new one, also under a NULL, and 30 days equal
+        a month. So intervals are made first what no other one equals.
+        """
+        if intervals:
+            self._execute(target, dict.fromkeys(intervals, _LONGEST), rows, batch)
+        return self._execute(target, values, rows, batch)
+
+    def _execute(
+        self, target: str, values: Mapping[str, str], rows: str, batch: pa.Table | None
+    ) -> int:
+        listed = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
+        update = f"UPDATE {target} SET {listed} {rows}"
         ((count,),) = self._mirrors.rows_with(update, batch)
         return int(count)
 
@@ -177,7 +206,12 @@ def _joined(rows: str, partner: str, one: Enrichment) -> str:
     )
 
 
-def _changed(taken: Iterable[tuple[str, str]], lsn: object, micros: object) -> str:
-    """Write what is set in a row: what it takes, and the transaction that this comes from."""
-    listed = (f"{quote(here)} = {value}" for here, value in taken)
-    return f" {', '.join(listed)}, {_LSN} = {lsn}, {_COMMIT} = make_timestamptz(({micros})::BIGINT)"
+def _intervals_of(shape: TableShape, one: Enrichment, *, here: bool = False) -> list[str]:
+    """Name the columns of rows that take intervals, by the partner's shape or by the rows' own."""
+    kinds = dict(zip(shape.names, shape.types, strict=True))
+    return [mine for name, mine in one.columns.items() if kinds[mine if here else name] == INTERVAL]
+
+
+def _stamp(lsn: object, micros: object) -> dict[str, str]:
+    """Say which transaction a row comes from."""
+    return {LSN_COLUMN: str(lsn), COMMIT_COLUMN: f"make_timestamptz(({micros})::BIGINT)"}

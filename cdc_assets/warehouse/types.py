@@ -18,6 +18,7 @@ _SCALARS: dict[pa.DataType, str] = {
     pa.binary(): "BLOB",
     pa.date32(): "DATE",
     pa.time64("us"): "TIME",
+    pa.month_day_nano_interval(): "INTERVAL",
     pa.timestamp("us"): "TIMESTAMP",
     pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
     pa.uuid(): "UUID",

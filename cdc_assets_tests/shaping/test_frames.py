@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from cdc_assets.config.transforms import type_name
+from cdc_assets.pgoutput.types import named_type
 from cdc_assets.shaping.frames import UnfitError, arrow_of, fitted, shown, to_frame
-from cdc_assets.shaping.kept_types import declared_type, kept_type
+from cdc_assets.shaping.kept_types import kept_type
 
 JSON = pa.json_(pa.string())
 NAN = float("nan")
@@ -124,7 +125,7 @@ def test_nan_of_numpy_is_null() -> None:
     ],
 )
 def test_declared_types(text: str, wanted: pa.DataType) -> None:
-    assert declared_type(type_name(text)).arrow == wanted
+    assert named_type(type_name(text)).arrow == wanted
 
 
 @pytest.mark.parametrize("text", ["dobule", "decimal", "decimal(39,0)", "decimal(2,3)", "uuid[]"])
