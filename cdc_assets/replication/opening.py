@@ -219,10 +219,11 @@ def _in_order(session: Session) -> list[TableName]:
 def _read_progress(session: Session) -> None:
     """Read what is under way: rows that were read ahead of the stream, and copies."""
     state = session.state
+    known = state.read()
     session.checkpoints = {
-        table: replace(point, phase=now.phase)
+        table: replace(point, phase=known[table].phase)
         for table, point in session.checkpoints.items()
-        if (now := state.read().get(table))
+        if table in known
     }
     session.fences = {table: state.read_fences(table) for table in session.checkpoints}
     for copy in session.copy_state.read():

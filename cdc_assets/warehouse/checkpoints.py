@@ -45,7 +45,7 @@ class Checkpoints:
         self._mirrors.connection.execute(f"UPDATE {self._schema}.content SET stamp = uuid()")
 
     def _only_text(self, column: str, table: str) -> str | None:
-        if not self._exists(table):
+        if not self._mirrors.has_state(table):
             return None
         rows = self._mirrors.connection.execute(
             f"SELECT {column}::VARCHAR FROM {self._schema}.{table}"
@@ -68,7 +68,7 @@ class Checkpoints:
 
     def read(self) -> dict[TableName, Checkpoint]:
         """Read every table's checkpoint; empty when the warehouse has no state yet."""
-        if not self._exists("checkpoints"):
+        if not self._mirrors.has_state("checkpoints"):
             return {}
         rows = self._mirrors.connection.execute(
             "SELECT source_table, lsn, phase, shape, identity, last_transaction, error,"
@@ -84,7 +84,7 @@ class Checkpoints:
         Raises:
             CheckpointConflictError: One does.
         """
-        if not self._exists("checkpoints"):
+        if not self._mirrors.has_state("checkpoints"):
             return
         rows = self._mirrors.connection.execute(
             f"SELECT pipeline, source_table FROM {self._schema}.checkpoints WHERE pipeline <> ?",
@@ -98,14 +98,6 @@ class Checkpoints:
                     f"not to {self._pipeline!r}",
                     hint="give this pipeline a warehouse.duckdb.path of its own, or its old name",
                 )
-
-    def _exists(self, name: str) -> bool:
-        found = self._mirrors.connection.execute(
-            "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database()"
-            " AND table_schema = '_cdc' AND table_name = ?",
-            (name,),
-        ).fetchall()
-        return bool(found)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Set one table's checkpoint, its first or another phase."""
@@ -158,12 +150,12 @@ class Checkpoints:
     def forget(self, table: TableName) -> None:
         """Remove all that is kept of a table."""
         self.forget_checkpoint(table)
-        if self._exists("buckets"):
+        if self._mirrors.has_state("buckets"):
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
         Traces(self._mirrors, self._pipeline).forget(table)
         for noted in ("change_tables", "copied_rows", "histories", "placed", "unread"):
-            if self._exists(noted):
+            if self._mirrors.has_state(noted):
                 self._mirrors.connection.execute(
                     f"DELETE FROM {self._schema}.{noted} WHERE pipeline = ? AND source_table = ?",
                     (self._pipeline, str(table)),
@@ -225,7 +217,7 @@ class Checkpoints:
         """Remove a table's fences, or those that the stream has passed."""
         upto = "" if passed is None else f" AND lsn <= {int(passed)}"
         self._execute(f"DELETE FROM {self._schema}.fences WHERE {_OF_TABLE}{upto}", table)
-        if not self._exists("unread"):
+        if not self._mirrors.has_state("unread"):
             return
         if passed is None:
             ended = f"DELETE FROM {self._schema}.unread"

@@ -24,7 +24,7 @@ class Copies:
 
     def read(self) -> list[Copy]:
         """Read every copy that is under way; empty when the warehouse has no state yet."""
-        if not self._mirrors.exists(TableName("_cdc", "copies")):
+        if not self._mirrors.has_state("copies"):
             return []
         rows = self._mirrors.connection.execute(
             "SELECT source_table, part, stage, made_by, low, high, predicate, baseline, files,"

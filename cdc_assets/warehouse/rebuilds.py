@@ -282,7 +282,7 @@ class Rebuilds:
 
     def drop(self, table: TableName) -> None:
         """Drop what a rebuild of a table was killed over; what it has left has its own name."""
-        if not self._mirrors.exists(TableName("_cdc", "rebuilt")):
+        if not self._mirrors.has_state("rebuilt"):
             return
         for (name,) in self._rows(
             f"SELECT name FROM {self._noted} WHERE lsn IS NULL"

@@ -87,7 +87,7 @@ class Records(ABC):
         return None
 
     def _is_there(self) -> bool:
-        return self._mirrors.exists(TableName("_cdc", _TABLES[self._keep]))
+        return self._mirrors.has_state(_TABLES[self._keep])
 
     def altered(self, table: TableName, shape: TableShape) -> str:
         """Say what one is instead of what it was made; empty when it is that.

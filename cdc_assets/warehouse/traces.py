@@ -122,7 +122,7 @@ class Traces:
 
     def forget(self, table: TableName) -> None:
         """Remove the lineage of all that is kept of a table; what was written stays known."""
-        if self._mirrors.exists(TableName("_cdc", "lineage")):
+        if self._mirrors.has_state("lineage"):
             for kept in (table, *(record_table(table, keep) for keep in RECORDS)):
                 self._forget(kept)
 
