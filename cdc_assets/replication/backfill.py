@@ -24,6 +24,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
+from cdc_assets.replication.begun import is_begun_anew, mirror_goes_on
 from cdc_assets.replication.copying import (
     TURN_SECONDS,
     WHERE,
@@ -40,7 +41,7 @@ from cdc_assets.replication.partners import beside, partner_errors, require_part
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
-from cdc_assets.replication.session import Session, recopy_hint, shape_error
+from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.source.catalog import row_estimate
@@ -159,14 +160,14 @@ class Beside:
     def _begun_whole(self, session: Session, reader: SnapshotReader) -> str:
         """Begin a change table anew, unless this backfill has, or another one has read all rows."""
         table, whole = self.table, self._whole
-        fits = self._goes_on(session) or self._is_begun_anew(session)
+        fits = mirror_goes_on(session, table) or is_begun_anew(session, table)
         if whole is not None and whole.goes_on_in(session) and fits:
             return ""
         if whole is not None:
             whole.close()
         kept = session.copies.get((table, ""))
         if kept is None or not kept.is_read or not fits:
-            if self._goes_on(session):
+            if mirror_goes_on(session, table):
                 begin_beside(session, reader, table)
             else:
                 begin_anew(session, reader, table, "backfill")
@@ -201,8 +202,8 @@ class Beside:
     def _begun(self, session: Session, reader: SnapshotReader) -> str:
         """Begin the next part, unless it has begun, and name it as it is kept."""
         table = self.table
-        if not self._goes_on(session) or self._has_other_types(session):
-            if not self._is_begun_anew(session):
+        if not mirror_goes_on(session, table) or self._has_other_types(session):
+            if not is_begun_anew(session, table):
                 begin_anew(session, reader, table, "backfill")
             session.failed.pop(table, None)
             return ""
@@ -223,33 +224,11 @@ class Beside:
             )
         return part
 
-    def _goes_on(self, session: Session) -> bool:
-        """Whether the mirror can go on while a part of the table is copied."""
-        table = self.table
-        checkpoint = session.checkpoints.get(table)
-        return (
-            checkpoint is not None
-            and checkpoint.phase == "streaming"
-            and not checkpoint.error
-            and table not in session.failed
-            and shape_error(session, table) is None
-        )
-
     def _has_other_types(self, session: Session) -> bool:
         """Whether the whole of a mirror is to be what this version keeps in other types."""
         before, now = session.checkpoints[self.table].shape, session.source_shape(self.table)
         is_whole = self._what == "backfill" and self.parts == [""]
         return is_whole and not now.keeps_deleted and before.types != now.types
-
-    def _is_begun_anew(self, session: Session) -> bool:
-        checkpoint = session.checkpoints.get(self.table)
-        return (
-            checkpoint is not None
-            and checkpoint.phase == "copying"
-            and (self.table, "") in session.copies
-            and not checkpoint.shape.altered_to(session.source_shape(self.table))
-            and session.slot.confirmed_lsn <= checkpoint.lsn
-        )
 
     def _bucket(self, session: Session, part: str) -> Bucket | None:
         if part in ("", WHERE):

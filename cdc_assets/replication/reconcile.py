@@ -27,6 +27,7 @@ from cdc_assets.progress import (
 )
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.backfill import Beside, backfill
+from cdc_assets.replication.begun import mirror_goes_on
 from cdc_assets.replication.copying import begin_beside
 from cdc_assets.replication.noting import note_well
 from cdc_assets.replication.opening import in_sessions
@@ -154,7 +155,7 @@ class _Comparison(Beside):
         if checkpoint.phase == "copying":
             raise _standing(self.table, "it is being copied", hint=_UNDER_WAY)
         error: CdcError | None = session.failed.get(self.table)
-        if error is not None or checkpoint.error or not self._goes_on(session):
+        if error is not None or checkpoint.error or not mirror_goes_on(session, self.table):
             why = error.message if error is not None else checkpoint.error
             raise _standing(self.table, why or "it was altered on the source")
 

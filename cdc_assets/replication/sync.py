@@ -41,11 +41,8 @@ from cdc_assets.progress import (
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.applying import AppliedTable
-from cdc_assets.replication.copying import (
-    TURN_SECONDS,
-    Copying,
-    begin_anew,
-)
+from cdc_assets.replication.begun import drop_stale_copies
+from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.partners import groups, partner_errors
@@ -64,7 +61,6 @@ from cdc_assets.source.standby import lacking_standby, lagging_standby_error
 
 # A copy that nobody got on with for so long is nobody's
 _LEFT_SECONDS = 60.0
-_ABANDONED_SECONDS = 900.0
 # To the run's target, and to where the rows stand that were read anew on the way there
 _ROUNDS = 2
 
@@ -145,7 +141,7 @@ class _Run:
         for table in session.config.table_names:
             if table in self._asked and table in session.failed:
                 yield self._fail(table, session.failed[table])
-        self._drop_stale_copies()
+        drop_stale_copies(session)
         begin_wanted(session)
         yield from self._catch_up()
         yield from self._copy()
@@ -177,24 +173,6 @@ class _Run:
             if table not in session.failed and table in session.checkpoints
             if not session.is_copied_anew(table) or (table, "") in session.copies
         )
-
-    def _drop_stale_copies(self) -> None:
-        """Give up copies that can't be finished, or that nobody finishes."""
-        session = self._session
-        abandoned = session.copy_state.abandoned(_ABANDONED_SECONDS)
-        for (table, part), copy in list(session.copies.items()):
-            checkpoint, source = session.checkpoints[table], session.catalog.tables.get(table)
-            if checkpoint.phase == "copying":
-                is_stale = (
-                    source is None
-                    or bool(checkpoint.shape.altered_to(session.source_shape(table)))
-                    or session.slot.confirmed_lsn > checkpoint.lsn
-                )
-            else:
-                is_stale = (table, part) in abandoned
-            if is_stale:
-                with session.warehouse.transaction():
-                    session.drop_copy(copy)
 
     def _to_copy(self) -> list[TableName]:
         """Find the tables whose copy this run begins, or goes on with."""

@@ -12,6 +12,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import BucketBackfilled, TableCompared
+from cdc_assets.replication import begun
 from cdc_assets.replication import sync as syncing
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
@@ -134,7 +135,7 @@ def test_a_copy_that_nobody_goes_on_with_is_given_up(
     assert kill_at(ledger, "chunk_committed", 1, work="backfill accounts 03")
     wait_until_unlocked(database)
     assert left_behind(ledger)
-    monkeypatch.setattr(syncing, "_ABANDONED_SECONDS", 0)
+    monkeypatch.setattr(begun, "_ABANDONED_SECONDS", 0)
     converge(database, ledger)
     assert left_behind(ledger) == []
 
@@ -179,6 +180,6 @@ def test_random_kills_over_syncs_backfills_and_reconciles_together(
             continue
     compared = [event for event in reconcile(ledger) if isinstance(event, TableCompared)]
     assert [table.equal for table in compared] == [True, True, True]
-    monkeypatch.setattr(syncing, "_ABANDONED_SECONDS", 0)
+    monkeypatch.setattr(begun, "_ABANDONED_SECONDS", 0)
     converge(database, ledger)
     assert left_behind(ledger) == []
