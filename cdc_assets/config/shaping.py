@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from cdc_assets.config.strict import Strict, word_null
+from cdc_assets.config.types import column_type_name
 
 MaskKind = Literal["sha256", "hmac", "redact", "null", "last4"]
 MaskWord = Annotated[
@@ -40,11 +41,15 @@ def _to_distinct_names(rename: dict[str, str]) -> dict[str, str]:
     return rename
 
 
+def _known_types(types: dict[str, str]) -> dict[str, str]:
+    return {name: column_type_name(text) for name, text in types.items()}
+
+
 Names = Annotated[list[str], AfterValidator(_without_doubles)]
 
 
 class ColumnsConfig(Strict):
-    """Which columns are kept, and under which names."""
+    """Which columns are kept, under which names, and as which types."""
 
     include: Annotated[
         Annotated[Names, Field(min_length=1)] | None,
@@ -70,12 +75,24 @@ class ColumnsConfig(Strict):
         ),
     ] = Field(default_factory=dict)
 
+    types: Annotated[
+        dict[str, str],
+        AfterValidator(_known_types),
+        Field(
+            description="Types of columns in the warehouse, by DuckDB's names, for columns by their"
+            " names on the source; a value that one can't hold exactly stops the table.",
+            examples=[{"discount": "decimal(18,6)", "payload": "text", "tags": "varchar[][]"}],
+        ),
+    ] = Field(default_factory=dict)
+
     @model_validator(mode="after")
     def _one_choice(self) -> ColumnsConfig:
         if self.include is not None and self.exclude:
             raise ValueError("expected include or exclude, not both")
         if left_out := sorted(name for name in self.rename if not self.keeps(name)):
             raise ValueError(f"rename: column {left_out[0]!r} is left out")
+        if left_out := sorted(name for name in self.types if not self.keeps(name)):
+            raise ValueError(f"types: column {left_out[0]!r} is left out")
         return self
 
     def keeps(self, name: str) -> bool:
@@ -95,4 +112,4 @@ def masked_columns_kept(columns: ColumnsConfig, mask: Mapping[str, MaskKind]) ->
 
 def names_in(columns: ColumnsConfig, mask: Mapping[str, MaskKind]) -> Collection[str]:
     """Give every column that a table's config names."""
-    return {*(columns.include or ()), *columns.exclude, *columns.rename, *mask}
+    return {*(columns.include or ()), *columns.exclude, *columns.rename, *columns.types, *mask}

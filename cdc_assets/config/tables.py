@@ -131,7 +131,7 @@ class TableDefaults(Strict):
     columns: Annotated[
         ColumnsConfig,
         Field(
-            description="Which columns are kept, and under which names.",
+            description="Which columns are kept, under which names, and as which types.",
             examples=[{"exclude": ["internal_note"], "rename": {"placed_at": "ordered_at"}}],
         ),
     ] = ColumnsConfig()

@@ -23,6 +23,7 @@ from cdc_assets.errors import (
     WrongWarehouseError,
 )
 from cdc_assets.identifiers import TableName
+from cdc_assets.pages import page
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.left_records import left_notes
 from cdc_assets.replication.opening import look_at_both_ends
@@ -30,8 +31,9 @@ from cdc_assets.replication.partners import enrich_problems
 from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
-from cdc_assets.source.catalog import read_catalog
+from cdc_assets.source.catalog import SourceTable, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
+from cdc_assets.source.numerics import SAMPLE_ROWS, decimal_needs
 from cdc_assets.source.preflight import (
     connection_problems,
     is_standby,
@@ -120,6 +122,9 @@ def _source_problems(
         notes = notes_of(catalog, name, needs_key=needs_key)
         for line in (*notes, *not_pushed(catalog, config, name)):
             note(line)
+        if source is not None:
+            for line in _proposed_types(control, config, source):
+                note(line)
     yield from publication_problems(catalog, names)
     try:
         read_slot(control, config.source.slot)
@@ -131,6 +136,33 @@ def _source_problems(
         note(
             f"publication {catalog.publication.name!r} also publishes {str(part)!r}, whose UPDATE "
             f"and DELETE fail: {why}"
+        )
+
+
+def _proposed_types(
+    control: Connection, config: PipelineConfig, source: SourceTable
+) -> Iterator[str]:
+    """Say which type would hold the numbers that are kept as text for lack of a precision."""
+    table = config.table(source.name)
+    names = [
+        column.name
+        for column in source.shape.columns
+        if column.type.is_unbounded_number
+        and table.columns.keeps(column.name)
+        and column.name not in (*table.columns.types, *table.mask, *source.shape.key)
+    ]
+    if not source.readable:
+        return
+    try:
+        needs = decimal_needs(control, source, names)
+    except CdcError as error:
+        yield f"what numbers of {str(source.name)!r} need was not looked at: {error.message}"
+        return
+    for name, (precision, scale) in needs.items():
+        yield (
+            f"column {name!r} of {str(source.name)!r} is numeric without a precision, and kept as "
+            f"text; its first rows ({SAMPLE_ROWS} at the most) need decimal({precision},{scale}): "
+            f"to compute with it choose a type that has room: {page('types')}"
         )
 
 

@@ -74,6 +74,43 @@ def timestamp_micros(text: str) -> int:
     return micros
 
 
+Nested = list["Nested | str | None"]
+
+
+def nested_parts(text: str, dimensions: int) -> Nested:
+    """Split the text of an array of so many dimensions into its elements' texts.
+
+    Raises:
+        UnfitValueError: Another number of dimensions, or bounds other than from 1. An array without
+            an element has none of either, and fits.
+    """
+    wanted = f"list of {dimensions} dimensions that starts at 1"
+    if text == "{}":
+        return []
+    try:
+        found, at = _nested_from(text, 0, dimensions, wanted)
+    except (IndexError, ValueError) as error:
+        raise UnfitValueError(wanted) from error
+    if at != len(text):
+        raise UnfitValueError(wanted)
+    return found
+
+
+def _nested_from(text: str, at: int, dimensions: int, wanted: str) -> tuple[Nested, int]:
+    if text[at] != "{":
+        raise UnfitValueError(wanted)
+    found: Nested = []
+    while text[at] != "}":
+        at += 1  # the brace, or the comma
+        if dimensions > 1:
+            inner, at = _nested_from(text, at, dimensions - 1, wanted)
+            found.append(inner)
+        else:
+            part, at = _element(text, at)
+            found.append(part)
+    return found, at + 1
+
+
 def array_parts(text: str) -> list[str | None]:
     """Split the text of a one-dimensional array into its elements' texts (`array_out`).
 

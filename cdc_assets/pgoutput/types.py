@@ -19,7 +19,8 @@ INTERVAL: pa.DataType = pa.month_day_nano_interval()
 MAX_DECIMAL_PRECISION = 38
 
 _INTERVAL_OID, _NUMERIC_OID = 1186, 1700
-_SCALARS: Mapping[int, pa.DataType] = {
+_BOX_OID = 603  # whose arrays have semicolons between their elements
+SCALARS: Mapping[int, pa.DataType] = {
     16: pa.bool_(),
     17: pa.binary(),  # bytea
     18: TEXT,  # "char"
@@ -67,7 +68,18 @@ class SourceType:
     @property
     def arrow(self) -> pa.DataType:
         """The Arrow type that columns of this type are decoded to."""
-        return named_type(self.kept).own if self.kept else self.own
+        if not self.kept:
+            return self.own
+        element, dimensions = _dimensions(self.kept)
+        found = named_type(element).own
+        for _ in range(dimensions):
+            found = pa.list_(found)
+        return found
+
+    @property
+    def is_unbounded_number(self) -> bool:
+        """Whether it is a numeric without a precision."""
+        return self.oid == _NUMERIC_OID and self.typmod < 0 and not self.is_array
 
     @property
     def own(self) -> pa.DataType:
@@ -107,6 +119,35 @@ def named_type(name: str) -> SourceType:
     return SourceType(name, oid, typmod, is_array=element != name, is_enum=False)
 
 
+def _dimensions(name: str) -> tuple[str, int]:
+    element = name.rstrip("[]")
+    return element, (len(name) - len(element)) // 2
+
+
+def can_be_kept_as(kind: SourceType, name: str) -> bool:
+    """Whether values of a type can be kept as another one: all of them, or those that fit it.
+
+    Args:
+        kind: The type.
+        name: Postgres' name of the other, with as many dimensions as its values have.
+    """
+    element, dimensions = _dimensions(name)
+    if kind.is_array != bool(dimensions):
+        return name == "text"
+    if kind.is_array and kind.oid == _BOX_OID:
+        return False
+    if element == "text":
+        return True
+    own = TEXT if kind.is_enum else _scalar(kind.oid, kind.typmod)
+    chosen = named_type(element).own
+    if kind.oid == _NUMERIC_OID:
+        return bool(pa.types.is_decimal(chosen))
+    is_integer = own is not None and pa.types.is_integer(own)
+    if is_integer and (pa.types.is_integer(chosen) or pa.types.is_decimal(chosen)):
+        return True
+    return bool(own == chosen)
+
+
 def intervals_as_text(kind: SourceType) -> SourceType:
     """Keep intervals as texts: keys, as two that are equal are two texts, and older mirrors."""
     if kind.oid != _INTERVAL_OID:
@@ -116,7 +157,7 @@ def intervals_as_text(kind: SourceType) -> SourceType:
 
 def _scalar(oid: int, typmod: int) -> pa.DataType | None:
     """Find a scalar's Arrow type; None is a type that is kept as its whole text."""
-    return _numeric(typmod) if oid == _NUMERIC_OID else _SCALARS.get(oid)
+    return _numeric(typmod) if oid == _NUMERIC_OID else SCALARS.get(oid)
 
 
 def _numeric(typmod: int) -> pa.DataType:

@@ -240,6 +240,8 @@ def _with_exact(
 def _lists(text: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     """Split `{1,2,NULL}`; what has quotes, bounds or nesting is read exactly, value by value."""
     strings = _utf8(text)
+    if pa.types.is_list(arrow_type.value_type):
+        return _nested(strings, arrow_type)
     odd = pc.fill_null(pc.match_substring_regex(strings, r'^\[|["\\]|^.*\{.*\{'), False)
     if pc.any(odd).as_py():
         parts = [
@@ -256,6 +258,26 @@ def _lists(text: pa.Array, arrow_type: pa.DataType) -> pa.Array:
         )
     values = decode_text(pc.cast(elements, pa.binary()), arrow_type.value_type)
     return pa.ListArray.from_arrays(split.offsets, values, type=arrow_type, mask=text.is_null())
+
+
+def _nested(strings: pa.Array, arrow_type: pa.DataType) -> pa.Array:
+    """Read arrays of as many dimensions as the type has."""
+    dimensions, parts = 1, pa.list_(pa.string())
+    of = arrow_type.value_type
+    while pa.types.is_list(of):
+        dimensions, parts, of = dimensions + 1, pa.list_(parts), of.value_type
+    read = [
+        None if value is None else exact.nested_parts(value, dimensions)
+        for value in strings.to_pylist()
+    ]
+    return _retyped(pa.array(read, parts), arrow_type)
+
+
+def _retyped(split: pa.Array, arrow_type: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(arrow_type):
+        return decode_text(pc.cast(split, pa.binary()), arrow_type)
+    values = _retyped(split.values, arrow_type.value_type)
+    return pa.ListArray.from_arrays(split.offsets, values, type=arrow_type, mask=split.is_null())
 
 
 def _expect(wanted: str, *masks: NDArray[np.bool_]) -> None:

@@ -104,7 +104,8 @@ def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableEr
         f"at {lsn}",
         table=str(table),
         lsn=str(lsn),
-        hint="correct the value on the source, then "
+        hint="correct the value on the source, or choose another type for it (columns.types: "
+        f"{{{column}: text}} takes any), then "
         + recopy_hint(table)
         + f"; {page('types')} lists what each type can hold",
     )

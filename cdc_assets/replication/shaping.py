@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from cdc_assets.config.shaping import ONE_TO_ONE, names_in
 from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import TableError, TransformError
 from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.pages import page
+from cdc_assets.pgoutput.types import can_be_kept_as
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.functions import FunctionError
@@ -155,7 +157,31 @@ def _column_problems(config: TableConfig, source: SourceTable) -> Iterator[Table
                 "several keys",
                 "mask it by sha256 or hmac",
             )
+    yield from _type_problems(config, source, key)
     yield from _same_names(config, source)
+
+
+def _type_problems(
+    config: TableConfig, source: SourceTable, key: Collection[str]
+) -> Iterator[TableError]:
+    columns = {column.name: column for column in source.shape.columns}
+    for name, chosen in config.columns.types.items():
+        if name not in columns:
+            continue
+        if not can_be_kept_as(columns[name].type, chosen):
+            yield refusal(
+                source,
+                f"its column {name!r} is {columns[name].type.name}, which can't be kept as "
+                f"{chosen!r}",
+                f"columns.types: {{{name}: text}} takes any value; {page('types')} says what else "
+                "a type can be kept as",
+            )
+        elif name in key and chosen != "text":
+            yield refusal(
+                source,
+                f"its key's column {name!r} can't be kept as {chosen!r}",
+                "a key's column has its own type, or text: take it out of columns.types",
+            )
 
 
 def _row_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:

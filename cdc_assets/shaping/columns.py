@@ -122,13 +122,17 @@ class Shaping:
         return json.dumps(said, sort_keys=True) if said else ""
 
     def source(self, shape: TableShape) -> TableShape:
-        """Leave out of a table's shape the columns that are not kept, and note the shaping."""
+        """Leave out of a table's shape what is not kept, and note the shaping and chosen types."""
         declaration = self.declaration
         if not declaration:
             return shape
         if not self.is_mirrored:
             shape = replace(shape, key=(), key_origin=0)
-        kept = tuple(column for column in shape.columns if self._keeps(column.name, shape.key))
+        kept = tuple(
+            self._chosen_type(column)
+            for column in shape.columns
+            if self._keeps(column.name, shape.key)
+        )
         return replace(
             shape,
             columns=kept,
@@ -136,6 +140,12 @@ class Shaping:
             keeps_deleted=self.deletes == "soft",
             enriched=self.enriched,
         )
+
+    def _chosen_type(self, column: SourceColumn) -> SourceColumn:
+        chosen = self.columns.types.get(column.name)
+        if chosen is None:
+            return column
+        return replace(column, type=replace(column.type, kept=chosen))
 
     def changes(self, raw: RawChanges, key: Sequence[str]) -> RawChanges:
         """Leave out of changes the columns that are not kept, before any value is decoded."""

@@ -56,7 +56,9 @@ def _plain(values: pa.Array) -> pa.Array:
         return values
     if values.type == _JSON:
         return values.storage
-    text = "VARCHAR[]" if pa.types.is_list(wanted) else "VARCHAR"
+    text, of = "VARCHAR", wanted
+    while pa.types.is_list(of):
+        text, of = f"{text}[]", of.value_type
     return compute(f"value::{text}", pa.table([values], ["value"])).cast(wanted)
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from cdc_assets.changes.compact import group_numbers
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import RESERVED_PREFIX
-from cdc_assets.config.transforms import type_name
+from cdc_assets.config.types import type_name
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.pgoutput.types import SourceType, named_type
 from cdc_assets.shaping.equality import same_rows

@@ -43,8 +43,10 @@ def refuse_lost_zeros(table: TableName, rows: pa.Table) -> None:
 def first_negative_zero(values: pa.Array) -> int | None:
     """Give the row of the first -0.0 among floats or lists of floats."""
     rows = None
-    if pa.types.is_list(values.type):
-        rows, values = pc.list_parent_indices(values), pc.list_flatten(values)
+    while pa.types.is_list(values.type):
+        parents = pc.list_parent_indices(values)
+        rows = parents if rows is None else rows.take(parents)
+        values = pc.list_flatten(values)
     if not pa.types.is_floating(values.type):
         return None
     one = pa.scalar(1, values.type)

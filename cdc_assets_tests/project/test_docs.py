@@ -12,6 +12,8 @@ from cdc_assets import errors
 from cdc_assets.operations.health import CHECK_NAMES
 from cdc_assets.orchestration.reconcile import EQUALS_SOURCE
 from cdc_assets.pages import page
+from cdc_assets.pgoutput.types import SCALARS, SourceType, named_type
+from cdc_assets.warehouse.types import column_type
 from cdc_assets_tests.interrupting import PROJECT
 
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
@@ -38,6 +40,32 @@ def test_what_the_code_names_lies_where_the_package_is_installed() -> None:
         assert not re.findall(r"docs/[\w-]+\.md", text), module
         for name in re.findall(r"""page\(["']([\w-]+)["']\)""", text):
             assert Path(page(name)).is_file(), f"{module}: {name}"
+
+
+# Oids of types that have a row in the page's table, each with the name that it has there
+OIDS = {
+    **{"smallint": 21, "integer": 23, "bigint": 20, "real": 700, "double precision": 701},
+    **{"other numeric": 1700, "boolean": 16, "text": 25, "varchar": 1043, "char(n)": 1042},
+    **{"name": 19, '"char"': 18, "date": 1082, "time": 1083, "timestamp": 1114},
+    **{"timestamptz": 1184, "interval": 1186, "uuid": 2950, "json": 114, "jsonb": 3802},
+    **{"bytea": 17, "everything else: composites": 600},
+}
+
+
+def test_the_table_of_types_is_what_the_code_does() -> None:
+    table = (PROJECT / "docs" / "types.md").read_text().split("**What does not fit**")[0]
+    said = {}
+    for names, arrows, types in re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|", table, re.M):
+        listed = names.split(", "), re.split(r", (?!tz=|s\))", arrows), types.split(", ")
+        for at, name in enumerate(listed[0]):
+            said[name] = tuple(part[at % len(part)] for part in listed[1:])
+    for name, oid in OIDS.items():
+        own = SourceType(name, oid, -1, is_array=False, is_enum=False).own
+        assert said[name] == (str(own), column_type(own)), name
+    assert said["numeric(p,s)"] == ("decimal128(p, s)", "DECIMAL(p,s)")
+    assert column_type(named_type("numeric(38,5)").own) == "DECIMAL(38,5)"
+    assert said["enum"] == said["text"]
+    assert SCALARS.keys() <= {*OIDS.values()}
 
 
 def kinds(of: type[errors.CdcError]) -> Iterator[str]:

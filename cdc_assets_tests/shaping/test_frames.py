@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cdc_assets.config.transforms import type_name
+from cdc_assets.config.types import type_name
 from cdc_assets.pgoutput.types import named_type
 from cdc_assets.shaping.frames import UnfitError, arrow_of, fitted, shown, to_frame
 from cdc_assets.shaping.kept_types import kept_type
