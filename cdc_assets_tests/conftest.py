@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
+from psycopg.sql import SQL
 
 from cdc_assets.config import COMPONENT_TYPE, PipelineConfig, load_config
 from cdc_assets.demo.postgres import EmbeddedPostgres
@@ -37,6 +40,16 @@ PROGRAMS: Mapping[int, Callable[[], Path]] = {
 _END_WITH_TESTS = 'cat; kill -QUIT "$(head -n 1 "$0/postmaster.pid")" && rm -rf "$0"'
 
 MakePipeline = Callable[..., PipelineConfig]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what imports have made: it stays to the end."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let it be taken apart again: DuckDB's module complains about what stays."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -160,10 +173,19 @@ def serve(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
         start_new_session=True,
     )
     try:
-        yield server.start()
+        yield _let_in_quickly(server.start())
     finally:
         server.remove()
         watch.communicate()
+
+
+def _let_in_quickly(server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """Have the superuser's password hashed once, not 4096 times at every login; 15 can't do it."""
+    with closing(psycopg.connect(server.dsn(), autocommit=True)) as admin:
+        if admin.info.server_version >= 160000:
+            admin.execute("SET scram_iterations = 1")
+            admin.execute(SQL("ALTER ROLE postgres PASSWORD {}").format(admin.info.password))
+    return server
 
 
 def _database(server: EmbeddedPostgres) -> Iterator[ScratchDatabase]:

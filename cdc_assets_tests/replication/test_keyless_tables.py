@@ -34,6 +34,8 @@ pytestmark = pytest.mark.usefixtures("small")
 
 EVENTS = "public.events"
 ROWS = 600
+# Between a writer's transactions: more than is applied meanwhile would make each run longer
+PACE_SECONDS = 0.02
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def writing(database: ScratchDatabase, seed: int) -> Iterator[None]:
     def run() -> None:
         try:
             at = 0
-            while not stop.is_set():
+            while not stop.wait(PACE_SECONDS):
                 at += 1
                 write(database, seed + at, 3)
         except BaseException as error:
