@@ -207,12 +207,12 @@ def type_changes(
     """
     end_lsn = transactions.end_lsn[raw.transactions]
     new = complete_fields(raw)
-    types = shape.types
+    names, types = shape.names, shape.types
     nothing = np.zeros(len(raw.ops), dtype=bool)
     fenced_new, fenced_old = fenced or (nothing, nothing)
     wanted = range(len(shape.columns)) if with_record else {*shape.key_indexes, *with_old}
     old = {
-        at: _decode(raw, raw.old[at], shape.names[at], types[at], end_lsn[raw.old_rows])
+        at: _decode(raw, raw.old[at], names[at], types[at], end_lsn[raw.old_rows])
         for at in wanted
         if raw.old
     }
@@ -221,7 +221,7 @@ def type_changes(
         end_lsn=end_lsn,
         commit_micros=transactions.commit_micros[raw.transactions],
         columns=[
-            _decode(raw, field, shape.names[at], types[at], end_lsn) for at, field in enumerate(new)
+            _decode(raw, field, names[at], types[at], end_lsn) for at, field in enumerate(new)
         ],
         unchanged={
             at: mask for at, field in enumerate(new) if (mask := field.kinds == UNCHANGED).any()

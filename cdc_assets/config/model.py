@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -310,7 +312,17 @@ class PipelineConfig(Strict):
 
     def table(self, name: TableName) -> TableConfig:
         """Give the config of one of the tables."""
-        return next(table for table in self.tables if table.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[TableName, TableConfig]:
+        return {table.name: table for table in self.tables}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy it, as pydantic does, without what was made of its tables."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_by_name", None)
+        return copied
 
     def by_defaults(self, name: TableName) -> list[str]:
         """Give the keys that one of the tables has of `defaults`, or alike."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -258,7 +259,7 @@ class TableConfig(TableDefaults):
             )
         return self
 
-    @property
+    @cached_property
     def name(self) -> TableName:
         """The source table."""
         return TableName.parse(self.source)
