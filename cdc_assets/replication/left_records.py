@@ -6,7 +6,7 @@ them as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.tables import RECORDS
@@ -19,9 +19,10 @@ def left_notes(
     config: PipelineConfig, warehouse: Warehouse, shapings: Mapping[TableName, Shaping]
 ) -> Iterator[str]:
     """Say what stays in the warehouse of all tables, and what the next sync ends."""
+    there = warehouse.mirrors.there()
     for table in config.table_names:
         yield from hiding_notes(warehouse, table, shapings[table])
-        yield from _unwanted(config, warehouse, table)
+        yield from _unwanted(config, warehouse, table, there)
 
 
 def hiding_notes(warehouse: Warehouse, table: TableName, shaping: Shaping) -> Iterator[str]:
@@ -51,10 +52,15 @@ def ended_note(table: TableName, name: TableName, keep: str) -> str:
     )
 
 
-def _unwanted(config: PipelineConfig, warehouse: Warehouse, table: TableName) -> Iterator[str]:
+def _unwanted(
+    config: PipelineConfig,
+    warehouse: Warehouse,
+    table: TableName,
+    there: Collection[tuple[str, str]],
+) -> Iterator[str]:
     for keep, records in warehouse.records.items():
         name = records.name(table)
-        if keep in config.table(table).records or not warehouse.mirrors.exists(name):
+        if keep in config.table(table).records or name.folded not in there:
             continue
         if table in records.read():
             yield (

@@ -65,6 +65,9 @@ class Mirrors(Protocol):
     def exists(self, table: TableName) -> bool:
         """Whether there is a table or view of this name, whatever its case."""
 
+    def there(self) -> frozenset[tuple[str, str]]:
+        """Give the folded names of all tables and views: one question for many of them."""
+
     def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
         """Find mirrors that are not what they were made, and say what they are instead."""
 

@@ -110,6 +110,10 @@ class DuckDBMirrors:
         }
         return {table: what for table, what in found.items() if what}
 
+    def there(self) -> frozenset[tuple[str, str]]:
+        """Give the folded names of all tables and views: one question for many of them."""
+        return frozenset(read_stored(self.connection))
+
     def exists(self, table: TableName) -> bool:
         """Whether there is a table or view of this name, whatever its case."""
         return self._is("table", table) or self._is("view", table)
