@@ -104,6 +104,8 @@ def _source_problems(
     names = config.table_names
     catalog = read_catalog(control, config.source.publication, names)
     known = _checkpoints(config)
+    if (no_key := _no_mask_key(config)) is not None:
+        yield no_key
     for name in names:
         point = (known or {}).get(name)
         gone = point and gone_problem(control, catalog, name, point.shape.oid)
@@ -116,7 +118,8 @@ def _source_problems(
             yield differs
         if (source := catalog.tables.get(name)) is not None:
             yield from shaping_problems(config, source)
-            yield from enrich_problems(config, name, catalog.tables)
+            if no_key is None:
+                yield from enrich_problems(config, name, catalog.tables)
         if known is not None and (point is None or point.phase == "copying"):
             yield from read_problems(catalog, name)
         notes = notes_of(catalog, name, needs_key=needs_key)
@@ -164,6 +167,15 @@ def _proposed_types(
             f"text; its first rows ({SAMPLE_ROWS} at the most) need decimal({precision},{scale}): "
             f"to compute with it choose a type that has room: {page('types')}"
         )
+
+
+def _no_mask_key(config: PipelineConfig) -> ConfigError | None:
+    """Say that the key of the masks is not there, without which no row can be shaped."""
+    try:
+        config.mask_secret()
+    except ConfigError as error:
+        return error
+    return None
 
 
 def _checkpoints(config: PipelineConfig) -> dict[TableName, Checkpoint] | None:

@@ -21,12 +21,12 @@ from cdc_assets.identifiers import TableName, nearest
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.shaping import (
     full_hint,
-    may_lack,
     refusal,
     shapings,
     transform_problems,
 )
 from cdc_assets.source.catalog import SourceTable
+from cdc_assets.source.pushing import may_lack
 
 _FULL = "f"
 _CHAR, _TEXTS = 1042, frozenset({19, 25, 1043})
@@ -50,7 +50,7 @@ def enrich_problems(
         found += _no_such_columns(source, here.given(here.source(source.shape)), one, there)
         for side in (source, partner):
             if why := _may_be_read_anew(config, side):
-                found.append(refusal(source, why, full_hint(side)))
+                found.append(refusal(source, why, full_hint(config, side)))
     yield from found
     is_known = not found and all(one.name in sources for one in taken)
     yield from transform_problems(known[table], source, is_called=is_known)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of, missing
 from cdc_assets.shaping.transforms import Transform
 from cdc_assets.source.catalog import SourceTable
+from cdc_assets.source.pushing import may_lack
 
 _FULL = "f"
 
@@ -118,21 +120,22 @@ def shaping_problems(config: PipelineConfig, source: SourceTable) -> Iterator[Ta
         source: One of its tables.
     """
     shared = ", ".join(map(repr, config.by_defaults(source.name)))
-    for problem in _shaping_problems(config.table(source.name), source, config.root):
+    for problem in _shaping_problems(config, source):
         if shared:
             problem.hint += f" (it has {shared} of 'defaults')"
         yield problem
 
 
-def _shaping_problems(config: TableConfig, source: SourceTable, root: Path) -> Iterator[TableError]:
-    of_columns = list(_column_problems(config, source))
+def _shaping_problems(config: PipelineConfig, source: SourceTable) -> Iterator[TableError]:
+    table = config.table(source.name)
+    of_columns = list(_column_problems(table, source))
     yield from of_columns
-    yield from _row_problems(config, source)
-    if config.transform is None or config.enrich:
+    yield from _row_problems(table, source, full_hint(config, source))
+    if table.transform is None or table.enrich:
         return  # with what it takes of others the function is asked once that is known
-    transform = transform_of(config, root)
+    transform = transform_of(table, config.root)
     yield from transform_problems(
-        Shaping(columns=config.columns, mask=config.mask, transform=transform),
+        Shaping(columns=table.columns, mask=table.mask, transform=transform),
         source,
         is_called=not of_columns,
     )
@@ -184,7 +187,7 @@ def _type_problems(
             )
 
 
-def _row_problems(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
+def _row_problems(config: TableConfig, source: SourceTable, full: str) -> Iterator[TableError]:
     key = source.shape.key if config.keeps_mirror else ()
     if config.where and (why := _no_condition(config, source)):
         yield refusal(
@@ -193,14 +196,18 @@ def _row_problems(config: TableConfig, source: SourceTable) -> Iterator[TableErr
             "where: a condition in DuckDB's SQL over the row's own columns, as they are renamed",
         )
     chooses = config.where or (config.transform and not config.enrich)
-    if chooses and config.records and (refused := _whole_old_rows(config, source)) is not None:
+    if (
+        chooses
+        and config.records
+        and (refused := _whole_old_rows(config, source, full)) is not None
+    ):
         yield refused
     if config.transform and config.deletes == "soft" and _comes_short(config, source):
         yield refusal(
             source,
             "it has a transform and keeps deleted rows, and what a row was last may not be known: "
             "changes may come without values that are stored apart",
-            full_hint(source),
+            full,
         )
     masks_key = not config.mask.keys().isdisjoint(key)
     if masks_key and source.identity != _FULL and may_lack(config, source):
@@ -208,7 +215,7 @@ def _row_problems(config: TableConfig, source: SourceTable) -> Iterator[TableErr
             source,
             "its key is masked, and changes may come without values that are stored apart, which "
             "are read anew by their keys",
-            full_hint(source),
+            full,
         )
 
 
@@ -217,7 +224,7 @@ def _comes_short(config: TableConfig, source: SourceTable) -> bool:
     return not has_all and may_lack(config, source)
 
 
-def _whole_old_rows(config: TableConfig, source: SourceTable) -> TableError | None:
+def _whole_old_rows(config: TableConfig, source: SourceTable, full: str) -> TableError | None:
     """Refuse to leave out rows beside changes that may not tell what their rows were before."""
     what = "condition" if config.where else "transform"
     if source.is_partitioned:
@@ -233,16 +240,25 @@ def _whole_old_rows(config: TableConfig, source: SourceTable) -> TableError | No
         source,
         f"it has a {what}, and more than its mirror is kept: only a whole old row tells whether it "
         "was kept before",
-        full_hint(source),
+        full,
     )
 
 
-def full_hint(source: SourceTable) -> str:
+def full_hint(config: PipelineConfig, source: SourceTable) -> str:
     """Say how to have whole old rows; beside a column list UPDATE and DELETE would fail."""
     alter = f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;"
-    if source.published_as.columns is None:
-        return alter
-    return f"first publish it without a column list (ALTER PUBLICATION), then {alter}"
+    has_list = source.published_as.columns is not None
+    if not config.source.push_down:
+        without = "first publish it without a column list (ALTER PUBLICATION), then "
+        return (without if has_list else "") + alter
+    setup = "run 'cdc-assets setup'"
+    if has_list:
+        alter = f"{setup}, which publishes it without a column list, then {alter}"
+    if config.table(source.name).where:
+        table = shlex.quote(str(source.name))
+        alter += f" then {setup} again, which may push down the condition now; if the table was "
+        alter += f"copied before, at last cdc-assets backfill {table}"
+    return alter
 
 
 def transform_problems(
@@ -296,7 +312,7 @@ def _no_condition(config: TableConfig, source: SourceTable) -> str:
             name for name in columns_of(config.where or "") if name.casefold() not in known
         )
         if unknown:
-            return ", ".join(_no_column(config, source, name) for name in unknown)
+            return "; ".join(_no_column(config, source, name, shape.names) for name in unknown)
         fields = zip(shape.names, shape.types, strict=True)
         check_types(config.where or "", pa.schema([pa.field(*of) for of in fields]))
     except PredicateError as error:
@@ -304,22 +320,13 @@ def _no_condition(config: TableConfig, source: SourceTable) -> str:
     return ""
 
 
-def _no_column(config: TableConfig, source: SourceTable, name: str) -> str:
+def _no_column(config: TableConfig, source: SourceTable, name: str, known: Sequence[str]) -> str:
     if name in config.columns.rename:
         return f"column {name!r} is called {config.columns.rename[name]!r} there"
-    return f"column {name!r} is left out" if name in source.shape.names else missing(name)
-
-
-def may_lack(config: TableConfig, source: SourceTable) -> bool:
-    """Whether a change of a kept column may come without its value (TOAST)."""
-    return any(
-        config.columns.keeps(column.name) and not _is_fixed(column.type.own)
-        for column in source.shape.columns
-    )
-
-
-def _is_fixed(arrow_type: pa.DataType) -> bool:
-    return bool(pa.types.is_primitive(arrow_type)) or arrow_type == pa.uuid()
+    if name in source.shape.names:
+        return f"column {name!r} is left out"
+    meant = nearest(name, known)
+    return missing(name) + (f", did you mean {meant!r}?" if meant else "")
 
 
 def _same_names(config: TableConfig, source: SourceTable) -> Iterator[TableError]:

@@ -15,6 +15,8 @@ import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from cdc_assets.changes.shape import SourceColumn
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.shaping import ONE_TO_ONE
@@ -75,17 +77,19 @@ class Pushed:
         return stored(table.row_filter, _columns(table)) == self.condition
 
 
-def pushed(catalog: Catalog, table: SourceTable, config: TableConfig) -> Pushed:
+def pushed(catalog: Catalog, table: SourceTable, config: PipelineConfig) -> Pushed:
     """Find what of a table's shaping its publication can do."""
+    own = config.table(table.name)
     if (why := _published_otherwise(catalog, table)) is not None:
         wanted = [
             what
-            for what, is_wanted in (("columns", _left_out(table, config)), ("where", config.where))
+            for what, is_wanted in (("columns", _left_out(table, own)), ("where", own.where))
             if is_wanted
         ]
         return Pushed(left=tuple(f"{what}: {why}" for what in wanted))
-    columns, why_columns = _list(catalog, table, config)
-    condition, why_condition = _filter(catalog, table, config, columns)
+    needs_full = _needs_full(table, own, is_linked=table.name in config.links.tables)
+    columns, why_columns = _list(catalog, table, own, needs_full=needs_full)
+    condition, why_condition = _filter(catalog, table, own, columns)
     return Pushed(columns, condition, tuple(filter(None, (why_columns, why_condition))))
 
 
@@ -111,7 +115,7 @@ def _kept(table: SourceTable, config: TableConfig) -> tuple[str, ...]:
 
 
 def _list(
-    catalog: Catalog, table: SourceTable, config: TableConfig
+    catalog: Catalog, table: SourceTable, config: TableConfig, *, needs_full: bool
 ) -> tuple[tuple[str, ...] | None, str]:
     if not _left_out(table, config):
         return None, ""
@@ -120,7 +124,7 @@ def _list(
         why = f"publication {catalog.publication.name!r} publishes schemas, and takes no list then"
     elif any(part.identity == "f" for part in table.parts):
         why = _FULL
-    elif _needs_full(table, config):
+    elif needs_full:
         why = _TO_BE_FULL
     else:
         why = _fault(catalog, table, PublishedAs(kept, (), catalog.publication.stored))
@@ -132,12 +136,33 @@ def _list(
     return kept, ""
 
 
-def _needs_full(table: SourceTable, config: TableConfig) -> bool:
-    """Whether the config asks for whole old rows: a list in their way would stop writers."""
-    chooses = config.where or config.transform is not None
-    return bool(chooses and config.records) or any(
-        config.mask.get(name) in ONE_TO_ONE for name in table.shape.key
+def _needs_full(table: SourceTable, config: TableConfig, *, is_linked: bool) -> bool:
+    """Whether the config asks for whole old rows: a list in their way would stop writers.
+
+    Args:
+        table: The source's.
+        config: The table's.
+        is_linked: Whether it takes columns of others, or gives some.
+    """
+    chooses = bool(config.where) or config.transform is not None
+    keeps_deleted = config.transform is not None and config.deletes == "soft"
+    return (
+        (chooses and bool(config.records))
+        or any(config.mask.get(name) in ONE_TO_ONE for name in table.shape.key)
+        or ((keeps_deleted or (chooses and is_linked)) and may_lack(config, table))
     )
+
+
+def may_lack(config: TableConfig, source: SourceTable) -> bool:
+    """Whether a change of a kept column may come without its value (TOAST)."""
+    return any(
+        config.columns.keeps(column.name) and not _is_fixed(column.type.own)
+        for column in source.shape.columns
+    )
+
+
+def _is_fixed(arrow_type: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(arrow_type)) or arrow_type == pa.uuid()
 
 
 def _filter(
@@ -170,7 +195,7 @@ def _columns(table: SourceTable) -> dict[str, SourceColumn]:
 def entries(catalog: Catalog, config: PipelineConfig, names: Collection[TableName]) -> list[str]:
     """Write the entries of tables that are to be published."""
     return [
-        pushed(catalog, catalog.tables[name], config.table(name)).entry(name)
+        pushed(catalog, catalog.tables[name], config).entry(name)
         if config.source.push_down and name in catalog.tables
         else entry(name)
         for name in names
@@ -182,7 +207,7 @@ def other_entry(catalog: Catalog, config: PipelineConfig, name: TableName) -> st
     table = catalog.tables.get(name)
     if not config.source.push_down or table is None or not table.published:
         return None
-    wanted = pushed(catalog, table, config.table(name))
+    wanted = pushed(catalog, table, config)
     is_there = _published_otherwise(catalog, table) or wanted.describes(table)
     return None if is_there else wanted.entry(name)
 
@@ -209,6 +234,9 @@ def not_pushed(catalog: Catalog, config: PipelineConfig, name: TableName) -> Ite
     table = catalog.tables.get(name)
     if table is None or not config.source.push_down:
         return
-    for left in pushed(catalog, table, config.table(name)).left:
+    for left in pushed(catalog, table, config).left:
         what, _, why = left.partition(": ")
+        if why == _WHY["filter"] and not _left_out(table, config.table(name)):
+            why += f"; it is after ALTER TABLE {name.sql} REPLICA IDENTITY FULL, then"
+            why += " 'cdc-assets setup'"
         yield f"{what!r} of table {str(name)!r} is not pushed down: {why}"

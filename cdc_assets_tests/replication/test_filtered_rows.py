@@ -187,7 +187,7 @@ def test_another_condition_stops_the_table(
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("statsu = 'x'", "column 'statsu' is not there"),
+        ("statsu = 'x'", "column 'statsu' is not there, did you mean 'status'?"),
         ("status =", "does not parse"),
         ("random() < 0.5", "something else each time"),
         ("current_date > DATE '2026-01-01'", "current_date gives something else each time"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,32 @@ def test_a_column_that_is_added_is_published_once_setup_has_run(
     assert {more for (more,) in mirror_rows(config, "public.t", "more")} == {5}
 
 
+def test_one_look_says_all_steps_to_whole_old_rows(
+    any_database: ScratchDatabase, pushed: MakePushed
+) -> None:
+    config = pushed(SHAPED, PLAIN)
+    setup(config)
+    converge(any_database, config)
+    enrich = [{"from": "public.plain", "on": {"id": "id"}, "columns": {"body": "other"}}]
+    config = pushed({**SHAPED, "enrich": enrich}, PLAIN)
+    (problem,) = [one for one in find_problems(config) if "stored apart" in one.message]
+    alter = 'ALTER TABLE "public"."t" REPLICA IDENTITY FULL;'
+    assert re.fullmatch(
+        "run 'cdc-assets setup', which publishes it without a column list, then "
+        + re.escape(alter)
+        + " then run 'cdc-assets setup' again, .*cdc-assets backfill public.t",
+        problem.hint,
+    )
+    for step in (lambda: setup(config), lambda: any_database.execute(alter)):
+        step()
+        any_database.execute("UPDATE t SET state = 'between'")
+    setup(config)
+    list(backfill(config, T))
+    converge(any_database, config)
+    assert find_problems(config) == []
+    assert next((row[2] is None, row[3] is None) for row in entries(any_database)) == (True, False)
+
+
 def test_what_can_not_be_pushed_is_said_and_done_here(
     any_database: ScratchDatabase, pushed: MakePushed
 ) -> None:
@@ -243,7 +270,9 @@ def test_changes_of_a_table_with_a_pushed_filter(
     hints = [
         problem.hint for problem in find_problems(config) if "whole old row" in problem.message
     ]
-    assert all("first publish it without a column list" in hint for hint in hints)
+    assert all(
+        "'cdc-assets setup', which publishes it without a column list" in hint for hint in hints
+    )
     assert hints
     setup(config)
     any_database.execute("ALTER TABLE t REPLICA IDENTITY FULL")

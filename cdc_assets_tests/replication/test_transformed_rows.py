@@ -282,9 +282,14 @@ def test_a_line_of_the_projects_other_modules_is_named(made: PipelineConfig) -> 
 
 
 def test_a_check_finds_all_problems_of_a_table(made: PipelineConfig) -> None:
-    config = through(made, "gone", where="status >", mask={"sum": "sha256", "totl": "redact"})
-    found = [one["error"] for one in run_command(config, "check", "--json").json["problems"]]
-    for said in ("has no 'gone'", "does not parse", "a column 'sum'", "a column 'totl'"):
+    mask = {"sum": "sha256", "totl": "redact", "status": "hmac"}
+    t = {"source": "public.t", "transform": f"{functions.MODULE}:gone", "where": "status >"}
+    path = rewrite(made, tables=[{**t, "mask": mask}], mask_key={"env": "CDC_ASSETS_NOT_SET"})
+    found = [one["error"] for one in run_command(path, "check", "--json").json["problems"]]
+    for said in (
+        "'CDC_ASSETS_NOT_SET' for mask_key is not set",
+        *("has no 'gone'", "does not parse", "a column 'sum'", "a column 'totl'"),
+    ):
         assert sum(said in one for one in found) == 1, found
     assert not [one for one in found if "empty frame" in one]
 
