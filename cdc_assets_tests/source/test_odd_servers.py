@@ -179,3 +179,21 @@ def test_a_table_of_many_types(database: ScratchDatabase, pipeline: MakePipeline
     insert(2)
     database.execute("UPDATE t SET id = id + 10")
     converge(database, config)
+
+
+def test_a_server_of_version_17(late_database: ScratchDatabase, tmp_path: Path) -> None:
+    late_database.execute(
+        "CREATE TABLE t (id int, part int, v text, PRIMARY KEY (id, part))"
+        " PARTITION BY LIST (part);"
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);"
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2);"
+        "CREATE TABLE u (id int PRIMARY KEY, i interval);"
+        "INSERT INTO t SELECT n, 1, repeat('x', n * 40) FROM generate_series(1, 100) n;"
+        "INSERT INTO u VALUES (1, '1 mon')"
+    )
+    config = make_pipeline(late_database, tmp_path, "public.t", "public.u")
+    assert find_problems(config) == []
+    converge(late_database, config)
+    late_database.execute("UPDATE t SET part = 2 WHERE id % 3 = 0; DELETE FROM t WHERE id % 7 = 0")
+    late_database.execute("UPDATE u SET id = 2, i = '-3 days'; INSERT INTO t VALUES (0, 2, NULL)")
+    converge(late_database, config)
