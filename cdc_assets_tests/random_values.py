@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import strategies as st
 
 from cdc_assets_tests.values import Kind, Text
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
 INTEGER = st.integers(-(2**63), 2**63 - 1)
+_INT = st.integers(-(2**31), 2**31 - 1)
+# as much as fits nanoseconds in 64 bits
+_INTERVAL = st.tuples(_INT, _INT, st.integers(-(2**63 // 1000), 2**63 // 1000)).map(
+    lambda parts: "{} mons {} days {} microseconds".format(*parts)
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | INTEGER | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+).map(json.dumps)
 # Values that a type can hold beyond its listed ones, as text
 MORE: dict[str, st.SearchStrategy[str]] = {
     "bigint": INTEGER.map(str),
@@ -29,15 +41,40 @@ MORE: dict[str, st.SearchStrategy[str]] = {
     "bigint[]": st.lists(INTEGER, max_size=4).map(
         lambda numbers: "{" + ",".join(map(str, numbers)) + "}"
     ),
+    "interval": _INTERVAL,
+    "interval[]": st.lists(st.none() | _INTERVAL, max_size=3).map(lambda parts: _array(parts)),
+    "json": _JSON,
+    "jsonb": _JSON,
+    "pair": st.tuples(_INT, st.none() | TEXT).map(lambda pair: _record(pair)),
+    "pair[]": st.lists(st.none() | st.tuples(_INT, st.none() | TEXT).map(lambda p: _record(p))).map(
+        lambda parts: _array(parts)
+    ),
+    "hstore": st.dictionaries(TEXT, st.none() | TEXT, max_size=3).map(lambda pairs: _hstore(pairs)),
+    "int4range": st.tuples(_INT, _INT)
+    .map(lambda ends: "[{},{}]".format(*sorted(ends)))
+    .filter(lambda text: not text.endswith(f"{2**31 - 1}]")),
     "bit(5)": st.integers(0, 31).map(lambda number: f"{number:05b}"),
 }
 
 
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _record(pair: tuple[int, str | None]) -> str:
+    number, text = pair
+    return f"({number},{'' if text is None else _quoted(text)})"
+
+
+def _hstore(pairs: dict[str, str | None]) -> str:
+    return ",".join(
+        f"{_quoted(key)}=>{'NULL' if value is None else _quoted(value)}"
+        for key, value in pairs.items()
+    )
+
+
 def _array(parts: list[str | None]) -> str:
-    escaped = [
-        "NULL" if part is None else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        for part in parts
-    ]
+    escaped = ["NULL" if part is None else _quoted(part) for part in parts]
     return "{" + ",".join(escaped) + "}"
 
 

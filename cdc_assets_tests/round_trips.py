@@ -19,7 +19,7 @@ from cdc_assets_tests.values import Kind, Text
 
 COPIED, INSERTED, UPDATED = 0, 1000, 2000  # where each way's ids start
 WAYS = {"first copy": COPIED, "insert": INSERTED, "update": UPDATED}
-_PLAIN = (
+PLAIN = (
     "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';"
     " SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';"
     " SET xmloption = 'content'; SET search_path = public"
@@ -62,7 +62,7 @@ def round_trips(
 ) -> dict[str, RoundTrip]:
     """Send every value by every way, a table per type; gives the outcome by type."""
     with closing(psycopg.connect(database.dsn, autocommit=True, client_encoding="utf8")) as source:
-        source.execute(_PLAIN)
+        source.execute(PLAIN)
         for at, kind in enumerate(kinds):
             _execute(
                 source, f"CREATE TABLE t{at} (id int PRIMARY KEY, value {kind.type}, other int)"
@@ -109,7 +109,7 @@ def _round_trip(
     kind: Kind,
     error: CdcError | None,
 ) -> RoundTrip:
-    expected = _texts(source, f"t{at}")
+    expected = texts_of(source, f"t{at}")
     ((column_type,),) = warehouse.execute(
         "SELECT data_type FROM duckdb_columns() WHERE table_name = ? AND column_name = 'value'",
         [f"t{at}"],
@@ -118,7 +118,7 @@ def _round_trip(
     return RoundTrip(kind, column_type, expected, got, error)
 
 
-def _texts(source: psycopg.Connection, table: str) -> dict[int, Text]:
+def texts_of(source: psycopg.Connection, table: str) -> dict[int, Text]:
     # the output function's own text; a cast would strip the padding of char(n), for one
     result = source.execute(cast("LiteralString", f"SELECT id, value FROM {table}")).pgresult
     assert result is not None
@@ -146,7 +146,7 @@ def _read_back(
     for number, value in rows:
         cast_to = f"%s::text[]::{kind.type}" if is_list else f"%s::text::{kind.type}"
         _execute(source, f"INSERT INTO back{at} VALUES (%s, {cast_to})", [number, value])
-    return _texts(source, f"back{at}")
+    return texts_of(source, f"back{at}")
 
 
 def _shown(column_type: str) -> str:

@@ -10,6 +10,8 @@ Text = str | None
 
 TYPES_SQL = """
 CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree;
+CREATE EXTENSION cube; CREATE EXTENSION seg; CREATE EXTENSION isn; CREATE EXTENSION intarray;
+CREATE EXTENSION lo;
 CREATE TYPE mood AS ENUM ('sad', 'it''s "ok"', 'a,b', 'NULL', 'happy');
 CREATE TYPE pair AS (a int, b text);
 CREATE TYPE nested AS (p pair, list text[], t timestamptz);
@@ -19,11 +21,17 @@ CREATE DOMAIN moods AS mood[];
 CREATE DOMAIN ints AS int[];
 CREATE DOMAIN maybe_pair AS pair;
 CREATE TYPE float_range AS RANGE (subtype = float8);
+CREATE DOMAIN shorter AS short CHECK (length(VALUE) < 4);
+CREATE DOMAIN shorters AS shorter[];
+CREATE TYPE deep AS (n nested, pairs pair[], prices price[], grid text[], label shorter);
+CREATE TYPE mood_range AS RANGE (subtype = mood);
 """
 
 MADE_TYPES = {
     *("mood", "short", "price", "pair", "maybe_pair", "nested", "float_range", "ints", "moods"),
-    *("hstore", "ltree", "citext"),
+    *("shorter", "shorters", "deep", "mood_range", "mood_multirange", "float_multirange"),
+    *("hstore", "ltree", "citext", "lquery", "ltxtquery", "cube", "seg", "query_int", "lo"),
+    *("ean13", "isbn", "isbn13", "issn", "ismn", "upc"),
 }
 
 CODE_POINTS = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x11000), 0x1F600, 0x10FFFF]))
@@ -258,6 +266,72 @@ KINDS = (
     Kind("int4range[]", "VARCHAR", ('{"[1,5)",empty}',)),
     Kind("inet[]", "VARCHAR", ("{10.0.0.1,NULL}", "{{10.0.0.1},{10.0.0.2}}")),
     Kind("box[]", "VARCHAR", ("{(1,1),(0,0);(2,2),(1,1)}",)),
+    Kind("int8range", "VARCHAR", ("empty", "[1,9223372036854775807)")),
+    Kind("daterange", "VARCHAR", ("[2024-01-01,2024-02-01)", '["0044-03-15 BC",infinity]')),
+    Kind("tsrange", "VARCHAR", ('["2024-01-01 00:00:00.5","294276-12-31 23:59:59")', "(,)")),
+    Kind("nummultirange", "VARCHAR", ("{[1.10,2.20],(3,)}", "{}")),
+    Kind("datemultirange", "VARCHAR", ("{[2024-01-01,2024-02-01)}",)),
+    Kind("tsmultirange", "VARCHAR", ('{["2024-01-01 00:00:00",infinity]}',)),
+    Kind("tstzmultirange", "VARCHAR", ('{["2024-01-01 00:00:00+02",]}', "{}")),
+    Kind("int8multirange", "VARCHAR", ("{[1,2),[4,5)}",)),
+    Kind("int4multirange[]", "VARCHAR", ('{"{[1,2),[5,9)}","{}",NULL}',)),
+    Kind("mood_range", "VARCHAR", ('[sad,"a,b")', "[NULL,happy]")),
+    Kind("mood_multirange", "VARCHAR", ('{[sad,"a,b")}',)),
+    Kind("line", "VARCHAR", ("{1,-1,0}", "{0,1,-0.1}")),
+    Kind("lseg", "VARCHAR", ("[(0,0),(1,0.1)]",)),
+    Kind("path", "VARCHAR", ("((0,0),(1,1))", "[(0,0),(1,1)]")),
+    Kind("circle", "VARCHAR", ("<(0,0),0.1>",)),
+    Kind("point[]", "VARCHAR", ('{"(1,2)",NULL}', '{{"(1,2)"},{"(3,4)"}}')),
+    Kind("xid", "VARCHAR", ("0", "4294967295")),
+    Kind("cid", "VARCHAR", ("4294967295",)),
+    Kind("tid", "VARCHAR", ("(4294967295,65535)",)),
+    Kind("txid_snapshot", "VARCHAR", ("10:20:10,14,15", "1:1:")),
+    Kind("pg_snapshot", "VARCHAR", ("10:20:10,14,15",)),
+    Kind("int2vector", "VARCHAR", ("1 -2 3",)),
+    Kind("regclass", "VARCHAR", ("pg_class",)),
+    Kind("regtype", "VARCHAR", ("integer", "timestamp with time zone", "text[]")),
+    Kind("regproc", "VARCHAR", ("pg_sleep",)),
+    Kind("regprocedure", "VARCHAR", ("pg_sleep(double precision)",)),
+    Kind("regoper", "VARCHAR", ("0",)),
+    Kind("regoperator", "VARCHAR", ("+(integer,integer)",)),
+    Kind("regnamespace", "VARCHAR", ("pg_catalog",)),
+    Kind("regconfig", "VARCHAR", ("english",)),
+    Kind("regdictionary", "VARCHAR", ("simple",)),
+    Kind("regcollation", "VARCHAR", ('"C"',)),
+    Kind("refcursor", "VARCHAR", ("", 'a "b"')),
+    Kind("pg_lsn[]", "VARCHAR", ("{16/B374D848,0/0}",)),
+    Kind("oid[]", "VARCHAR", ("{1,4294967295,NULL}",)),
+    Kind("timetz[]", "VARCHAR", ("{24:00:00-15:59,NULL}",)),
+    Kind("money[]", "VARCHAR", ('{"$1,234.50",-$0.01}',)),
+    Kind("bit(3)[]", "VARCHAR", ("{101,NULL}",)),
+    Kind("name[]", "VARCHAR[]", ('{"a b",NULL}',)),
+    Kind("tsvector[]", "VARCHAR", ("{\"'a':1A 'b c':2\",NULL}",)),
+    Kind("shorter", "VARCHAR", ("", "abc")),
+    Kind("shorters", "VARCHAR[]", ('{abc,NULL,""}', "{}")),
+    Kind(
+        "deep",
+        "VARCHAR",
+        (
+            '("(""(1,a)"",""{a,NULL,""""b c""""}"",""2024-01-01 00:00:00+00"")",'
+            '"{""(1,a)"",""(,)"",NULL}","{1.10,NULL}","[0:1][2:2]={{a},{""NULL""}}",abc)',
+            "(,,,,)",
+        ),
+    ),
+    Kind("hstore[]", "VARCHAR", ('{"\\"a\\"=>NULL",NULL,""}',)),
+    Kind("ltree[]", "VARCHAR", ("{a.b,NULL}",)),
+    Kind("lquery", "VARCHAR", ("a.*{1,3}.b|c@*",)),
+    Kind("ltxtquery", "VARCHAR", ("a & !b*@",)),
+    Kind("cube", "VARCHAR", ("(0.1)", "(1, 2),(3, 4.5)", "()")),
+    Kind("cube[]", "VARCHAR", ('{"(1, 2),(3, 4.5)",NULL}',)),
+    Kind("seg", "VARCHAR", ("1.50 .. 2.5", "~6.5", "1 ..", "<10")),
+    Kind("query_int", "VARCHAR", ("1 & ( 2 | !3 )",)),
+    Kind("lo", "VARCHAR", ("4294967295",)),
+    Kind("ean13", "VARCHAR", ("9780393040029",)),
+    Kind("isbn", "VARCHAR", ("0-393-04002-X",)),
+    Kind("isbn13", "VARCHAR", ("978-0-393-04002-9",)),
+    Kind("issn", "VARCHAR", ("1436-4522",)),
+    Kind("ismn", "VARCHAR", ("979-0-060-11561-5",)),
+    Kind("upc", "VARCHAR", ("036000291452",)),
 )
 # The embedded server is built without libxml
 OLDER_KINDS = (

@@ -17,7 +17,7 @@ from cdc_assets.replication.reconcile import reconcile
 from cdc_assets_tests.command_line import rewrite
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
-from cdc_assets_tests.round_trips import _PLAIN, _texts
+from cdc_assets_tests.round_trips import PLAIN, texts_of
 from cdc_assets_tests.syncs import errors_of, mirror_rows, query, sync_all, sync_once
 from cdc_assets_tests.values import KINDS, TYPES_SQL
 
@@ -172,7 +172,7 @@ def test_every_type_can_be_kept_as_its_text(
 
     def insert_all(first: int) -> None:
         with closing(psycopg.connect(database.dsn, autocommit=True)) as connection:
-            connection.execute(_PLAIN)
+            connection.execute(PLAIN)
             for at, kind in enumerate(KINDS):
                 for number, text in enumerate(kind.texts):
                     sql = f"INSERT INTO t (id, c{at}) VALUES (%s, %s::text::{kind.type})"
@@ -184,13 +184,13 @@ def test_every_type_can_be_kept_as_its_text(
     insert_all(100_000)
     sync_all(config)
     with closing(psycopg.connect(database.dsn, autocommit=True)) as connection:
-        connection.execute(_PLAIN)
+        connection.execute(PLAIN)
         for at, kind in enumerate(KINDS):
             connection.execute(
                 cast("LiteralString", f"CREATE TEMP VIEW v{at} AS SELECT id, c{at} AS value FROM t"
-                f" WHERE c{at} IS NOT NULL")
+                f" WHERE c{at} IS DISTINCT FROM NULL")
             )  # fmt: skip
-            expected = _texts(connection, f"v{at}")
+            expected = texts_of(connection, f"v{at}")
             got = query(config, f"SELECT id, c{at} FROM public.t WHERE c{at} IS NOT NULL")
             assert dict(got) == expected, kind.type
             assert len(expected) == 2 * len(kind.texts)
