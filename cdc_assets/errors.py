@@ -7,6 +7,8 @@ anybody's doing.
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class CdcError(Exception):
     """Base of all errors of this package.
@@ -132,7 +134,28 @@ class TableError(CdcError):
 
 
 class SchemaChangeError(TableError):
-    """The source table's columns are no longer those of its mirror."""
+    """The source's table is no longer the one of which the warehouse has rows.
+
+    Args:
+        message: What is wrong.
+        table: The source table as the config names it.
+        lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
+        hint: What the reader can do about it.
+        cause: `altered`: its columns, its key, its rows or how it is published; `recreated`: it is
+            another table of the same name; `config`: what the config makes of it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str,
+        lsn: str = "",
+        hint: str = "",
+        cause: Literal["altered", "recreated", "config"] = "altered",
+    ) -> None:
+        super().__init__(message, table=table, lsn=lsn, hint=hint)
+        self.cause = cause
 
 
 class TransformError(TableError):

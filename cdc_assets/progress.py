@@ -330,7 +330,27 @@ class TableRebuilt:
     notes: tuple[str, ...] = ()
 
 
-BackfillEvent = ChunkCopied | WindowApplied | TableFailed | BucketBackfilled
+@dataclass(frozen=True, slots=True)
+class SchemaChanged:
+    """A table was altered on the source, and what is kept of it follows, or is made anew.
+
+    Attributes:
+        lsn: Of the first transaction behind it, or where nothing had been changed since.
+        what: In words.
+        how: `in place`: durable; `copied anew`: begins now.
+        before: The warehouse's types, by the columns' names.
+        after: Likewise.
+    """
+
+    table: TableName
+    lsn: LSN
+    what: str
+    how: Literal["in place", "copied anew"]
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+
+BackfillEvent = ChunkCopied | WindowApplied | SchemaChanged | TableFailed | BucketBackfilled
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,4 +378,4 @@ class TableRetained:
 RebuildEvent = ChangesReplayed | TableRebuilt
 RetainEvent = ChangesReplayed | TableRetained
 ReconcileEvent = ChunkCopied | WindowApplied | BucketBackfilled | TableCompared
-SyncEvent = ChunkCopied | WindowApplied | TableFailed | SyncFinished
+SyncEvent = ChunkCopied | WindowApplied | SchemaChanged | TableFailed | SyncFinished

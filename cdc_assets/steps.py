@@ -18,6 +18,7 @@ Step = Literal[
     "changes_appended",
     "versions_written",
     "dependents_renewed",
+    "schema_evolved",
     "table_applied",
     "before_commit",
     "window_committed",

@@ -124,6 +124,7 @@ def make_pipeline(
     name: str = "shop",
     dsn_env: str | None = None,
     max_wal_bytes: int | None = None,
+    schema_changes: str | None = None,
     create: bool = True,
 ) -> PipelineConfig:
     """Write `<name>/defs.yaml` and create the publication and the slot.
@@ -135,6 +136,7 @@ def make_pipeline(
         name: The pipeline's name; the slot's and the publication's are made of it.
         dsn_env: Environment variable that the config names instead of the literal DSN.
         max_wal_bytes: The window's size.
+        schema_changes: `stop` leaves tables behind that are altered.
         create: False leaves the source without publication and slot.
     """
     slot = f"{name}_{database.name}"
@@ -150,6 +152,8 @@ def make_pipeline(
     }
     if max_wal_bytes is not None:
         attributes["window"] = {"max_wal_bytes": max_wal_bytes}
+    if schema_changes is not None:
+        attributes["defaults"] = {"schema_changes": schema_changes}
     if create:
         create_slot(database, slot, *tables)
     path = directory / name / "defs.yaml"

@@ -82,11 +82,14 @@ class TableShape:
         key_origin: Changes when the key was dropped and made anew, 0 where nothing tells that: what
             was changed in between may not have had one row per key.
         files: Those that hold its rows: others after a rewrite, a truncation or a vacuum in full.
-        versions: Of the columns in the catalog: others after an ALTER of one of them.
+        versions: Of all columns in the catalog, by their attnum: another one after an ALTER of the
+            column, `-` once it is dropped.
         shaping: What the config makes of its rows, by `Shaping.declaration`.
         keeps_deleted: Whether rows that are deleted stay, and say so.
         enriched: Columns that rows take of other tables, as these have them in the warehouse. A
             kept shape has them among its columns, too, behind its own.
+        dropped: Columns that the source has no more, as the warehouse has them: rows that were
+            written since are without a value there. A kept shape has them among its columns, too.
     """
 
     oid: int
@@ -99,6 +102,7 @@ class TableShape:
     shaping: str = ""
     keeps_deleted: bool = False
     enriched: tuple[SourceColumn, ...] = ()
+    dropped: tuple[SourceColumn, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -174,7 +178,14 @@ class TableShape:
         Either alone says less: a truncation is on the stream, a vacuum changes no value, and most
         alterations of a column rewrite nothing.
         """
-        return later.files != self.files and later.versions != self.versions
+        before, after = self.version_of, later.version_of
+        return later.files != self.files and bool(before and after) and before != after
+
+    @property
+    def version_of(self) -> dict[int, str]:
+        """Give the columns' versions by their attnum; none where these are not known."""
+        pairs = (entry.partition(":") for entry in self.versions.split())
+        return {int(attnum): version for attnum, found, version in pairs if found}
 
     def to_json(self) -> dict[str, Any]:
         """Give plain lists and strings."""
@@ -194,6 +205,7 @@ class TableShape:
             plain.get("shaping", ""),
             plain.get("keeps_deleted", False),
             tuple(map(_column, plain.get("enriched", ()))),
+            tuple(map(_column, plain.get("dropped", ()))),
         )
 
 

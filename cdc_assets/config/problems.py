@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.expected import expected_text
 from cdc_assets.config.model import PipelineConfig, SourceConfig, WindowConfig
+from cdc_assets.config.schema_changes import SchemaChanges
 from cdc_assets.config.shaping import ColumnsConfig
 from cdc_assets.config.tables import BackfillConfig, ChangesConfig, TableConfig, TableDefaults
 from cdc_assets.config.transforms import TransformConfig
@@ -82,6 +83,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "transform": TransformConfig,
     "enrich": EnrichConfig,
     "changes": ChangesConfig,
+    "schema_changes": SchemaChanges,
     "backfill": BackfillConfig,
     "reconcile": ReconcileConfig,
 }

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from cdc_assets.config.enriching import EnrichConfig, check_enriched
+from cdc_assets.config.schema_changes import SchemaChanges, as_schema_changes
 from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskWord, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.transforms import TransformConfig, as_transform
@@ -191,6 +192,15 @@ class TableDefaults(Strict):
             examples=[{"keep_days": 90}],
         ),
     ] = ChangesConfig()
+    schema_changes: Annotated[
+        SchemaChanges,
+        BeforeValidator(as_schema_changes),
+        Field(
+            description="How it goes on when it is altered on the source: `evolve`, `stop`, or"
+            " `{dropped_columns: keep | drop, recreated_tables: stop | backfill}`.",
+            examples=["evolve", {"dropped_columns": "drop", "recreated_tables": "backfill"}],
+        ),
+    ] = SchemaChanges()
     backfill: Annotated[
         BackfillConfig,
         Field(

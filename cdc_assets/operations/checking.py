@@ -24,6 +24,7 @@ from cdc_assets.errors import (
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.pages import page
+from cdc_assets.replication.evolving import is_mended, plan_evolution
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.left_records import left_notes
 from cdc_assets.replication.opening import look_at_both_ends
@@ -199,7 +200,7 @@ def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> li
                 note(line)
             return [
                 *session.failed.values(),
-                *_known_failures(session),
+                *_known_failures(session, note),
                 *_unwritable(config.warehouse_path),
                 *_unpublishable(config, session),
             ]
@@ -257,13 +258,17 @@ def _unpublishable(config: PipelineConfig, session: Session) -> Iterator[Warehou
         )
 
 
-def _known_failures(session: Session) -> Iterator[CdcError]:
+def _known_failures(session: Session, note: Callable[[str], None]) -> Iterator[CdcError]:
     """Find tables that the next sync will leave behind, as far as that is known before it."""
     for table, checkpoint in session.checkpoints.items():
         if table in session.failed:
             continue
         altered = shape_error(session, table) if checkpoint.phase == "streaming" else None
-        if altered is not None:
+        if altered is not None and plan_evolution(session, table) is not None:
+            note(f"{altered.message}: the next sync alters what is kept of it in place")
+        elif altered is not None and is_mended(session, table, altered):
+            note(f"{altered.message}: the next sync copies it anew")
+        elif altered is not None:
             yield altered
         elif checkpoint.error:
             yield TableError(

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
+    SchemaChanged,
     SyncEvent,
     SyncFinished,
     TableFailed,
@@ -15,6 +16,8 @@ from cdc_assets.progress import (
     WindowApplied,
 )
 from cdc_assets.wording import counted
+
+_MET = {"in place": "altered in place", "copied anew": "copied anew"}
 
 
 def line(event: SyncEvent) -> str:
@@ -30,6 +33,8 @@ def line(event: SyncEvent) -> str:
                 f" {counted(event.transactions, 'transaction')} in {event.seconds:.1f} s,"
                 f" {megabytes(event.remaining_bytes)} to go"
             )
+        case SchemaChanged():
+            return f"{event.table} was altered ({event.what}): what is kept is {_MET[event.how]}"
         case TableFailed():
             return f"left {event.table} behind: {event.error}"
         case SyncFinished():

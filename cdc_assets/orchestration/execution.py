@@ -35,6 +35,7 @@ from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
     RunMark,
+    SchemaChanged,
     SyncEvent,
     SyncFinished,
     TableFailed,
@@ -150,6 +151,12 @@ class _Run:
                 self._context.log.info(line(event))
                 if event.remaining_bytes:  # else the run's result says the same in a moment
                     yield from self._on_its_way(metadata.window_metadata(event))
+            case SchemaChanged():
+                self._context.log.info(line(event))
+                for key in self._assets.of(event.table):
+                    yield dg.AssetObservation(
+                        key, description=line(event), metadata=metadata.change_metadata(event)
+                    )
             case TableFailed():
                 self._durable.pop(event.table, None)  # a materialization would turn it green
                 reason = describe(event.error, self._assets.config.name)

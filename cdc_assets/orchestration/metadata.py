@@ -19,6 +19,7 @@ from cdc_assets.progress import (
     ChangeCounts,
     ChunkCopied,
     Column,
+    SchemaChanged,
     SyncFinished,
     TableResult,
     WindowApplied,
@@ -171,6 +172,16 @@ def source_metadata(result: TableResult) -> Metadata:
     if result.source_rows is not None:
         found["cdc/estimated_rows"] = dg.MetadataValue.int(result.source_rows)
     return found
+
+
+def change_metadata(change: SchemaChanged) -> Metadata:
+    """Describe how a table was altered."""
+    return {
+        "cdc/schema_change": dg.MetadataValue.text(change.what),
+        "cdc/schema_change_lsn": dg.MetadataValue.text(str(change.lsn)),
+        "cdc/columns_before": dg.MetadataValue.json(dict(change.before)),
+        "cdc/columns_after": dg.MetadataValue.json(dict(change.after)),
+    }
 
 
 def partial_metadata(counts: ChangeCounts, confirmed: LSN) -> Metadata:

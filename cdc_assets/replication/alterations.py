@@ -13,18 +13,27 @@ from dataclasses import replace
 from cdc_assets.errors import CdcError, SchemaChangeError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
+from cdc_assets.replication.evolving import plan_evolution
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
-from cdc_assets.source.catalog import read_catalog
+from cdc_assets.replication.shaping import shaping_problems
+from cdc_assets.source.catalog import Catalog, read_catalog
 from cdc_assets.source.omissions import SlotRange, find_omissions
 from cdc_assets.source.preflight import publication_problems
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import table_problems
 
 
-def find_altered(session: Session, tables: Collection[TableName]) -> dict[TableName, CdcError]:
+def find_altered(
+    session: Session, tables: Collection[TableName], *, evolves: bool = False
+) -> dict[TableName, CdcError]:
     """Read the catalog anew and compare it with the checkpoints.
 
     Of a table that can go on, the checkpoint takes over what the catalog says now.
+
+    Args:
+        session: The run's; how tables can follow that were altered is in `evolutions`.
+        tables: Which are asked for.
+        evolves: Whether what is kept of them is altered with them.
 
     Raises:
         CdcError: The publication leaves out changes of every table, or the source refuses.
@@ -43,12 +52,29 @@ def find_altered(session: Session, tables: Collection[TableName]) -> dict[TableN
         ).items()
         if table in tables
     }
+    session.evolutions = {}
     for table in set(tables) - found.keys():
-        if (error := shape_error(session, table)) is not None:
-            found[table] = error
+        altered = shape_error(session, table)
+        if altered is None:
+            continue
+        found[table] = next(shaping_problems(session.config, catalog.tables[table]), altered)
+        planned = plan_evolution(session, table) if evolves and found[table] is altered else None
+        if planned is not None:
+            session.evolutions[table] = planned
+            del found[table]
     found |= _left_out(session, [table for table in tables if table not in found])
     _take_over(session, [table for table in tables if table not in found])
     return found
+
+
+def unaltered_since(session: Session, before: Catalog) -> frozenset[TableName]:
+    """Give the tables of which the catalog says what it said when it was read before."""
+    now = session.catalog.tables
+    return frozenset(
+        table
+        for table, source in before.tables.items()
+        if table in now and now[table].shape == source.shape
+    )
 
 
 def _left_out(session: Session, tables: Iterable[TableName]) -> dict[TableName, CdcError]:
@@ -97,12 +123,14 @@ def _left_out_error(session: Session, table: TableName, unknown: str) -> SchemaC
 
 
 def _take_over(session: Session, tables: Iterable[TableName]) -> None:
-    changed = [
-        replace(checkpoint, shape=replace(checkpoint.shape, publication=now))
-        for table in tables
-        if (checkpoint := session.checkpoints[table]).shape.publication
-        != (now := session.source_table(table).shape.publication)
-    ]
+    changed = []
+    for table in tables:
+        checkpoint, now = session.checkpoints[table], session.source_table(table).shape
+        shape = replace(checkpoint.shape, publication=now.publication)
+        if checkpoint.phase == "streaming" and table not in session.evolutions:
+            shape = replace(shape, files=now.files, versions=now.versions)
+        if shape != checkpoint.shape:
+            changed.append(replace(checkpoint, shape=shape))
     if changed:
         with session.warehouse.transaction():
             for checkpoint in changed:

@@ -17,9 +17,10 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
 from cdc_assets.pgoutput.messages import Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
-from cdc_assets.progress import ChangeCounts
+from cdc_assets.progress import ChangeCounts, SchemaChanged
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
 from cdc_assets.replication.enriching import transformed_late, with_partners, without_partners
+from cdc_assets.replication.evolving import evolve
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
 from cdc_assets.replication.partners import are_partners_there
@@ -97,6 +98,7 @@ class WindowApplier:
 
     Attributes:
         moved: Of tables with rows that are read ahead, keys by `moved_lacking`.
+        evolved: Tables that have got other columns.
     """
 
     session: Session
@@ -107,6 +109,7 @@ class WindowApplier:
     transactions: int = 0
     last: LastTransaction | None = None
     moved: dict[TableName, list[list[pa.Array]]] = field(default_factory=dict)
+    evolved: list[SchemaChanged] = field(default_factory=list)
     _pending: dict[TableName, list[ChangeBatch]] = field(default_factory=dict)
     _pending_bytes: int = 0
     _written_lsn: dict[TableName, int] = field(default_factory=dict)
@@ -168,6 +171,7 @@ class WindowApplier:
         shaping = self.session.shaping(table)
         raw = shaping.changes(raw, checkpoint.shape.key)
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
+        checkpoint = self._evolved(table, raw.relation, first_lsn)
         check_shape(raw, checkpoint.shape, first_lsn, has_key=shaping.is_mirrored)
         from_old_rows = shaping.chooses and self._has_records(table)
         if from_old_rows and not raw.has_whole_old_rows:
@@ -207,6 +211,18 @@ class WindowApplier:
         self.applied.setdefault(table, AppliedTable()).add(shaped)
         self._pending.setdefault(table, []).append(shaped)
         self._pending_bytes += batch.nbytes
+
+    def _evolved(self, table: TableName, relation: Relation, lsn: LSN) -> Checkpoint:
+        """Alter what is kept of a table where its changes have the columns of after."""
+        planned, shape = self.session.evolutions.get(table), self.session.checkpoints[table].shape
+        if (
+            planned is not None
+            and shape.difference(relation)
+            and not planned.after.difference(relation)
+        ):
+            self.flush()
+            self.evolved.append(evolve(self.session, table, lsn))
+        return self.session.checkpoints[table]
 
     def _is_news(self, raw: RawChanges, transactions: Transactions, checkpoint: Checkpoint) -> Mask:
         """Find the rows that are not in the warehouse yet for certain.

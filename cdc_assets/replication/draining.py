@@ -17,7 +17,7 @@ from cdc_assets.errors import ProtocolError, TableError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
-from cdc_assets.progress import TableFailed, WindowApplied
+from cdc_assets.progress import SchemaChanged, TableFailed, WindowApplied
 from cdc_assets.replication.applying import AppliedTable, WindowApplier
 from cdc_assets.replication.fencing import record_read_anew
 from cdc_assets.replication.partners import partner_errors
@@ -45,7 +45,7 @@ class Drain:
     applied: dict[TableName, AppliedTable] = field(default_factory=dict)
     held_by: str = ""
 
-    def run(self) -> Iterator[WindowApplied | TableFailed]:
+    def run(self) -> Iterator[WindowApplied | SchemaChanged | TableFailed]:
         """Apply windows up to the target; a table that fails is left behind, the others go on.
 
         Raises:
@@ -66,7 +66,7 @@ class Drain:
             else:
                 return
 
-    def _windows(self) -> Iterator[WindowApplied]:
+    def _windows(self) -> Iterator[WindowApplied | SchemaChanged]:
         session, source = self.session, self.session.config.source
         reread = self._reread()
         start = reread.start_lsn
@@ -87,7 +87,7 @@ class Drain:
             hides = any(shaping.hides for shaping in session.shapings.values())
             stream = WindowStream(reader, session.control, start, spool, sealed=hides)
             for window in stream.windows():
-                yield self._apply(window, decoder, reread)
+                yield from self._apply(window, decoder, reread)
                 self.held_by = window.held_by
 
     def _reread(self) -> Reread:
@@ -107,10 +107,12 @@ class Drain:
             return Reread(confirmed, first.lsn, None)
         return Reread(first.last.commit_lsn, first.lsn, first.last)
 
-    def _apply(self, window: Window, decoder: StreamDecoder, reread: Reread) -> WindowApplied:
+    def _apply(
+        self, window: Window, decoder: StreamDecoder, reread: Reread
+    ) -> Iterator[WindowApplied | SchemaChanged]:
         started, session = time.monotonic(), self.session
         applier, tracing = WindowApplier(session, decoder, self.tables, reread), Tracing(session)
-        with self._fences_of_commits() as before, session.warehouse.transaction(), _named(window):
+        with self._as_before_if_undone() as before, session.warehouse.transaction(), _named(window):
             for piece in window.pieces:
                 applier.take(piece)
             reread.end(window.end_lsn)
@@ -132,7 +134,8 @@ class Drain:
         reached("window_confirmed")
         for table, applied in applier.applied.items():
             self.applied.setdefault(table, AppliedTable()).merge(applied)
-        return WindowApplied(
+        yield from applier.evolved
+        yield WindowApplied(
             start_lsn=window.start_lsn,
             end_lsn=window.end_lsn,
             tables={
@@ -146,17 +149,21 @@ class Drain:
         )
 
     @contextmanager
-    def _fences_of_commits(self) -> Iterator[Mapping[TableName, Collection[Fence]]]:
-        """Forget the fences that a transaction has put up when it is undone with its rows.
+    def _as_before_if_undone(self) -> Iterator[Mapping[TableName, Collection[Fence]]]:
+        """Forget what a transaction has put up and altered when it is undone with its rows.
 
         Yields:
-            Those that stand when it begins.
+            The fences that stand when it begins.
         """
-        fences = {table: list(kept) for table, kept in self.session.fences.items()}
+        session = self.session
+        fences = {table: list(kept) for table, kept in session.fences.items()}
+        copies, chunk_fences = dict(session.copies), dict(session.chunk_fences)
+        checkpoints, evolutions = dict(session.checkpoints), dict(session.evolutions)
         try:
             yield fences
         except BaseException:
-            self.session.fences = fences
+            session.fences, session.copies, session.chunk_fences = fences, copies, chunk_fences
+            session.checkpoints, session.evolutions = checkpoints, evolutions
             raise
 
     def _behind(self, lsn: LSN) -> list[TableName]:

@@ -14,6 +14,7 @@ from cdc_assets.errors import ReplicationError, WarehouseMemoryError
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import RunMark
 from cdc_assets.replication.comparing import compare, refuse_passed
+from cdc_assets.replication.evolving import is_mended
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.recording import end_recording, recorded_tables
 from cdc_assets.replication.session import Session
@@ -127,7 +128,8 @@ def open_session(
             if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
                 catalog = read_catalog(control, config.source.publication, config.table_names)
             session = _compared(config, conninfo, control, warehouse, served, catalog, run)
-            if len(session.failed) == len(config.table_names) and not copies_anew:
+            lost = [one for one, why in session.failed.items() if not is_mended(session, one, why)]
+            if len(lost) == len(config.table_names) and not copies_anew:
                 raise next(iter(session.failed.values()))
             if served is None:
                 refuse_passed(session)

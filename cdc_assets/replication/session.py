@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from cdc_assets.changes.evolution import Evolution
 from cdc_assets.changes.fence import ChunkFence, Fence
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
@@ -43,6 +44,8 @@ class Session:
         run: Which run this is, in the eyes of who asks where a row comes from.
         code_versions: Of what the config makes of each table.
         recorded: Tables whose own goes on, for each kind of record.
+        evolutions: How tables were altered, up to where the catalog was read last, whose rows can
+            follow as they are.
         failed: Tables that this run has left behind.
         notes: What has to be said of its beginning.
     """
@@ -62,6 +65,7 @@ class Session:
     copies: dict[tuple[TableName, str], Copy] = field(default_factory=dict)
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
     recorded: dict[str, set[TableName]] = field(default_factory=dict)
+    evolutions: dict[TableName, Evolution] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -237,6 +241,7 @@ def reshaped_error(table: TableName, before: str, now: str) -> TableError:
         f"{', '.join(differing_keys(before, now))}",
         table=str(table),
         hint=recopy_hint(table) + "; or put the config back",
+        cause="config",
     )
 
 
@@ -247,6 +252,8 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
     if now.shaping != mirror.shaping:
         return reshaped_error(table, mirror.shaping, now.shaping)
     what = mirror.altered_to(now)
+    if not what and session.checkpoints[table].phase == "streaming" and mirror.rewritten_to(now):
+        what = "its rows were rewritten by an ALTER, and may be other ones now"
     if not what:
         return None
     generated = sorted(set(mirror.names) & set(source.left_out))
@@ -257,4 +264,5 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
         hint=recopy_hint(table),
+        cause="altered" if now.oid == mirror.oid else "recreated",
     )

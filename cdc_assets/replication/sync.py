@@ -32,6 +32,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
     ChangeCounts,
     RunMark,
+    SchemaChanged,
     SyncEvent,
     SyncFinished,
     TableFailed,
@@ -39,11 +40,12 @@ from cdc_assets.progress import (
     WindowApplied,
 )
 from cdc_assets.replication.allocator import return_freed_memory
-from cdc_assets.replication.alterations import find_altered
+from cdc_assets.replication.alterations import find_altered, unaltered_since
 from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.begun import drop_stale_copies
 from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
 from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.evolving import evolve, is_mended, note_copied_anew
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.partners import groups, partner_errors
 from cdc_assets.replication.placing import is_settled, put_in_place
@@ -130,6 +132,7 @@ class _Run:
         self._copied: dict[TableName, int] = {}
         self._applied: dict[TableName, AppliedTable] = {}
         self._notes: list[str] = []
+        self._mended: dict[TableName, CdcError] = {}  # to be copied anew, and why
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
         self._recorder.opened(session)
@@ -140,7 +143,7 @@ class _Run:
             self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
         for table in session.config.table_names:
             if table in self._asked and table in session.failed:
-                yield self._fail(table, session.failed[table])
+                yield from self._fail(table, session.failed[table])
         drop_stale_copies(session)
         begin_wanted(session)
         yield from self._catch_up()
@@ -155,7 +158,9 @@ class _Run:
         end = current_end(session.control)
         self._target = min(end, until) if until else end
         self._recorder.aims(self._target, now if self._target == end else None)
+        before = session.catalog
         yield from self._refuse_altered(self._alive())
+        settled = unaltered_since(session, before)
         alive = self._alive()
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
         copied = frozenset(filter(session.is_copied_anew, alive)) if until else frozenset()
@@ -163,6 +168,8 @@ class _Run:
         yield from self._drain(together, self._target)
         for group in (copied, *behind):
             yield from self._drain(group, end if group is copied else self._target)
+        if self._target == end:
+            yield from self._evolve_quiet(settled)
 
     def _alive(self) -> frozenset[TableName]:
         """Give the tables that the stream is applied to."""
@@ -171,6 +178,7 @@ class _Run:
             table
             for table in self._tables
             if table not in session.failed and table in session.checkpoints
+            if table not in self._mended
             if not session.is_copied_anew(table) or (table, "") in session.copies
         )
 
@@ -183,7 +191,9 @@ class _Run:
             if table not in self._asked or table in session.failed:
                 continue
             copy = session.copies.get((table, ""))
-            if table not in session.checkpoints:
+            if table in self._mended:
+                is_ours = True
+            elif table not in session.checkpoints:
                 is_ours = session.config.table(table).backfill.first == "sync"
             else:
                 is_ours = copy is None or copy.made_by == "sync" or (table, "") in left
@@ -200,7 +210,7 @@ class _Run:
         lacking = lacking_standby(session.control, slot, current_end(session.control))
         if lacking:  # else each table would wait by itself
             for table in tables:
-                yield self._fail(table, lagging_standby_error(table, lacking))
+                yield from self._fail(table, lagging_standby_error(table, lacking))
             return
         with SnapshotReader(conninfo=session.conninfo, slot=slot) as reader:
             copies: _Copies = {}
@@ -229,8 +239,7 @@ class _Run:
             table, row_estimate(session.control, session.source_table(table).shape.oid)
         )
         try:
-            if (table, "") not in session.copies:
-                begin_anew(session, reader, table, "sync")
+            yield from self._begin(reader, table)
             rate = session.config.table(table).backfill.max_rows_per_second
             if not session.is_mirrored(table):
                 with Snapshotting(session, reader, table, rows_per_second=rate) as whole:
@@ -252,7 +261,15 @@ class _Run:
                         return
         except TableError as error:
             copies.pop(table, None)
-            yield self._fail(table, error)
+            yield from self._fail(table, error)
+
+    def _begin(self, reader: SnapshotReader, table: TableName) -> Iterator[SchemaChanged]:
+        """Begin a table's copy, unless there is one to go on with."""
+        session, mended = self._session, self._mended.pop(table, None)
+        if mended is not None:
+            yield note_copied_anew(session, table, mended)
+        if mended is not None or (table, "") not in session.copies:
+            begin_anew(session, reader, table, "sync")
 
     def _read_at_once(self, copying: Snapshotting) -> Iterator[SyncEvent]:
         """Read a table in one snapshot, however long that takes: another run would start over."""
@@ -288,15 +305,24 @@ class _Run:
             step()
         except TableError as error:
             copies.pop(table, None)
-            yield self._fail(table, error)
+            yield from self._fail(table, error)
 
-    def _fail(self, table: TableName, error: CdcError) -> TableFailed:
+    def _fail(self, table: TableName, error: CdcError) -> Iterator[TableFailed]:
+        """Leave a table behind, or copy it anew where that puts it right; once in a run."""
         session = self._session
-        session.fail(table, error)
         if isinstance(error, SchemaChangeError) and session.is_copied_anew(table):
-            with session.warehouse.transaction():  # the next run begins it anew
+            with session.warehouse.transaction():
                 session.drop_copies(table)
-        return TableFailed(table, error)
+            if is_mended(session, table, error):
+                session.failed.pop(table, None)
+                self._note(f"{error.message}: the next run copies it anew")
+                return
+        elif table in session.checkpoints and is_mended(session, table, error):
+            session.failed.pop(table, None)
+            self._mended[table] = error
+            return
+        session.fail(table, error)
+        yield TableFailed(table, error)
 
     def _drain(self, group: frozenset[TableName], target: LSN) -> Iterator[SyncEvent]:
         """Drain to the target, and once more those tables that were read ahead of it.
@@ -311,8 +337,11 @@ class _Run:
             drain = Drain(session, group, target)
             self._recorder.applies(min(session.checkpoints[table].lsn for table in group), target)
             for event in drain.run():
-                self._windows += not isinstance(event, TableFailed)
-                yield self._of_asked(event)
+                self._windows += isinstance(event, WindowApplied)
+                if isinstance(event, TableFailed):
+                    yield from self._fail(event.table, event.error)
+                else:
+                    yield self._of_asked(event)
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
             if drain.held_by:
@@ -327,8 +356,8 @@ class _Run:
                 "the next run brings those there"
             )
 
-    def _of_asked(self, event: WindowApplied | TableFailed) -> WindowApplied | TableFailed:
-        if isinstance(event, TableFailed) or self._asked == self._tables:
+    def _of_asked(self, event: WindowApplied | SchemaChanged) -> WindowApplied | SchemaChanged:
+        if isinstance(event, SchemaChanged) or self._asked == self._tables:
             return event
         counts = {table: of for table, of in event.tables.items() if table in self._asked}
         return replace(event, tables=counts)
@@ -339,10 +368,24 @@ class _Run:
 
     def _refuse_altered(self, tables: frozenset[TableName]) -> Iterator[TableFailed]:
         """Leave tables behind that were altered before the target, at their checkpoints."""
-        for table, error in sorted(find_altered(self._session, tables).items()):
-            yield self._fail(table, error)
+        altered = find_altered(self._session, tables, evolves=True)
+        for table, error in sorted(altered.items()):
+            yield from self._fail(table, error)
         for table, held_up in partner_errors(self._session, tables).items():
-            yield self._fail(table, held_up)
+            yield from self._fail(table, held_up)
+
+    def _evolve_quiet(self, tables: Collection[TableName]) -> Iterator[SchemaChanged]:
+        """Alter what is kept of tables that nobody has changed since they were altered.
+
+        They are at the target, and were altered before it.
+        """
+        session = self._session
+        for table in sorted(tables & session.evolutions.keys()):
+            if table in session.failed or session.checkpoints[table].lsn < self._target:
+                continue
+            with session.warehouse.transaction():
+                change = evolve(session, table, session.checkpoints[table].lsn)
+            yield change
 
     def _phase(self, table: TableName) -> str:
         checkpoint = self._session.checkpoints.get(table)
@@ -360,6 +403,8 @@ class _Run:
                 self._note(
                     f"table {str(table)!r} waits for its backfill: cdc-assets backfill {table}"
                 )
+        for table, error in sorted(self._mended.items()):
+            self._note(f"{error.message}: the next run copies {str(table)!r} anew")
         published, problem = publish_copy(session.config, session.warehouse)
         if problem:
             self._note(problem)

@@ -30,6 +30,7 @@ def code_version(config: PipelineConfig, table: TableName) -> str:
             "backfill": True,
             "append_only": True,
             "changes": True,
+            "schema_changes": True,
             "transform": {"lineage": True},
             **unsaid,
         }

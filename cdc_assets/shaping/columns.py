@@ -170,11 +170,12 @@ class Shaping:
 
     def given(self, source: TableShape) -> TableShape:
         """Give the shape of what is renamed and masked, before it is transformed."""
-        if not self.columns.rename and not self.mask and not source.enriched:
+        more = (*source.dropped, *source.enriched)
+        if not self.columns.rename and not self.mask and not more:
             return source
         return replace(
             source,
-            columns=(*map(self._kept_column, source.columns), *source.enriched),
+            columns=(*map(self.kept_column, source.columns), *more),
             key=tuple(map(self.name, source.key)),
         )
 
@@ -182,7 +183,8 @@ class Shaping:
         """Give a column's name in the warehouse."""
         return self.columns.rename.get(source_name, source_name)
 
-    def _kept_column(self, column: SourceColumn) -> SourceColumn:
+    def kept_column(self, column: SourceColumn) -> SourceColumn:
+        """Give a column of the source as the warehouse has it."""
         kind = self.mask.get(column.name)
         if kind is None or masked_type(kind, column.type.arrow) == column.type.arrow:
             return replace(column, name=self.name(column.name))
@@ -255,6 +257,8 @@ class Shaping:
                 record=self._masked_record(batch.record, source),
                 old_values=self._masked_old(batch.old_values, source),
             )
+        if source.dropped:
+            batch = _without_values(batch, [column.type.arrow for column in source.dropped])
         if self.transform is not None and chosen is not None and not self.is_late:
             given = self.given(source)
             if from_old_rows:
@@ -351,7 +355,8 @@ class Shaping:
             FunctionError: The transform fails.
         """
         is_same = not self.columns.rename and not self.mask and not self.chooses
-        if is_same and not source.enriched:
+        more = (*source.dropped, *source.enriched)
+        if is_same and not more:
             return rows
         count = len(source.columns)
         arrays = [column.combine_chunks() for column in rows.columns]
@@ -363,9 +368,9 @@ class Shaping:
         added = pa.table(arrays[count:], rows.column_names[count:])
         if self.transform is not None and not self.is_late:
             return transformed_rows(shaped, added, self.given(source), self.transform)
-        taken = [pa.nulls(len(arrays[0]), column.type.arrow) for column in source.enriched]
-        names = [*map(self.name, source.names), *(column.name for column in source.enriched)]
-        return pa.table([*shaped, *taken, *added.columns], [*names, *added.column_names])
+        nulls = [pa.nulls(len(arrays[0]), column.type.arrow) for column in more]
+        names = [*map(self.name, source.names), *(column.name for column in more)]
+        return pa.table([*shaped, *nulls, *added.columns], [*names, *added.column_names])
 
     def _masked(self, arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
         return [
@@ -377,6 +382,16 @@ class Shaping:
 def _every_row(batch: ChangeBatch) -> Chosen:
     has_row = (batch.ops == INSERT) | (batch.ops == UPDATE)
     return Chosen(has_row, np.zeros(len(batch), dtype=bool))
+
+
+def _without_values(batch: ChangeBatch, types: Sequence[pa.DataType]) -> ChangeBatch:
+    """Add columns in which no change has a value."""
+    record = batch.record
+    if record is not None and record.before:
+        old = [pa.nulls(len(batch.old_rows), kind) for kind in types]
+        record = replace(record, before=[*record.before, *old])
+    nulls = [pa.nulls(len(batch), kind) for kind in types]
+    return replace(batch, columns=[*batch.columns, *nulls], record=record)
 
 
 def _any_old_values(batch: ChangeBatch) -> pa.Array:

@@ -117,6 +117,13 @@ SELECT pub.oid IS NOT NULL,
        coalesce(to_jsonb(pub) ->> 'pubgencols' = 's', false)
 FROM (SELECT) AS always LEFT JOIN pg_publication pub ON pubname = %s
 """
+# Of pg_class c: what tells whether rows were rewritten, and columns altered
+FILES = f"""CASE c.relkind WHEN 'r' THEN pg_relation_filenode(c.oid)::text
+           ELSE (SELECT string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.relid)
+                 FROM {below("c.oid")} part) END"""
+VERSIONS = """(SELECT string_agg(a.attnum || ':' || CASE WHEN a.attisdropped THEN '-'
+               ELSE a.xmin::text END, ' ' ORDER BY a.attnum)
+        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)"""
 _TABLES = f"""
 SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident,
        CASE WHEN s.oid IS NULL AND {IS_PUBLISHED} THEN r.prqual::text END,
@@ -130,11 +137,8 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident,
               AS found) ORDER BY a.attnum),
        coalesce(pub.oid, 0)::bigint, coalesce(pub.xmin::text, '0')::bigint,
        coalesce(r.oid, 0)::bigint, coalesce(s.oid, 0)::bigint,
-       CASE c.relkind WHEN 'r' THEN pg_relation_filenode(c.oid)::text
-           ELSE (SELECT string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.relid)
-                 FROM {below("c.oid")} part) END,
-       (SELECT string_agg(a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+       {FILES},
+       {VERSIONS}
 FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
 JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')

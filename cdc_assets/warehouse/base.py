@@ -34,6 +34,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.warehouse.base_copies import Copies as Copies
 from cdc_assets.warehouse.base_enriched import Enriched as Enriched
+from cdc_assets.warehouse.base_evolutions import Evolutions as Evolutions
 from cdc_assets.warehouse.base_rebuilds import Rebuilds as Rebuilds
 from cdc_assets.warehouse.base_records import ChangeTables as ChangeTables
 from cdc_assets.warehouse.base_records import Histories as Histories
@@ -304,6 +305,10 @@ class Warehouse(Protocol):
     @property
     def records(self) -> Mapping[str, Records]:
         """All that is kept beside mirrors, by its name in `keep`."""
+
+    @property
+    def evolutions(self) -> Evolutions:
+        """Tables whose columns become other ones."""
 
     @property
     def traces(self) -> Traces:

@@ -12,6 +12,7 @@ from cdc_assets.warehouse.change_tables import ChangeTables
 from cdc_assets.warehouse.checkpoints import Checkpoints
 from cdc_assets.warehouse.copies import Copies
 from cdc_assets.warehouse.enriched import Enriched
+from cdc_assets.warehouse.evolutions import Evolutions
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.histories import Histories
 from cdc_assets.warehouse.memory import FIRST_BYTES
@@ -36,6 +37,7 @@ class DuckDBWarehouse:
         self.copies = Copies(self.mirrors, pipeline)
         self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.histories = Histories(self.mirrors, pipeline)
+        self.evolutions = Evolutions(self.mirrors, pipeline)
         self.traces = Traces(self.mirrors, pipeline)
         self.rebuilds = Rebuilds(self.mirrors, pipeline, self.change_tables, self.histories)
         self.retention = Retention(self.mirrors, pipeline, self.change_tables, self.rebuilds)
@@ -62,6 +64,7 @@ class DuckDBWarehouse:
         with self.transaction():
             self.state.prepare()
             self.traces.prepare()
+            self.evolutions.prepare()
         self._file.allow_memory(self.state.memory_bytes())
         self._keep_memory_bytes()
 

@@ -191,7 +191,7 @@ class _Comparison:
         self._condition = in_bucket(shape, copy.bucket) if copy.bucket else "true"
         self._removes = not copy.predicate
         self._keys = [quote(name) for name in shape.key]
-        left_out = {*shape.key, *(column.name for column in shape.enriched)}
+        left_out = {*shape.key, *(one.name for one in (*shape.enriched, *shape.dropped))}
         self._compared = [column for column in shape.columns if column.name not in left_out]
         self._differ = [
             differs(f"mirror.{name}", f"stage.{name}", column.type.arrow)

@@ -281,3 +281,19 @@ class Trace:
     seconds: float
     version: str
     written_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reshaping:
+    """How the columns of what is kept of a table become those of another shape.
+
+    Attributes:
+        shape: The kept one that it is to have.
+        was: The name that a column had, by the one that it has now; none for a new column.
+        fills: What a new column has in the rows that are there: one value each; else null.
+    """
+
+    table: TableName
+    shape: TableShape
+    was: Mapping[str, str]
+    fills: Mapping[str, pa.Array]

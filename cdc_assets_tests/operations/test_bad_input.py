@@ -27,7 +27,7 @@ CANARY = "canary-5ecret"
 def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     """A pipeline that runs well, with a change that is not synced yet."""
     database.execute("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1)")
-    made = pipeline("public.orders")
+    made = pipeline("public.orders", schema_changes="stop")
     converge(database, made)
     database.execute("INSERT INTO orders VALUES (2)")
     return made

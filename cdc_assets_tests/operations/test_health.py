@@ -32,7 +32,7 @@ def source(request: pytest.FixtureRequest) -> ScratchDatabase:
 
 @pytest.fixture
 def config(source: ScratchDatabase, tmp_path: Path) -> PipelineConfig:
-    return make_pipeline(source, tmp_path, "public.a", "public.b")
+    return make_pipeline(source, tmp_path, "public.a", "public.b", schema_changes="stop")
 
 
 def checks(config: PipelineConfig) -> dict[str, HealthCheck]:

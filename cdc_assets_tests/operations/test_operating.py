@@ -24,7 +24,7 @@ from cdc_assets_tests.warehouse.test_bad_warehouse import held
 def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     database.execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)")
-    return pipeline("public.a", "public.b")
+    return pipeline("public.a", "public.b", schema_changes="stop")
 
 
 @pytest.fixture

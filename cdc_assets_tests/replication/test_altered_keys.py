@@ -35,7 +35,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
     database.execute("INSERT INTO t SELECT n, 'row ' || n FROM generate_series(1, 5) AS n")
     database.execute("CREATE TABLE u (id int PRIMARY KEY)")
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     converge(database, config)
     return config
 
@@ -101,7 +101,7 @@ def test_an_index_that_is_built_anew_does_not_stop_the_table(
 ) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1), (2)")
     database.execute(f"ALTER TABLE t REPLICA IDENTITY {identity}")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     converge(database, config)
     database.execute("UPDATE t SET v = 'a'")
     database.execute("REINDEX TABLE CONCURRENTLY t")
@@ -185,7 +185,7 @@ def test_a_key_with_a_percent_sign_in_its_declaration_is_compared(
     monkeypatch.setattr(copying, "CHUNK_ROWS", 2)
     database.execute(f"{declared}; CREATE TABLE t (k {key} PRIMARY KEY, v int)")
     database.execute("INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3), ('d', 4)")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
 
     def change() -> None:
         database.execute("UPDATE t SET v = v + 1; UPDATE t SET k = 'e' WHERE k = 'a'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -55,7 +56,7 @@ def prepared(database: ScratchDatabase, make: Callable[..., PipelineConfig]) -> 
         "CREATE TABLE p_us PARTITION OF p FOR VALUES IN ('us');"
         "INSERT INTO t SELECT n, 'row' FROM generate_series(1, 9) n; INSERT INTO u VALUES (1)"
     )
-    config = make("public.t", "public.u", ODD, "public.p")
+    config = make("public.t", "public.u", ODD, "public.p", schema_changes="stop")
     sync_all(config)
     return config
 
@@ -147,7 +148,7 @@ def test_generated_columns_that_are_published_stop_the_tables_that_have_any(
         "CREATE TABLE g (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED);"
         "CREATE TABLE u (id int PRIMARY KEY)"
     )
-    config = pipeline("public.g", "public.u")
+    config = pipeline("public.g", "public.u", schema_changes="stop")
     sync_all(config)
     name = config.source.publication
     database.execute(f"ALTER PUBLICATION {name} SET (publish_generated_columns = stored)")
@@ -176,7 +177,7 @@ def test_what_was_altered_is_named_and_nothing_is_applied(
     database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY)"
     )
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     sync_all(config)
     database.execute("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1)")
     alter(database, config, REASONS[reason][0])
@@ -213,8 +214,8 @@ def test_without_the_means_to_know_every_table_stops(
 ) -> None:
     """The server of that version has no test_decoding."""
 
-    def make(*tables: str) -> PipelineConfig:
-        return make_pipeline(middle_database, tmp_path, *tables)
+    def make(*tables: str, schema_changes: str) -> PipelineConfig:
+        return make_pipeline(middle_database, tmp_path, *tables, schema_changes=schema_changes)
 
     config = prepared(middle_database, make)
     middle_database.execute(f"ALTER PUBLICATION {config.source.publication} {ALL_KINDS}")
@@ -224,8 +225,8 @@ def test_without_the_means_to_know_every_table_stops(
 
 
 def test_an_older_server_knows_as_well(older_database: ScratchDatabase, tmp_path: Path) -> None:
-    def make(*tables: str) -> PipelineConfig:
-        return make_pipeline(older_database, tmp_path, *tables)
+    def make(*tables: str, schema_changes: str) -> PipelineConfig:
+        return make_pipeline(older_database, tmp_path, *tables, schema_changes=schema_changes)
 
     config = prepared(older_database, make)
     older_database.execute(WRITES)
@@ -288,7 +289,7 @@ def test_a_large_transaction_that_was_rolled_back_does_not_crash_the_server(
     """From version 18 on it is reported as one that was streamed: test_decoding falls over it."""
     source: ScratchDatabase = request.getfixturevalue(server)
     source.execute(f"ALTER DATABASE {source.name} SET logical_decoding_work_mem = '64kB'")
-    config = prepared(source, lambda *tables: make_pipeline(source, tmp_path, *tables))
+    config = prepared(source, partial(make_pipeline, source, tmp_path))
     with closing(source.connect()) as writer:
         writer.execute(
             "BEGIN; SAVEPOINT s; INSERT INTO t VALUES (-1, 'a'); RELEASE s;"

@@ -54,7 +54,7 @@ def config(
         database.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, a text, b text)")
         database.execute(f"INSERT INTO {table} SELECT n, '{a}', 'b' FROM generate_series(1, 8) n")
     database.execute("CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)")
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     database.execute(f"ALTER PUBLICATION {config.source.publication} ADD TABLE t2")
     return config
 
@@ -145,7 +145,7 @@ def test_a_table_that_goes_while_it_is_copied(
     monkeypatch.setattr(copying, "CHUNK_ROWS", 2)
     database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)")
     database.execute("CREATE TABLE u (id int PRIMARY KEY)")
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     with at_step("chunk_committed", 1, lambda: database.execute(ddl)):
         error = errors_of(sync_once(config))["public.t"]
     assert "was dropped or renamed while it was read" in error.message

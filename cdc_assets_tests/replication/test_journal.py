@@ -25,7 +25,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE a (id int PRIMARY KEY, x text); CREATE TABLE b (LIKE a)")
     database.execute("ALTER TABLE b ADD PRIMARY KEY (id)")
     database.execute("INSERT INTO a SELECT n, 'canary' FROM generate_series(1, 200) n; ANALYZE a")
-    return pipeline("public.a", "public.b")
+    return pipeline("public.a", "public.b", schema_changes="stop")
 
 
 def journal_of(config: PipelineConfig) -> Journal:

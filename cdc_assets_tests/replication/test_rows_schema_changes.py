@@ -31,7 +31,7 @@ def test_an_altered_table_stops_alone(
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b int)")
     database.execute("CREATE TABLE other (id int PRIMARY KEY)")
     database.execute("INSERT INTO t VALUES (1, 'a', 1)")
-    config = pipeline("public.t", "public.other")
+    config = pipeline("public.t", "public.other", schema_changes="stop")
     converge(database, config)
     database.execute("INSERT INTO t VALUES (2, 'old', 1)")
     database.execute(f"ALTER TABLE t {ddl}")
@@ -54,7 +54,7 @@ def test_an_alteration_without_later_changes_is_noticed(
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b int)")
     database.execute("CREATE TABLE other (id int PRIMARY KEY)")
     database.execute("INSERT INTO t VALUES (1, 'a', 1)")
-    config = pipeline("public.t", "public.other")
+    config = pipeline("public.t", "public.other", schema_changes="stop")
     converge(database, config)
     database.execute(f"ALTER TABLE t {CHANGES[change][0]}")
     database.execute("INSERT INTO other VALUES (1)")
@@ -72,7 +72,7 @@ def test_a_table_that_is_dropped_or_unpublished_stops_alone(
         database.execute(
             f"CREATE TABLE {table} (id int PRIMARY KEY); INSERT INTO {table} VALUES (1)"
         )
-    config = pipeline("public.gone", "public.hidden", "public.other")
+    config = pipeline("public.gone", "public.hidden", "public.other", schema_changes="stop")
     converge(database, config)
     database.execute("INSERT INTO gone VALUES (2); INSERT INTO hidden VALUES (2)")
     database.execute("DROP TABLE gone")
@@ -90,7 +90,7 @@ def test_a_lost_replica_identity_stops_the_table(
     database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE u (id int PRIMARY KEY)"
     )
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     converge(database, config)
     database.execute("ALTER TABLE t REPLICA IDENTITY NOTHING")
     database.execute("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1)")
@@ -118,7 +118,7 @@ def test_alterations_that_change_no_row_stop_nothing(
     database.execute("CREATE TYPE mood AS ENUM ('sad')")
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, m mood DEFAULT 'sad')")
     database.execute("INSERT INTO t VALUES (1, 'a')")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     converge(database, config)
     database.execute("INSERT INTO t VALUES (2, 'b')")
     database.execute(ddl)
@@ -131,7 +131,7 @@ def test_values_of_a_new_enum_label_arrive(
 ) -> None:
     database.execute("CREATE TYPE mood AS ENUM ('sad')")
     database.execute("CREATE TABLE t (id int PRIMARY KEY, m mood)")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     converge(database, config)
     database.execute("ALTER TYPE mood ADD VALUE 'angry'")
     database.execute("INSERT INTO t VALUES (1, 'sad'), (2, 'angry')")

@@ -25,7 +25,7 @@ def test_a_new_copy_brings_an_altered_table_back(
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b int)")
     database.execute("CREATE TABLE other (id int PRIMARY KEY)")
     database.execute("INSERT INTO t VALUES (1, 'a', 1)")
-    config = pipeline("public.t", "public.other")
+    config = pipeline("public.t", "public.other", schema_changes="stop")
     converge(database, config)
     database.execute("INSERT INTO t VALUES (2, 'old', 1)")
     database.execute(f"ALTER TABLE t {ddl}")
@@ -43,7 +43,7 @@ def test_a_new_copy_brings_a_table_back_that_had_no_identity_for_a_while(
 ) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text)")
     database.execute("CREATE TABLE other (id int PRIMARY KEY)")
-    config = pipeline("public.t", "public.other")
+    config = pipeline("public.t", "public.other", schema_changes="stop")
     converge(database, config)
     database.execute("ALTER TABLE t REPLICA IDENTITY NOTHING; INSERT INTO t VALUES (1, 'a')")
     database.execute("ALTER TABLE t REPLICA IDENTITY DEFAULT; INSERT INTO t VALUES (2, 'b')")
@@ -60,7 +60,7 @@ def test_another_nullability_stops_nothing(
 ) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b int NOT NULL)")
     database.execute("INSERT INTO t VALUES (1, 'a', 1)")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     converge(database, config)
     database.execute(f"ALTER TABLE t {ddl}")
     database.execute("INSERT INTO t VALUES (2, 'b', 2)")

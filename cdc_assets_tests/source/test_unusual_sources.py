@@ -45,7 +45,7 @@ def test_changes_that_were_not_published_for_a_while_stop_the_table(
     database: ScratchDatabase, pipeline: MakePipeline, leave: str, come_back: str, said: str
 ) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)")
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     sync_all(config)
     database.execute(f"ALTER PUBLICATION {config.source.publication} {leave}")
     database.execute("INSERT INTO t VALUES (9)")
@@ -154,7 +154,7 @@ def test_an_error_of_a_copy_shows_no_key(
     monkeypatch.setattr(copying, "CHUNK_ROWS", 2)
     database.execute("CREATE TABLE t (id text PRIMARY KEY, a int)")
     database.execute("INSERT INTO t SELECT 'canary' || g FROM generate_series(1, 9) g")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     with at_step("chunk_committed", 1, lambda: database.execute("ALTER TABLE t DROP COLUMN a")):
         errors = errors_of(sync_once(config))
     assert "public.t" in errors

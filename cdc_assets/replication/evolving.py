@@ -1,0 +1,127 @@
+"""What becomes of tables that were altered on the source: what is kept of them follows in place.
+
+Whether it can is told by two looks at the catalog (`changes/evolution`): the one that the
+checkpoint remembers, and the last one. Where it is altered is told by the stream, which announces a
+table's columns before the first change that has them; or nothing has been changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+
+from cdc_assets.changes.evolution import Evolution, find_evolution
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.config.tables import MIRROR
+from cdc_assets.errors import CdcError, ReplicaIdentityError, SchemaChangeError
+from cdc_assets.identifiers import TableName
+from cdc_assets.lsn import LSN
+from cdc_assets.pgoutput.values import UnfitValueError, decode_text
+from cdc_assets.progress import SchemaChanged
+from cdc_assets.replication.session import Session
+from cdc_assets.source.added import read_added
+from cdc_assets.steps import reached
+from cdc_assets.warehouse.values import Reshaping
+
+
+def plan_evolution(session: Session, table: TableName) -> Evolution | None:
+    """Find how what is kept of a table can follow it; None where it has to be made anew."""
+    checkpoint, shaping = session.checkpoints[table], session.shaping(table)
+    wanted = session.config.table(table).schema_changes
+    if not wanted.evolves or checkpoint.phase != "streaming" or shaping.transform is not None:
+        return None
+    found = find_evolution(checkpoint.shape, session.source_shape(table))
+    if found is None:
+        return None
+    fills = _fills(session, found)
+    if fills is None:
+        return None
+    gone = tuple(map(shaping.kept_column, found.gone)) if wanted.dropped_columns == "keep" else ()
+    found = replace(found, fills=fills).keeping((*checkpoint.shape.dropped, *gone))
+    names = [name.casefold() for name in shaping.kept(found.after).names]
+    return found if len(set(names)) == len(names) else None
+
+
+def _fills(session: Session, found: Evolution) -> Mapping[str, pa.Array] | None:
+    """Read what older rows have in columns that were added; None where that is not known."""
+    kinds = {column.name: column.type.arrow for column in found.added}
+    if not kinds:
+        return {}
+    after = found.after
+    read = read_added(session.control, after.oid, kinds)
+    if read is None or not read.are_known:
+        return None
+    if (read.files, read.versions) != (after.files, after.versions):
+        return None  # altered again since the catalog was read
+    texts = {name: text for name, text in read.texts.items() if text is not None}
+    try:
+        return {
+            name: decode_text(pa.array([text.encode()], pa.binary()), kinds[name])
+            for name, text in texts.items()
+        }
+    except UnfitValueError:
+        return None
+
+
+def evolve(session: Session, table: TableName, lsn: LSN) -> SchemaChanged:
+    """Alter what is kept of a table as it is planned, inside a transaction.
+
+    Args:
+        session: The run's.
+        table: Which; everything that it was given before is written.
+        lsn: Of the first transaction behind the alteration, or up to where there is none.
+    """
+    found, checkpoint = session.evolutions[table], session.checkpoints[table]
+    shaping, evolutions = session.shaping(table), session.warehouse.evolutions
+    before, after = shaping.kept(found.before), shaping.kept(found.after)
+    was = {shaping.name(now.name): shaping.name(one.name) for one, now in found.pairs}
+    was |= {name: name for name in _beside(after) & set(before.names)}
+    fills = {shaping.name(name): value for name, value in found.fills.items()}
+    keeps = [*([MIRROR] if session.is_mirrored(table) else ()), *session.records_of(table)]
+    for copy in session.copies_of(table):  # of the columns of before
+        session.drop_copy(copy)
+    evolutions.reshape(Reshaping(table, after, was, fills), keeps)
+    session.put(replace(checkpoint, shape=found.after))
+    change = SchemaChanged(
+        table, lsn, found.said, "in place", evolutions.columns(before), evolutions.columns(after)
+    )
+    evolutions.note(change, session.run.id)
+    del session.evolutions[table]
+    reached("schema_evolved")
+    return change
+
+
+def _beside(kept: TableShape) -> set[str]:
+    """Name the columns that are none of the source's table."""
+    return {column.name for column in (*kept.dropped, *kept.enriched)}
+
+
+def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
+    """Whether a table that fails is copied anew without anybody's doing."""
+    wanted = session.config.table(table).schema_changes
+    if not wanted.evolves or table in session.config.links.tables:
+        return False  # tables that take columns of each other go on together, or wait together
+    if isinstance(error, SchemaChangeError):
+        is_backfilled = wanted.recreated_tables == "backfill"
+        return error.cause == "altered" or (error.cause == "recreated" and is_backfilled)
+    # one that the stream has met lies behind the table, else the catalog would not have passed it
+    return isinstance(error, ReplicaIdentityError) and bool(error.lsn)
+
+
+def note_copied_anew(session: Session, table: TableName, error: CdcError) -> SchemaChanged:
+    """Note that a copy has begun that is to take the place of what was kept."""
+    evolutions, shaping = session.warehouse.evolutions, session.shaping(table)
+    checkpoint = session.checkpoints[table]
+    change = SchemaChanged(
+        table,
+        checkpoint.lsn,
+        error.message,
+        "copied anew",
+        evolutions.columns(shaping.kept(checkpoint.shape)),
+        evolutions.columns(shaping.kept(session.source_shape(table))),
+    )
+    with session.warehouse.transaction():
+        evolutions.note(change, session.run.id)
+    return change

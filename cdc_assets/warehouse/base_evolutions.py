@@ -1,0 +1,31 @@
+"""What the use cases need of a warehouse where a table's columns become other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.progress import SchemaChanged
+from cdc_assets.warehouse.values import Reshaping
+
+
+class Evolutions(Protocol):
+    """One pipeline's; writes belong into the transaction of the changes that follow."""
+
+    def columns(self, shape: TableShape) -> dict[str, str]:
+        """Name the warehouse's types of a kept shape's columns."""
+
+    def reshape(self, reshaping: Reshaping, keeps: Collection[str]) -> None:
+        """Give a table's mirror, if it has one, and what is kept beside it the columns of a shape.
+
+        Args:
+            reshaping: Of the kept shape.
+            keeps: What of it there is: `mirror`, `changes`, `history`.
+
+        Raises:
+            ValueConversionError: The warehouse would not keep a value as it is.
+        """
+
+    def note(self, change: SchemaChanged, run_id: str) -> None:
+        """Note in `_cdc.schema_changes` what was altered, and what came of it."""

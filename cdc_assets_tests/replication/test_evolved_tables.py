@@ -1,0 +1,227 @@
+"""What is kept of a table follows it when it is altered, at the right place in the stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cdc_assets.config import PipelineConfig
+from cdc_assets.progress import SchemaChanged
+from cdc_assets.replication.sync import sync
+from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.equality import assert_equal_to_source
+from cdc_assets_tests.syncs import converge, kept, mirror_rows, query, sync_all
+
+ROWS = (
+    "CREATE TABLE t (id int PRIMARY KEY, a varchar(20), b int); INSERT INTO t SELECT i, 'a' || i, i"
+)
+# DDL that the warehouse can follow in place, a row that fits the table afterwards, and an update
+IN_PLACE = {
+    "a column": ("ADD c int", "9, 'n', 1, 8", "c = 5"),
+    "a column with a constant": ("ADD c text DEFAULT 'x y, \"z'", "9, 'n', 1, 'w'", "c = 'v'"),
+    "a list": ("ADD c int[] DEFAULT '{1,NULL,3}'", "9, 'n', 1, '{4}'", "c = NULL"),
+    "a number": ("ADD c numeric(12,3) NOT NULL DEFAULT 1.5", "9, 'n', 1, 2.25", "c = 7"),
+    "a time": ("ADD c timestamptz DEFAULT '2020-02-02 02:02:02.5Z'", "9, 'n', 1, now()", "b = 3"),
+    "bytes": (r"ADD c bytea DEFAULT '\x00ff5c22'", r"9, 'n', 1, '\x01'", "b = 3"),
+    "a document": ('ADD c jsonb DEFAULT \'{"k": [1, "{"]}\'', "9, 'n', 1, '2'", "b = 3"),
+    "several": ("ADD c int, ADD d bool DEFAULT true", "9, 'n', 1, 8, false", "c = 5, d = NULL"),
+    "another name": ("RENAME b TO bb", "9, 'n', 1", "bb = 5"),
+    "a longer text": ("ALTER a TYPE varchar(90)", "9, 'n', 1", "a = 'longer'"),
+}
+
+
+def events(config: PipelineConfig) -> list[SchemaChanged]:
+    """Sync, and give the alterations that it told."""
+    return [event for event in sync(config) if isinstance(event, SchemaChanged)]
+
+
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_a_mirror_follows_in_the_middle_of_the_stream(
+    database: ScratchDatabase, pipeline: MakePipeline, case: str
+) -> None:
+    ddl, row, update = IN_PLACE[case]
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    database.execute("INSERT INTO t VALUES (6, 'old', 1); UPDATE t SET a = 'o' WHERE id = 2")
+    database.execute(f"ALTER TABLE t {ddl}")
+    database.execute(f"INSERT INTO t VALUES ({row}); UPDATE t SET {update} WHERE id IN (3, 6)")
+    database.execute("DELETE FROM t WHERE id = 4")
+    (change,) = events(config)
+    assert change.how == "in place"
+    assert change.after != change.before or case == "a longer text"
+    assert_equal_to_source(database, config)
+    assert not events(config)
+    ((what, how, lsn),) = query(config, "SELECT what, how, lsn FROM _cdc.schema_changes")
+    assert (what, how, lsn) == (change.what, "in place", int(change.lsn))
+
+
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_a_quiet_table_follows_as_well(
+    database: ScratchDatabase, pipeline: MakePipeline, case: str
+) -> None:
+    ddl, row, update = IN_PLACE[case]
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    database.execute(f"ALTER TABLE t {ddl}")
+    (change,) = events(config)
+    assert change.how == "in place"
+    assert_equal_to_source(database, config)
+    database.execute(f"INSERT INTO t VALUES ({row}); UPDATE t SET {update} WHERE id IN (3, 6)")
+    assert not events(config)
+    assert_equal_to_source(database, config)
+
+
+def test_an_alteration_within_a_transaction(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = kept(pipeline("public.t"), ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute(
+        "BEGIN; UPDATE t SET a = 'before' WHERE id = 1; ALTER TABLE t ADD c int DEFAULT 7;"
+        " UPDATE t SET c = 8 WHERE id IN (1, 2); INSERT INTO t VALUES (6, 'n', 0, 9); COMMIT"
+    )
+    assert [event.how for event in events(config)] == ["in place"]
+    assert_equal_to_source(database, config)
+    now = "SELECT id, c FROM public.t__history WHERE _cdc_valid_to IS NULL ORDER BY id"
+    assert query(config, now) == [(1, 8), (2, 8), (3, 7), (4, 7), (5, 7), (6, 9)]
+
+
+def test_what_is_rolled_back_alters_nothing(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    database.execute("BEGIN; ALTER TABLE t ADD c int; INSERT INTO t VALUES (6, '', 1, 2); ROLLBACK")
+    database.execute("INSERT INTO t VALUES (6, 'kept', 1)")
+    assert not events(config)
+    assert_equal_to_source(database, config)
+
+
+def test_a_dropped_column_keeps_its_last_values(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 3) i")
+    config = kept(pipeline("public.t"), ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute("ALTER TABLE t DROP a; UPDATE t SET b = 9 WHERE id = 2")
+    assert [event.how for event in events(config)] == ["in place"]
+    assert mirror_rows(config, "public.t", "id, a, b") == [(1, "a1", 1), (2, None, 9), (3, "a3", 3)]
+    database.execute("INSERT INTO t VALUES (4, 4); DELETE FROM t WHERE id = 1")
+    sync_all(config)
+    assert mirror_rows(config, "public.t", "id, a, b") == [(2, None, 9), (3, "a3", 3), (4, None, 4)]
+    assert query(
+        config, "SELECT id, a, b FROM public.t__changes WHERE _cdc_op = 'snapshot' ORDER BY ALL"
+    ) == [(1, "a1", 1), (2, "a2", 2), (3, "a3", 3)]
+
+
+def test_a_dropped_column_goes_where_the_config_says_so(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 3) i")
+    config = kept(
+        pipeline("public.t"), ["mirror", "changes"], schema_changes={"dropped_columns": "drop"}
+    )
+    converge(database, config)
+    database.execute("ALTER TABLE t DROP a; UPDATE t SET b = 9 WHERE id = 2")
+    assert [event.how for event in events(config)] == ["in place"]
+    assert_equal_to_source(database, config)
+    names = query(config, "SELECT * FROM public.t__changes LIMIT 0")
+    assert names == []
+    assert ("a",) not in query(config, "SELECT column_name FROM (DESCRIBE public.t__changes)")
+
+
+# DDL of which nobody can prove what rows have then, a row that fits, and rows without a word
+ANEW: dict[str, tuple[str, str]] = {
+    "a volatile default": ("ALTER TABLE t ADD c float DEFAULT random()", "9, 'n', 1, 8"),
+    "a serial": ("ALTER TABLE t ADD c serial", "9, 'n', 1, 8"),
+    "a wider number": ("ALTER TABLE t ALTER b TYPE bigint", "9, 'n', 1"),
+    "another number": ("ALTER TABLE t ALTER b TYPE int USING b * 10", "9, 'n', 1"),
+    "there and back": (
+        "ALTER TABLE t ALTER b TYPE bigint USING b * 3; ALTER TABLE t ALTER b TYPE int",
+        "9, 'n', 1",
+    ),
+    "a column made anew": ("ALTER TABLE t DROP b; ALTER TABLE t ADD b int", "9, 'n', 1"),
+    "a swap of names": (
+        "ALTER TABLE t ADD c int; ALTER TABLE t RENAME b TO x; ALTER TABLE t RENAME c TO b",
+        "9, 'n', 1, 2",
+    ),
+    "what came and went": ("ALTER TABLE t ADD c int; ALTER TABLE t DROP c, ADD d int", "9,'n',1,2"),
+    "another key": ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, b)", "9, 'n', 1"),
+    "a key made anew": ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)", "9, 'n', 1"),
+    "a default that was rewritten": (
+        "ALTER TABLE t ADD c int DEFAULT 3; VACUUM FULL t",
+        "9,'',1,2",
+    ),
+}
+
+
+@pytest.mark.parametrize("with_rows", [True, False], ids=["with rows behind", "quiet"])
+@pytest.mark.parametrize("case", ANEW)
+def test_what_can_not_be_proven_is_copied_anew(
+    database: ScratchDatabase, pipeline: MakePipeline, case: str, with_rows: bool
+) -> None:
+    ddl, row = ANEW[case]
+    database.execute(
+        f"{ROWS} FROM generate_series(1, 5) i; CREATE TABLE other (id int PRIMARY KEY)"
+    )
+    config = pipeline("public.t", "public.other")
+    converge(database, config)
+    database.execute("INSERT INTO t VALUES (6, 'old', 1); UPDATE t SET a = 'o' WHERE id = 2")
+    for statement in ddl.split("; "):
+        database.execute(statement)
+    database.execute("INSERT INTO other VALUES (1)")
+    if with_rows:
+        database.execute(f"INSERT INTO t VALUES ({row}); DELETE FROM t WHERE id = 4")
+    assert [event.how for event in events(config)] == ["copied anew"]
+    assert_equal_to_source(database, config)
+    assert not events(config)
+
+
+def test_a_vacuum_or_a_comment_is_no_alteration(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    for harmless in (
+        "VACUUM FULL t",
+        "CLUSTER t USING t_pkey",
+        "ALTER TABLE t ALTER b SET STATISTICS 50",
+        "COMMENT ON COLUMN t.b IS 'x'",
+        "ALTER TABLE t ALTER b SET DEFAULT 4",
+        "ALTER TABLE t ADD CHECK (b < 1000)",
+    ):
+        database.execute(harmless)
+        assert not events(config), harmless
+        assert_equal_to_source(database, config)
+
+
+def test_records_are_readable_through_other_names(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b text)")
+    database.execute(
+        "ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ALTER b SET STORAGE EXTERNAL"
+    )
+    database.execute("INSERT INTO t VALUES (1, 'x', repeat('y', 9000))")
+    config = kept(pipeline("public.t"), ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute("UPDATE t SET a = 'z'; ALTER TABLE t REPLICA IDENTITY DEFAULT")
+    database.execute("UPDATE t SET a = 'w'")
+    sync_all(config)
+    database.execute("ALTER TABLE t RENAME b TO long; UPDATE t SET a = 'v'")
+    assert [event.how for event in events(config)] == ["in place"]
+    assert_equal_to_source(database, config)
+    found: list[tuple[Any, ...]] = query(
+        config,
+        "SELECT a, _cdc_unchanged, _cdc_before.a, length(_cdc_before.long) FROM public.t__changes"
+        " WHERE _cdc_op = 'update' ORDER BY _cdc_lsn",
+    )
+    assert found[0] == ("z", [], "x", 9000)
+    assert [row[1] for row in found[1:]] == [["long"], ["long"]]
