@@ -179,13 +179,14 @@ class TableResult:
     source_rows: int | None = None  # about how many it has; None before its first ANALYZE
     deleted_rows: int | None = None  # that the mirror keeps besides; None where it keeps none
     renewed: int = 0  # rows that other tables have brought up to date, whose columns they take
+    altered: bool = False  # whether its columns became other ones
     # of change table and history, by what is kept
     record_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
-        """Whether the run wrote any row of the table."""
-        return bool(self.counts.total or self.counts.copied or self.renewed)
+        """Whether the run wrote any row of the table, or gave it other columns."""
+        return bool(self.counts.total or self.counts.copied or self.renewed or self.altered)
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class _Run:
         self._copied: dict[TableName, int] = {}
         self._applied: dict[TableName, AppliedTable] = {}
         self._notes: list[str] = []
+        self._altered: set[TableName] = set()
         self._mended: dict[TableName, CdcError] = {}  # to be copied anew, and why
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
@@ -357,6 +358,8 @@ class _Run:
             )
 
     def _of_asked(self, event: WindowApplied | SchemaChanged) -> WindowApplied | SchemaChanged:
+        if isinstance(event, SchemaChanged):
+            self._altered.add(event.table)
         if isinstance(event, SchemaChanged) or self._asked == self._tables:
             return event
         counts = {table: of for table, of in event.tables.items() if table in self._asked}
@@ -385,6 +388,7 @@ class _Run:
                 continue
             with session.warehouse.transaction():
                 change = evolve(session, table, session.checkpoints[table].lsn)
+            self._altered.add(table)
             yield change
 
     def _phase(self, table: TableName) -> str:
@@ -435,6 +439,7 @@ class _Run:
                     result,
                     counts=applied.counts + copied,
                     renewed=applied.renewed,
+                    altered=table in self._altered,
                     first_commit=applied.first_commit,
                     last_commit=applied.last_commit,
                     phase=self._phase(table),

@@ -7,12 +7,24 @@ from typing import Any
 import pytest
 
 from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import CdcError
 from cdc_assets.progress import SchemaChanged
 from cdc_assets.replication.sync import sync
+from cdc_assets.steps import Step
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
-from cdc_assets_tests.syncs import converge, kept, mirror_rows, query, sync_all
+from cdc_assets_tests.interrupting import kill_at
+from cdc_assets_tests.syncs import (
+    converge,
+    errors_of,
+    kept,
+    mirror_rows,
+    query,
+    sync_all,
+    sync_once,
+)
+from cdc_assets_tests.waiting import wait_until_unlocked
 
 ROWS = (
     "CREATE TABLE t (id int PRIMARY KEY, a varchar(20), b int); INSERT INTO t SELECT i, 'a' || i, i"
@@ -225,3 +237,67 @@ def test_records_are_readable_through_other_names(
     )
     assert found[0] == ("z", [], "x", 9000)
     assert [row[1] for row in found[1:]] == [["long"], ["long"]]
+
+
+@pytest.mark.parametrize(
+    "step", ["schema_evolved", "before_commit", "window_committed", "chunk_committed"]
+)
+@pytest.mark.parametrize("ddl", ["ADD c int DEFAULT 3", "ADD c float DEFAULT random()"])
+def test_a_kill_around_an_alteration_leaves_it_before_or_behind(
+    database: ScratchDatabase, pipeline: MakePipeline, step: Step, ddl: str
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = kept(pipeline("public.t"), ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute("UPDATE t SET a = 'before' WHERE id = 1")
+    database.execute(f"ALTER TABLE t {ddl}")
+    database.execute("UPDATE t SET c = 8 WHERE id IN (1, 2); INSERT INTO t VALUES (6, 'n', 0, 9)")
+    kill_at(config, step, 1)
+    wait_until_unlocked(database)
+    converge(database, config)
+    now = "SELECT id, a, b, c FROM public.t__history WHERE _cdc_valid_to IS NULL ORDER BY id"
+    assert query(config, now) == mirror_rows(config, "public.t", "id, a, b, c")
+    ended = "SELECT count(*) FROM public.t__changes WHERE _cdc_op = 'update' AND a = 'before'"
+    assert query(config, ended) == [(2 if "random" not in ddl else 0,)]
+    database.execute("ALTER TABLE t DROP a; DELETE FROM t WHERE id = 3")
+    sync_all(config)
+
+
+def test_stop_leaves_a_table_behind_that_was_rewritten(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = pipeline("public.t", schema_changes="stop")
+    converge(database, config)
+    database.execute("ALTER TABLE t ALTER b TYPE int USING b * 10")
+    assert "rewritten" in str(errors_of(sync_once(config))["public.t"])
+
+
+def test_a_masked_column_that_gets_another_name_is_never_kept_without_its_mask(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, email text, b int)")
+    database.execute("INSERT INTO t VALUES (1, 'canary-1', 1)")
+    config = kept(pipeline("public.t"), ["mirror", "changes"], mask={"email": "sha256"})
+    sync_all(config)
+    database.execute("ALTER TABLE t RENAME email TO mail; INSERT INTO t VALUES (2, 'canary-2', 2)")
+    with pytest.raises(CdcError, match="email"):
+        sync_once(config)
+    assert b"canary" not in config.warehouse_path.read_bytes()
+
+
+def test_a_table_made_again_is_copied_where_the_config_says_so(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        f"{ROWS} FROM generate_series(1, 5) i; CREATE TABLE other (id int PRIMARY KEY)"
+    )
+    made = pipeline("public.t", "public.other")
+    config = kept(made, ["mirror"], schema_changes={"recreated_tables": "backfill"})
+    converge(database, config)
+    database.execute("UPDATE t SET b = 0; DROP TABLE t")
+    database.execute(f"{ROWS} FROM generate_series(3, 9) i")
+    database.execute(f"ALTER PUBLICATION {config.source.publication} ADD TABLE t")
+    database.execute("DELETE FROM t WHERE id = 4; INSERT INTO other VALUES (1)")
+    assert [event.how for event in events(config)] == ["copied anew"]
+    assert_equal_to_source(database, config)
