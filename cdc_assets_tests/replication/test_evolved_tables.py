@@ -8,7 +8,9 @@ import pytest
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError
-from cdc_assets.progress import SchemaChanged
+from cdc_assets.identifiers import TableName
+from cdc_assets.progress import BucketBackfilled, SchemaChanged
+from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.sync import sync
 from cdc_assets.steps import Step
 from cdc_assets_tests.conftest import MakePipeline
@@ -301,3 +303,49 @@ def test_a_table_made_again_is_copied_where_the_config_says_so(
     database.execute("DELETE FROM t WHERE id = 4; INSERT INTO other VALUES (1)")
     assert [event.how for event in events(config)] == ["copied anew"]
     assert_equal_to_source(database, config)
+
+
+SHAPED: dict[str, dict[str, Any]] = {
+    "masked and renamed": {"mask": {"a": "sha256"}, "columns": {"rename": {"b": "bb"}}},
+    "filtered": {"where": "b < 6"},
+    "deleted rows kept": {"deletes": "soft"},
+    "included": {"columns": {"include": ["a", "b"]}},
+}
+
+
+@pytest.mark.parametrize("shaping", SHAPED)
+def test_what_is_shaped_follows_as_well(
+    database: ScratchDatabase, pipeline: MakePipeline, shaping: str
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 8) i; ALTER TABLE t ADD d int DEFAULT 1")
+    config = kept(pipeline("public.t"), ["mirror"], **SHAPED[shaping])
+    sync_all(config)
+    database.execute("DELETE FROM t WHERE id = 3; UPDATE t SET b = 5 WHERE id = 8")
+    database.execute("ALTER TABLE t ADD c int DEFAULT 7; DELETE FROM t WHERE id = 1")
+    database.execute("INSERT INTO t VALUES (9, 'n', 2, 1, 8); UPDATE t SET c = 9 WHERE id = 2")
+    has_c = shaping != "included"
+    assert [event.how for event in events(config)] == ["in place"] * has_c
+    _assert_shaped(database, config, shaping, ["c"] * has_c)
+    database.execute("ALTER TABLE t DROP d; UPDATE t SET b = 1 WHERE id = 4")
+    database.execute("DELETE FROM t WHERE id = 2")
+    assert [event.how for event in events(config)] == ["in place"] * has_c
+    _assert_shaped(database, config, shaping, ["c"] * has_c)
+    assert not events(config)
+    for event in backfill(config, TableName.parse("public.t")):
+        if isinstance(event, BucketBackfilled):
+            assert (event.rows_inserted, event.rows_changed, event.rows_removed) == (0, 0, 0)
+    _assert_shaped(database, config, shaping, ["c"] * has_c)
+
+
+def _assert_shaped(
+    database: ScratchDatabase, config: PipelineConfig, shaping: str, more: list[str]
+) -> None:
+    """Compare the columns of now with what the config makes of the source's."""
+    masked = shaping == "masked and renamed"
+    a = "encode(sha256(a::bytea), 'hex')" if masked else "a"
+    where = "b < 6" if shaping == "filtered" else "true"
+    wanted = database.execute(f"SELECT {', '.join(['id', a, 'b', *more])} FROM t WHERE {where}")
+    live = "WHERE NOT _cdc_deleted" if shaping == "deleted rows kept" else ""
+    columns = ", ".join(["id", "a", "bb" if masked else "b", *more])
+    found = query(config, f"SELECT {columns} FROM public.t {live}")
+    assert sorted(found) == sorted(wanted)
