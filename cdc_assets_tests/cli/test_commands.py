@@ -22,7 +22,7 @@ from cdc_assets_tests.syncs import mirror_rows
 def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     database.execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)")
-    return pipeline("public.a", "public.b", create=False)
+    return pipeline("public.a", "public.b", schema_changes="stop", create=False)
 
 
 def test_from_check_to_teardown(database: ScratchDatabase, config: PipelineConfig) -> None:

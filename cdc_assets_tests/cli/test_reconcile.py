@@ -17,7 +17,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE notes (id text PRIMARY KEY, note text)")
     database.execute("INSERT INTO orders SELECT i, i FROM generate_series(1, 80) i")
     database.execute("INSERT INTO notes SELECT 'k' || i, 'n' || i FROM generate_series(1, 5) i")
-    config = pipeline("public.orders", "public.notes")
+    config = pipeline("public.orders", "public.notes", schema_changes="stop")
     assert run_command(config, "sync").code == 0
     return config
 
