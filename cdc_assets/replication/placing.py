@@ -68,6 +68,10 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
                 lsn=checkpoint.lsn,
                 carried=carried_columns(session, table),
             )
+        if checkpoint.phase == "copying":
+            # whoever deleted rows of the mirror has left no difference where the source did, too
+            for keep in goes_on:
+                session.warehouse.records[keep].append_gone(table, kept, moment)
         begins = [keep for keep in wanted_records(session, table) if keep not in goes_on]
         if checkpoint.phase != "copying" or gaps:
             begins = []  # `begin_wanted` begins them, once the stream has passed what is read anew

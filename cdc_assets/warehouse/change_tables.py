@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from cdc_assets.changes.record import FIRST_COPIED, SEQ_COLUMN, change_schema
+from cdc_assets.changes.record import (
+    BEFORE_COLUMN,
+    FIRST_COPIED,
+    OP_COLUMN,
+    SEQ_COLUMN,
+    change_schema,
+)
 from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import CHANGES
@@ -16,6 +22,7 @@ from cdc_assets.warehouse.lookups import key_matches, key_names
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.records import Records
 from cdc_assets.warehouse.traces import read_lsns
+from cdc_assets.warehouse.types import column_type
 from cdc_assets.warehouse.values import Copy, Moment
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
@@ -153,6 +160,57 @@ class ChangeTables(Records):
             before=f"CASE WHEN mirror._cdc_is THEN struct_pack({old}) END",
         )
         self._note_copied(copy.table, shape, first, rows, moment)
+
+    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> None:
+        """Append deletions of rows that the last changes leave and the mirror has not.
+
+        Args:
+            table: Whose.
+            shape: The kept one.
+            moment: As of which the mirror is.
+        """
+        changes, mirror = self.sql_name(table), self._mirrors.live_rows(table, shape)
+        keys = [quote(name) for name in shape.key]
+        named = ", ".join(keys)
+        new, old = (
+            ", ".join(f"{side}.{key} AS {key}" for key in keys)
+            for side in ("change", f"change.{BEFORE_COLUMN}")
+        )
+        moved = " OR ".join(
+            f"change.{key} IS DISTINCT FROM change.{BEFORE_COLUMN}.{key}" for key in keys
+        )
+        place = f"change.{LSN_COLUMN}::HUGEINT * {2 * FIRST_COPIED} + change.{SEQ_COLUMN}"
+        is_op = f"change.{OP_COLUMN} ="
+        truncated = f"SELECT max({place}) FROM {changes} AS change WHERE {is_op} 'truncate'"
+        events = (
+            f"SELECT {new}, {place} AS place, true AS is_row FROM {changes} AS change"
+            f" WHERE NOT {is_op} 'delete' AND NOT {is_op} 'truncate'"
+            f" UNION ALL SELECT {old}, {place}, false FROM {changes} AS change"
+            f" WHERE {is_op} 'delete'"
+            f" OR {is_op} 'update' AND change.{BEFORE_COLUMN} IS NOT NULL AND ({moved})"
+        )
+        gone = (
+            f"SELECT {named} FROM ({events}) WHERE place > coalesce(({truncated}), -1)"
+            f" GROUP BY {named} HAVING arg_max(is_row, place)"
+        )
+        before = ", ".join(
+            f"{quote(name)} := "
+            + (f"found.{quote(name)}" if name in shape.key else "NULL")
+            + f"::{column_type(kind)}"
+            for name, kind in zip(shape.names, shape.types, strict=True)
+        )
+        same = " AND ".join(f"found.{key} = stage.{key}" for key in keys)
+        first = self._append_query(
+            self.name(table),
+            shape,
+            f"FROM ({gone}) AS found LEFT JOIN {mirror} AS stage ON {same}"
+            f" WHERE stage.{keys[0]} IS NULL",
+            op="'delete'",
+            source="'backfill'",
+            lsn=moment.lsn,
+            before=f"struct_pack({before})",
+        )
+        self._note_copied(table, shape, first, mirror, moment)
 
     def _append_query(
         self,

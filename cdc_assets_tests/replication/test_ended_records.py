@@ -13,12 +13,14 @@ from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.operations.removal import teardown
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.rebuilding import rebuild
 from cdc_assets.replication.resync import resync
 from cdc_assets.source.setup import setup
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.equality import assert_equal_to_source
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
-from cdc_assets_tests.syncs import converge, kept, query
+from cdc_assets_tests.syncs import converge, errors_of, kept, query, sync_once
 from cdc_assets_tests.versions import assert_current_as_mirrors
 
 
@@ -177,3 +179,31 @@ def test_a_history_that_begins_again_does_not_know_of_gaps_of_another(
     assert len(query(ledger, "FROM public.lines__as_of(now())")) == len(
         query(ledger, "FROM public.lines")
     )
+
+
+@pytest.mark.parametrize("keep", [["mirror", "changes"], ["mirror", "changes", "history"]])
+def test_a_row_that_somebody_took_out_of_the_mirror_is_gone_when_the_source_deletes_it(
+    database: ScratchDatabase, pipeline: MakePipeline, keep: list[str]
+) -> None:
+    """Copy and mirror are alike in it then, and neither says what the stream could not."""
+    database.execute("CREATE TABLE t (id int, part int, v text, PRIMARY KEY (id, part))")
+    database.execute("INSERT INTO t SELECT i, i % 2, 'v' || i FROM generate_series(1, 9) i")
+    config = kept(pipeline("public.t"), keep)
+    converge(database, config)
+    database.execute("UPDATE t SET id = 30 WHERE id = 3; UPDATE t SET v = 'w' WHERE id = 4")
+    converge(database, config)
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute("DELETE FROM public.t WHERE id IN (5, 6, 30)")
+    database.execute("UPDATE t SET v = 'x' WHERE id = 6; DELETE FROM t WHERE id IN (5, 30)")
+    assert set(errors_of(sync_once(config))) == {"public.t"}
+
+    list(backfill(config, TableName.parse("public.t")))
+    converge(database, config)
+
+    gone = (
+        "SELECT _cdc_before.id, _cdc_before.part FROM public.t__changes"
+        " WHERE _cdc_op = 'delete' AND _cdc_source = 'backfill' ORDER BY ALL"
+    )
+    assert query(config, gone) == [(5, 1), (30, 1)]
+    list(rebuild(config, TableName.parse("public.t")))
+    assert_equal_to_source(database, config)
