@@ -209,8 +209,8 @@ def test_a_table_of_another_shape_sets_its_changes_aside(
     Writer(database, seed=15).commit(20)
     converge(database, ledger)
     of_before = query(ledger, "SELECT count(*) FROM public.lines__changes")
-    database.execute("ALTER TABLE lines ADD note text; UPDATE lines SET note = 'n'")
-    sync_once(ledger)
+    database.execute("ALTER TABLE lines ADD note text DEFAULT random()::text")
+    sync_all(ledger)
     list(backfill(ledger, TableName("public", "lines")))
     converge(database, ledger)
 

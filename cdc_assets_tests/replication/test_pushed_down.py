@@ -126,12 +126,13 @@ def test_what_is_left_out_is_not_in_the_stream(
 
 
 def test_each_step_says_the_next(any_database: ScratchDatabase, pushed: MakePushed) -> None:
-    config = pushed(SHAPED, PLAIN, push_down=False)
+    stops = {**SHAPED, "schema_changes": "stop"}
+    config = pushed(stops, PLAIN, push_down=False)
     setup(config)
     converge(any_database, config)
-    config = pushed(SHAPED, PLAIN)
+    config = pushed(stops, PLAIN)
     for where in (SHAPED["where"], "id IN (1, 3, 5) OR id > 1001", None):
-        config = pushed({**SHAPED, "where": where}, PLAIN)
+        config = pushed({**stops, "where": where}, PLAIN)
         (problem,) = [one for one in find_problems(config) if "push_down" in one.message]
         assert "'cdc-assets setup'" in problem.hint
         assert errors_of(sync_once(config))["public.t"].hint == problem.hint

@@ -353,7 +353,7 @@ def test_lineage_of_what_it_makes(made: PipelineConfig) -> None:
 def test_deleted_rows_are_kept_as_they_were_shaped(
     database: ScratchDatabase, made: PipelineConfig
 ) -> None:
-    config = through(made, "shape_orders", deletes="soft")
+    config = through(made, "shape_orders", deletes="soft", schema_changes="stop")
     assert "keeps deleted rows" in run_command(config, "check").err
     database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
     sync_all(config)
@@ -381,7 +381,7 @@ def test_deleted_rows_are_kept_as_they_were_shaped(
 
 def test_changes_of_before_a_full_identity(database: ScratchDatabase, made: PipelineConfig) -> None:
     database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
-    config = through(made, "shape_orders", keep=["mirror", "changes"])
+    config = through(made, "shape_orders", keep=["mirror", "changes"], schema_changes="stop")
     sync_all(config)
     identity = "ALTER TABLE t REPLICA IDENTITY "
     database.execute(f"{identity} DEFAULT; UPDATE t SET total = 98 WHERE id = 47; {identity} FULL")
