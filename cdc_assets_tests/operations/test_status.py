@@ -33,7 +33,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     database.execute("INSERT INTO a SELECT generate_series(1, 200); INSERT INTO b VALUES (1)")
     database.execute("ANALYZE a")
-    return pipeline("public.a", "public.b")
+    return pipeline("public.a", "public.b", schema_changes="stop")
 
 
 def test_a_status_of_a_healthy_pipeline(database: ScratchDatabase, config: PipelineConfig) -> None:

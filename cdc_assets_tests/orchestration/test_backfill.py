@@ -58,7 +58,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE customers (id bigint PRIMARY KEY, name text)")
     database.execute("INSERT INTO orders SELECT i, i * 1.25 FROM generate_series(1, 90) i")
     database.execute("INSERT INTO customers SELECT i, 'c' || i FROM generate_series(1, 30) i")
-    return _with_buckets(pipeline("public.orders", "public.customers"))
+    return _with_buckets(pipeline("public.orders", "public.customers", schema_changes="stop"))
 
 
 def _with_buckets(config: PipelineConfig) -> PipelineConfig:

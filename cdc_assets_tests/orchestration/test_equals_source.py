@@ -29,7 +29,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE customers (id bigint PRIMARY KEY, name text)")
     database.execute("INSERT INTO orders SELECT i, i * 1.25 FROM generate_series(1, 90) i")
     database.execute("INSERT INTO customers SELECT i, 'c' || i FROM generate_series(1, 30) i")
-    return pipeline("public.orders", "public.customers")
+    return pipeline("public.orders", "public.customers", schema_changes="stop")
 
 
 def test_every_mirror_has_the_check_and_it_does_not_block() -> None:

@@ -34,7 +34,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY, total int)")
-    return pipeline("public.orders")
+    return pipeline("public.orders", schema_changes="stop")
 
 
 def test_every_check_of_the_slots_health_is_described() -> None:
@@ -103,7 +103,7 @@ def test_a_failed_table_turns_the_last_syncs_check_red_and_back(
     database: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
     database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
-    config = pipeline("public.a", "public.b")
+    config = pipeline("public.a", "public.b", schema_changes="stop")
     defs = definitions(config)
     run_sync(defs, instance)
     database.execute("ALTER TABLE a ADD COLUMN note text")
@@ -203,7 +203,7 @@ def test_a_source_that_is_down_is_said_by_the_sensor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
-    config = pipeline("public.orders", dsn_env="SHOP_DSN")
+    config = pipeline("public.orders", dsn_env="SHOP_DSN", schema_changes="stop")
     monkeypatch.setenv("SHOP_DSN", "postgresql://nobody@127.0.0.1:1/nowhere")
 
     told = _sense(config, instance)
@@ -221,7 +221,7 @@ def test_a_sensor_that_may_not_ask_says_so(
     database: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
-    config = pipeline("public.orders", dsn_env="NOT_SET_ANYWHERE")
+    config = pipeline("public.orders", dsn_env="NOT_SET_ANYWHERE", schema_changes="stop")
 
     assert "'NOT_SET_ANYWHERE'" in (_sense(config, instance).skip_message or "")
 

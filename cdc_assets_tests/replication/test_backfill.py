@@ -40,7 +40,7 @@ def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, n int)")
     database.execute("INSERT INTO t SELECT i, 'a' || i, i % 7 FROM generate_series(1, 500) i")
     database.execute("CREATE TABLE u (id int PRIMARY KEY)")
-    config = pipeline("public.t", "public.u")
+    config = pipeline("public.t", "public.u", schema_changes="stop")
     converge(database, config)
     return config
 
@@ -239,7 +239,7 @@ def test_a_healthy_table_under_load_is_left_as_it_is(
     buckets: Collection[str] | None,
 ) -> None:
     create_ledger(database)
-    config = pipeline(*TABLES)
+    config = pipeline(*TABLES, schema_changes="stop")
     sync_once(config)
     with Writer(database, seed).running(), Writer(database, seed + 10).running():
         for table in config.table_names:
@@ -255,7 +255,7 @@ def test_a_wrong_mirror_under_load_is_made_right(
     database: ScratchDatabase, pipeline: MakePipeline, seed: int
 ) -> None:
     create_ledger(database)
-    config = pipeline(*TABLES)
+    config = pipeline(*TABLES, schema_changes="stop")
     converge(database, config)
     written(config, "UPDATE accounts SET owner = 'wrong', body = 'wrong' WHERE id % 3 = 0")
     written(config, 'DELETE FROM "Notes" WHERE "Key" LIKE \'%5\'')
@@ -296,7 +296,7 @@ def test_a_bucket_settles_whatever_is_written_elsewhere(
         " ALTER TABLE b ALTER body SET STORAGE EXTERNAL;"
         " INSERT INTO b SELECT i, 0, repeat('x', 5000) FROM generate_series(1, 80) i"
     )
-    config = pipeline("public.b")
+    config = pipeline("public.b", schema_changes="stop")
     converge(database, config)
 
     def write(_step: Step) -> None:

@@ -34,7 +34,7 @@ FROM orders o LEFT JOIN customers c ON c.region = o.region AND c.id = o.customer
 @pytest.fixture
 def made(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute(SHOP_SQL)
-    return pipeline("public.customers", "public.orders", "public.plain")
+    return pipeline("public.customers", "public.orders", "public.plain", schema_changes="stop")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_what_a_row_is_of_does_not_depend_on_how_the_stream_is_cut(
     for name in ("often", "once"):
         (tmp_path / name).mkdir()
         tables = ("public.customers", "public.orders", "public.plain")
-        made = make_pipeline(database, tmp_path / name, *tables, name=name)
+        made = make_pipeline(database, tmp_path / name, *tables, name=name, schema_changes="stop")
         configs.append(enriched(made, enrich=CURRENT))
         sync_all(configs[-1])
     often, once = configs

@@ -33,7 +33,7 @@ ALL = ["mirror", "changes", "history"]
 @pytest.fixture
 def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute(SHOP_SQL)
-    made = pipeline("public.customers", "public.orders", "public.plain")
+    made = pipeline("public.customers", "public.orders", "public.plain", schema_changes="stop")
     columns = {"rename": {"region": "area"}, "exclude": list(SAW)}
     config = enriched(made, of={"keep": ALL}, keep=ALL, columns=columns, mask={})
     sync_all(config)

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("small")
 @pytest.fixture
 def made(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute(SHOP_SQL)
-    return pipeline("public.customers", "public.orders", "public.plain")
+    return pipeline("public.customers", "public.orders", "public.plain", schema_changes="stop")
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_values_of_every_type_are_taken(
         f"INSERT INTO t SELECT gen_random_uuid(), 1, {row};"
         "INSERT INTO refers SELECT 1, id FROM t"
     )
-    config = pipeline("public.t", "public.refers")
+    config = pipeline("public.t", "public.refers", schema_changes="stop")
     taken = {name: f"taken_{name}" for name in values}
     enrich = [{"from": "public.t", "on": {"t": "id"}, "columns": taken, "keep": keep}]
     tables = [{"source": "public.t"}, {"source": "public.refers", "enrich": enrich}]

@@ -36,7 +36,7 @@ def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     create_ledger(database)
     database.execute(f"ALTER TABLE {TableName.parse(FULL).sql} REPLICA IDENTITY FULL")
     create_audit(database)
-    return kept(pipeline(*TABLES), ALL)
+    return kept(pipeline(*TABLES, schema_changes="stop"), ALL)
 
 
 def write(database: ScratchDatabase, writer: Writer) -> None:
@@ -291,7 +291,7 @@ def create_docs(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineCo
         "INSERT INTO docs SELECT n, CASE WHEN n < 7 THEN 'draft' ELSE 'final' END,"
         " repeat(md5(n::text), 90) FROM generate_series(1, 9) n"
     )
-    config = pipeline("public.docs")
+    config = pipeline("public.docs", schema_changes="stop")
     database.execute(
         f"ALTER PUBLICATION {config.source.publication} SET TABLE docs WHERE (state = 'final')"
     )
@@ -380,7 +380,7 @@ def test_values_of_many_types_are_compared_and_filled_as_they_are(
         " '23:59:59', 1.10, 'NaN', '{1.5,NaN,-0}', '{a,NULL,\"b,c\"}', md5('r')::uuid, true, 1"
         " FROM generate_series(1, 3) n"
     )
-    config = kept(pipeline("public.many"), ["mirror", "history"])
+    config = kept(pipeline("public.many", schema_changes="stop"), ["mirror", "history"])
     converge(database, config)
     database.execute("UPDATE many SET small = small")
     converge(database, config)

@@ -60,7 +60,7 @@ def events(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
             FOR EACH STATEMENT EXECUTE FUNCTION write_audit();
         """
     )
-    return kept(pipeline(EVENTS), ["changes"])
+    return kept(pipeline(EVENTS, schema_changes="stop"), ["changes"])
 
 
 _STATEMENTS = (
@@ -318,7 +318,7 @@ def test_without_an_identity_inserts_come_alone(
         "CREATE TABLE events (kind text); CREATE TABLE bare (kind text);"
         "ALTER TABLE bare REPLICA IDENTITY NOTHING"
     )
-    config = kept(pipeline(EVENTS, "public.bare"), ["changes"])
+    config = kept(pipeline(EVENTS, "public.bare", schema_changes="stop"), ["changes"])
     sync_all(config)
     database.execute("INSERT INTO events VALUES ('a'), ('a'); INSERT INTO bare VALUES ('b'), ('b')")
     database.execute("TRUNCATE bare")
@@ -347,7 +347,7 @@ def test_an_identity_may_change_in_the_middle(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
     database.execute("CREATE TABLE events (id int PRIMARY KEY, body text)")
-    config = kept(pipeline(EVENTS), ["changes"])
+    config = kept(pipeline(EVENTS, schema_changes="stop"), ["changes"])
     sync_all(config)
     database.execute("INSERT INTO events VALUES (1, 'a'); UPDATE events SET id = 2")
     database.execute("ALTER TABLE events REPLICA IDENTITY FULL")
@@ -375,7 +375,7 @@ def test_taking_the_mirror_out_stops_the_table_until_it_is_backfilled(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
     database.execute("CREATE TABLE events (kind int PRIMARY KEY); INSERT INTO events VALUES (1)")
-    both = kept(pipeline(EVENTS), ["mirror", "changes"])
+    both = kept(pipeline(EVENTS, schema_changes="stop"), ["mirror", "changes"])
     sync_all(both)
     alone = kept(both, ["mirror"], append_only=True)
     database.execute("INSERT INTO events VALUES (2)")
@@ -478,7 +478,7 @@ def test_values_of_all_kinds_are_the_same_from_snapshot_and_stream(
         SELECT more()
         """
     )
-    config = kept(pipeline(EVENTS), ["changes"])
+    config = kept(pipeline(EVENTS, schema_changes="stop"), ["changes"])
     sync_all(config)
     database.execute("SELECT more(); DELETE FROM events")
     sync_all(config)

@@ -40,7 +40,7 @@ def people(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
         " 'card' || n, n % 7, repeat(md5(n::text), 90) FROM generate_series(1, 200) n;"
         " CREATE TABLE plain (id int PRIMARY KEY, a text)"
     )
-    config = pipeline("public.people", "public.plain")
+    config = pipeline("public.people", "public.plain", schema_changes="stop")
     return shaped(config, PEOPLE, {"source": "public.plain"})
 
 
@@ -219,7 +219,7 @@ def test_random_transactions_beside_random_copies(
 ) -> None:
     create_ledger(database)
     config = shaped(
-        pipeline(*TABLES),
+        pipeline(*TABLES, schema_changes="stop"),
         {"source": TABLES[0], "mask": {"body": "sha256"}, "columns": {"exclude": ["owner"]}},
         {"source": TABLES[1], "columns": {"rename": {"Key": "key", "Body": "text"}}},
         {"source": TABLES[2], "mask": {"account": "hmac", "amount": "redact"}},

@@ -74,7 +74,7 @@ def made(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
         " INSERT INTO t SELECT i, i, repeat(md5(i::text), 90) FROM generate_series(1, 150) i;"
         " CREATE TABLE plain (id int PRIMARY KEY)"
     )
-    return pipeline("public.t", "public.plain")
+    return pipeline("public.t", "public.plain", schema_changes="stop")
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def assert_gone_as_recorded(config: PipelineConfig, *, whole: bool = False) -> i
 def test_random_transactions(database: ScratchDatabase, pipeline: MakePipeline, seed: int) -> None:
     """Live rows are the source's; deleted ones are all that ever were, with the last deletion."""
     create_ledger(database)
-    config = soft(pipeline(*TABLES), keep=["mirror", "changes"])
+    config = soft(pipeline(*TABLES, schema_changes="stop"), keep=["mirror", "changes"])
     converge(database, config)
     writer = Writer(database, seed)
     for number in range(4):
@@ -423,7 +423,7 @@ def test_random_transactions_with_whole_old_rows(
         {"source": table, "deletes": "soft", "where": where, "keep": ["mirror", "changes"]}
         for table, where in zip(TABLES, wheres, strict=True)
     ]
-    config = load_config(rewrite(pipeline(*TABLES), tables=tables))
+    config = load_config(rewrite(pipeline(*TABLES, schema_changes="stop"), tables=tables))
     converge(database, config)
     writer = Writer(database, 5)
     for _ in range(3):
@@ -443,7 +443,7 @@ def test_random_rows_that_cease_to_match(
         {"source": table, "deletes": "soft", "where": where}
         for table, where in zip(TABLES, wheres, strict=True)
     ]
-    config = load_config(rewrite(pipeline(*TABLES), tables=tables))
+    config = load_config(rewrite(pipeline(*TABLES, schema_changes="stop"), tables=tables))
     writer = Writer(database, seed)
     for step in ("before_commit", "window_committed"):
         writer.commit(15)
@@ -466,7 +466,7 @@ def test_random_transactions_beside_copies_and_kills(
     database: ScratchDatabase, pipeline: MakePipeline, seed: int
 ) -> None:
     create_ledger(database)
-    config = soft(pipeline(*TABLES), keep=["mirror", "changes"])
+    config = soft(pipeline(*TABLES, schema_changes="stop"), keep=["mirror", "changes"])
     sync_all(config)
     writer = Writer(database, seed)
     for step in ("table_applied", "before_commit", "window_committed"):

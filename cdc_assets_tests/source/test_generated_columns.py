@@ -22,7 +22,7 @@ def test_an_older_servers_generated_columns_are_left_out(
 ) -> None:
     """pg_publication_tables lists them there all the same."""
     older_database.execute(f"{STORED}; INSERT INTO t VALUES (1, 1), (2, 2)")
-    config = make_pipeline(older_database, tmp_path, "public.t")
+    config = make_pipeline(older_database, tmp_path, "public.t", schema_changes="stop")
     finished = converge(older_database, config)
     assert [column.name for column in finished.tables[0].columns] == ["id", "a"]
     assert finished.tables[0].left_out == ("s",)
@@ -37,7 +37,7 @@ def test_generated_columns_that_are_not_published_are_left_out(
     database: ScratchDatabase, pipeline: MakePipeline, ddl: str, left_out: tuple[str, ...]
 ) -> None:
     database.execute(f"{ddl}; INSERT INTO t VALUES (1, 1)")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     assert converge(database, config).tables[0].left_out == left_out
     database.execute("UPDATE t SET a = 5")
     converge(database, config)
@@ -47,7 +47,7 @@ def test_a_stored_column_that_is_published_is_not_left_out(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
     database.execute(f"{STORED}; INSERT INTO t VALUES (1, 1)")
-    config = pipeline("public.t")
+    config = pipeline("public.t", schema_changes="stop")
     name = config.source.publication
     database.execute(f"ALTER PUBLICATION {name} SET (publish_generated_columns = stored)")
     finished = converge(database, config)
@@ -61,7 +61,7 @@ def test_a_key_that_the_stream_does_not_bring_is_refused(
     older_database.execute(
         "CREATE TABLE t (id int, k int GENERATED ALWAYS AS (id) STORED PRIMARY KEY)"
     )
-    config = make_pipeline(older_database, tmp_path, "public.t")
+    config = make_pipeline(older_database, tmp_path, "public.t", schema_changes="stop")
     (problem,) = find_problems(config)
     assert "does not publish its key column 'k': it is a generated column" in problem.message
     older_database.execute("ALTER TABLE t DROP CONSTRAINT t_pkey")
@@ -75,7 +75,7 @@ def test_a_mirror_with_a_generated_column_of_a_version_before_is_told_of(
 ) -> None:
     older_database.execute(f"{STORED}; INSERT INTO t VALUES (1, 1)")
     older_database.execute("CREATE TABLE u (id int PRIMARY KEY)")
-    config = make_pipeline(older_database, tmp_path, "public.t", "public.u")
+    config = make_pipeline(older_database, tmp_path, "public.t", "public.u", schema_changes="stop")
     with monkeypatch.context() as before:
         before.setattr(catalog, "_is_brought", lambda *_, **__: True)
         sync_all(config)

@@ -31,7 +31,7 @@ A, B = TableName.parse("public.a"), TableName.parse("public.b")
 def two_tables(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
     database.execute("CREATE TABLE a (id int PRIMARY KEY, t text); CREATE TABLE b (LIKE a)")
     database.execute("ALTER TABLE b ADD PRIMARY KEY (id)")
-    return pipeline("public.a", "public.b", max_wal_bytes=MEGABYTE)
+    return pipeline("public.a", "public.b", max_wal_bytes=MEGABYTE, schema_changes="stop")
 
 
 def windows_of(config: PipelineConfig, **options: Any) -> list[WindowApplied]:
