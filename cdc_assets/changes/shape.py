@@ -176,10 +176,12 @@ class TableShape:
         """Say whether an ALTER may have given rows other values, of which the stream says nothing.
 
         Either alone says less: a truncation is on the stream, a vacuum changes no value, and most
-        alterations of a column rewrite nothing.
+        alterations of a column rewrite nothing. Nor does one of a column that is not kept.
         """
         before, after = self.version_of, later.version_of
-        return later.files != self.files and bool(before and after) and before != after
+        if not before or not after or later.files == self.files:
+            return False
+        return any(before[one.attnum] != after.get(one.attnum) for one in self.columns)
 
     @property
     def version_of(self) -> dict[int, str]:

@@ -365,7 +365,7 @@ def test_a_mirror_says_where_it_is_and_what_made_it(pipeline: MakePipeline) -> N
 def test_a_failed_table_is_red_and_the_others_are_not(
     shop: ScratchDatabase, pipeline: MakePipeline, instance: dg.DagsterInstance
 ) -> None:
-    config = pipeline("public.customers", "public.orders")
+    config = pipeline("public.customers", "public.orders", schema_changes="stop")
     defs = definitions(config)
     run_sync(defs, instance)
     shop.execute(CHANGES)
