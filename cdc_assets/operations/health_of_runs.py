@@ -169,6 +169,11 @@ def schema_drift(case: SourceCase) -> Finding:
     ]
     if not altered:
         return Finding("the source's tables have the shape of their mirrors")
+    followed = {str(table.name) for table in case.config.tables if table.schema_changes.evolves}
+    if followed.issuperset(altered):
+        said = "table was altered" if len(altered) == 1 else "tables were altered"
+        return Finding(f"{len(altered)} {said} on the source: the next sync follows")
+    altered = [name for name in altered if name not in followed]
     more = f" and {len(altered) - 1} more" if len(altered) > 1 else ""
     return Finding(
         f"table {altered[0]!r}{more} was altered on the source since its mirror was made",

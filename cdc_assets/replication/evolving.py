@@ -117,7 +117,7 @@ def note_copied_anew(session: Session, table: TableName, error: CdcError) -> Sch
     change = SchemaChanged(
         table,
         checkpoint.lsn,
-        error.message,
+        error.message.partition(": ")[2] or error.message,
         "copied anew",
         evolutions.columns(shaping.kept(checkpoint.shape)),
         evolutions.columns(shaping.kept(session.source_shape(table))),

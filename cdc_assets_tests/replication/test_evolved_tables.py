@@ -13,6 +13,7 @@ from cdc_assets.progress import BucketBackfilled, SchemaChanged
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.sync import sync
 from cdc_assets.steps import Step
+from cdc_assets_tests.command_line import run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
@@ -349,3 +350,23 @@ def _assert_shaped(
     columns = ", ".join(["id", "a", "bb" if masked else "b", *more])
     found = query(config, f"SELECT {columns} FROM public.t {live}")
     assert sorted(found) == sorted(wanted)
+
+
+def test_who_looks_is_told_what_the_next_sync_does(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 3) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    for ddl, told in (
+        ("ADD c int", "alters what is kept of it in place"),
+        ("ALTER b TYPE bigint", "copies it anew"),
+    ):
+        database.execute(f"ALTER TABLE t {ddl}")
+        looked = run_command(config, "check")
+        assert looked.code == 0, looked.err
+        assert f"the next sync {told}" in looked.out + looked.err
+        assert run_command(config, "status").code == 0
+        converge(database, config)
+    saids = query(config, "SELECT what FROM _cdc.schema_changes ORDER BY noted_at")
+    assert saids == [("added 'c'",), ("another type of 'b'",)]
