@@ -198,7 +198,7 @@ def test_a_window_that_is_undone_takes_back_what_it_wrote_into_a_copy(
     """Another table fails in the window: rows and gaps are gone, and must come again."""
     database.execute(NOTES)
     database.execute("CREATE TABLE other (id int PRIMARY KEY)")
-    config = pipeline("public.notes", "public.other")
+    config = pipeline("public.notes", "public.other", schema_changes="stop")
 
     def move() -> None:
         database.execute("UPDATE notes SET id = 15 WHERE id = 80")

@@ -47,7 +47,7 @@ def ledger(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
         database.execute(f"ALTER TABLE {TableName.parse(table).sql} REPLICA IDENTITY FULL")
     create_audit(database)
     tables = [{"source": table, "keep": BOTH, "where": WHERE[table]} for table in TABLES]
-    return load_config(rewrite(pipeline(*TABLES), tables=tables))
+    return load_config(rewrite(pipeline(*TABLES, schema_changes="stop"), tables=tables))
 
 
 def expected(database: ScratchDatabase) -> list[Change]:
