@@ -141,6 +141,7 @@ class SchemaChangeError(TableError):
         table: The source table as the config names it.
         lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
         hint: What the reader can do about it.
+        what: What is other than before, where the message says more than that.
         cause: `altered`: its columns, its key, its rows or how it is published; `recreated`: it is
             another table of the same name; `config`: what the config makes of it.
     """
@@ -152,9 +153,11 @@ class SchemaChangeError(TableError):
         table: str,
         lsn: str = "",
         hint: str = "",
+        what: str = "",
         cause: Literal["altered", "recreated", "config"] = "altered",
     ) -> None:
         super().__init__(message, table=table, lsn=lsn, hint=hint)
+        self.what = what
         self.cause = cause
 
 

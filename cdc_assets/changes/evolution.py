@@ -10,7 +10,7 @@ types, and two shapes of which these are the same are one to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -68,10 +68,6 @@ class Evolution:
                 found.append(f"{after.name!r} is {after.type.name}, was {before.type.name}")
         return ", ".join(found)
 
-    def keeping(self, dropped: tuple[SourceColumn, ...]) -> Evolution:
-        """Keep columns that the source has no more, as the warehouse has them."""
-        return replace(self, after=replace(self.after, dropped=dropped))
-
 
 def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
     """Compare two shapes of a table, as two looks at the catalog had them.
@@ -90,11 +86,9 @@ def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
     ) == (after.oid, after.publication.declaration, after.key, after.key_origin, after.shaping)
     if not (is_same_table and known and now) or before.files != after.files:
         return None
-    if [(one.name, one.type) for one in before.enriched] != [
-        (one.name, one.type) for one in after.enriched
-    ]:
+    if before.taken != after.taken or before.announced == after.announced:
         return None
-    if _announced(before) == _announced(after) or _attnums(before) != _attnums(after):
+    if _attnums(before) != _attnums(after):
         return None
     if any(now[attnum] == _DROPPED for attnum in now.keys() - known.keys()):
         return None
@@ -110,10 +104,6 @@ def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
     return found
 
 
-def _announced(shape: TableShape) -> list[tuple[object, ...]]:
-    return [_declared(column) for column in shape.columns]
-
-
 def _attnums(shape: TableShape) -> list[int]:
     return [column.attnum for column in shape.key_columns]
 
@@ -126,7 +116,7 @@ def _holds(before: SourceColumn, after: SourceColumn) -> bool:
     """Whether a column that was not rewritten has the same values in a wider type."""
     one, other = before.type, after.type
     if (before.type_oid, before.typmod) == (after.type_oid, after.typmod):
-        return True
+        return bool(one.arrow == other.arrow)  # a mirror of an earlier version may keep another one
     if one.is_array or other.is_array or one.is_enum or other.is_enum:
         return False
     if pa.types.is_decimal(one.arrow) and pa.types.is_decimal(other.arrow):

@@ -136,13 +136,17 @@ class TableShape:
             *map(_identity, columns),
         )
 
+    @property
+    def announced(self) -> list[tuple[str, int, int]]:
+        """What the stream says of the columns: names and types."""
+        return [(column.name, column.type_oid, column.typmod) for column in self.columns]
+
     def difference(self, relation: Relation) -> str:
         """Say how a Relation message differs from this shape; empty when it does not."""
         if relation.oid != self.oid:
             return "it is another table of the same name"
-        declared = [(column.name, column.type_oid, column.typmod) for column in self.columns]
         announced = [(column.name, column.type_oid, column.typmod) for column in relation.columns]
-        return _difference(declared, announced)
+        return _difference(self.announced, announced)
 
     def altered_to(self, later: TableShape) -> str:
         """Say how the catalog's later shape differs in its declaration; empty when it does not."""
@@ -157,7 +161,7 @@ class TableShape:
         reasons.append(self.publication.altered_to(later.publication))
         if later.shaping != self.shaping:
             reasons.append("the config shapes it otherwise")
-        elif _declared(later.enriched) != _declared(self.enriched):
+        elif later.taken != self.taken:
             reasons.append("columns that it takes of another table were altered there")
         return ", ".join(filter(None, reasons))
 
@@ -172,14 +176,21 @@ class TableShape:
             ),
         )
 
+    @property
+    def taken(self) -> list[tuple[str, pa.DataType]]:
+        """Names and types of what rows take of other tables."""
+        return [(column.name, column.type.arrow) for column in self.enriched]
+
     def rewritten_to(self, later: TableShape) -> bool:
         """Say whether an ALTER may have given rows other values, of which the stream says nothing.
 
         Either alone says less: a truncation is on the stream, a vacuum changes no value, and most
         alterations of a column rewrite nothing. Nor does one of a column that is not kept.
         """
+        if later.files == self.files:
+            return False
         before, after = self.version_of, later.version_of
-        if not before or not after or later.files == self.files:
+        if not before or not after:
             return False
         return any(before[one.attnum] != after.get(one.attnum) for one in self.columns)
 
@@ -220,10 +231,6 @@ def _column(plain: dict[str, Any]) -> SourceColumn:
 
 def _identity(column: SourceColumn) -> tuple[str, int, int, int]:
     return column.name, column.attnum, column.type_oid, column.typmod
-
-
-def _declared(columns: Sequence[SourceColumn]) -> list[tuple[str, pa.DataType]]:
-    return [(column.name, column.type.arrow) for column in columns]
 
 
 def _difference(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from cdc_assets.changes.evolution import Evolution
 from cdc_assets.errors import CdcError, SchemaChangeError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -52,29 +53,32 @@ def find_altered(
         ).items()
         if table in tables
     }
-    session.evolutions = {}
+    planned: dict[TableName, Evolution] = {}
     for table in set(tables) - found.keys():
         altered = shape_error(session, table)
         if altered is None:
             continue
         found[table] = next(shaping_problems(session.config, catalog.tables[table]), altered)
-        planned = plan_evolution(session, table) if evolves and found[table] is altered else None
-        if planned is not None:
-            session.evolutions[table] = planned
+        plan = plan_evolution(session, table) if evolves and found[table] is altered else None
+        if plan is not None:
+            planned[table] = plan
             del found[table]
     found |= _left_out(session, [table for table in tables if table not in found])
+    for table in tables:
+        session.evolutions.pop(table, None)
+    session.evolutions |= {table: plan for table, plan in planned.items() if table not in found}
     _take_over(session, [table for table in tables if table not in found])
     return found
 
 
-def unaltered_since(session: Session, before: Catalog) -> frozenset[TableName]:
-    """Give the tables of which the catalog says what it said when it was read before."""
-    now = session.catalog.tables
-    return frozenset(
-        table
-        for table, source in before.tables.items()
-        if table in now and now[table].shape == source.shape
-    )
+def plans_since(session: Session, before: Catalog) -> dict[TableName, Evolution]:
+    """Give the plans for tables of which the catalog says what it said when it was read before."""
+    now, then = session.catalog.tables, before.tables
+    return {
+        table: plan
+        for table, plan in session.evolutions.items()
+        if table in then and then[table].shape == now[table].shape
+    }
 
 
 def _left_out(session: Session, tables: Iterable[TableName]) -> dict[TableName, CdcError]:
@@ -119,6 +123,7 @@ def _left_out_error(session: Session, table: TableName, unknown: str) -> SchemaC
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
         hint=recopy_hint(table),
+        what=what,
     )
 
 

@@ -21,6 +21,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import SchemaChanged
 from cdc_assets.replication.session import Session
+from cdc_assets.replication.tracing import note_lineage
 from cdc_assets.source.added import read_added
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Reshaping
@@ -39,8 +40,9 @@ def plan_evolution(session: Session, table: TableName) -> Evolution | None:
     if fills is None:
         return None
     gone = tuple(map(shaping.kept_column, found.gone)) if wanted.dropped_columns == "keep" else ()
-    found = replace(found, fills=fills).keeping((*checkpoint.shape.dropped, *gone))
-    names = [name.casefold() for name in shaping.kept(found.after).names]
+    after = replace(found.after, dropped=(*checkpoint.shape.dropped, *gone))
+    found = replace(found, after=after, fills=fills)
+    names = [name.casefold() for name in shaping.kept(after).names]
     return found if len(set(names)) == len(names) else None
 
 
@@ -75,7 +77,7 @@ def evolve(session: Session, table: TableName, lsn: LSN) -> SchemaChanged:
     """
     found, checkpoint = session.evolutions[table], session.checkpoints[table]
     shaping, evolutions = session.shaping(table), session.warehouse.evolutions
-    before, after = shaping.kept(found.before), shaping.kept(found.after)
+    before, after = session.kept_shape(table), shaping.kept(found.after)
     was = {shaping.name(now.name): shaping.name(one.name) for one, now in found.pairs}
     was |= {name: name for name in _beside(after) & set(before.names)}
     fills = {shaping.name(name): value for name, value in found.fills.items()}
@@ -84,13 +86,26 @@ def evolve(session: Session, table: TableName, lsn: LSN) -> SchemaChanged:
         session.drop_copy(copy)
     evolutions.reshape(Reshaping(table, after, was, fills), keeps)
     session.put(replace(checkpoint, shape=found.after))
+    session.state.note_placed(table, found.after)
+    note_lineage(session, [table])
     change = SchemaChanged(
-        table, lsn, found.said, "in place", evolutions.columns(before), evolutions.columns(after)
+        table,
+        lsn,
+        found.said,
+        "in place",
+        _columns(session, before),
+        _columns(session, after),
     )
     evolutions.note(change, session.run.id)
     del session.evolutions[table]
     reached("schema_evolved")
     return change
+
+
+def _columns(session: Session, kept: TableShape) -> dict[str, str]:
+    """Name the warehouse's types of columns."""
+    kinds = map(session.mirrors.column_type, kept.types)
+    return dict(zip(kept.names, kinds, strict=True))
 
 
 def _beside(kept: TableShape) -> set[str]:
@@ -112,16 +127,15 @@ def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
 
 def note_copied_anew(session: Session, table: TableName, error: CdcError) -> SchemaChanged:
     """Note that a copy has begun that is to take the place of what was kept."""
-    evolutions, shaping = session.warehouse.evolutions, session.shaping(table)
-    checkpoint = session.checkpoints[table]
+    after = session.shaping(table).kept(session.source_shape(table))
     change = SchemaChanged(
         table,
-        checkpoint.lsn,
-        error.message.partition(": ")[2] or error.message,
+        session.checkpoints[table].lsn,
+        (isinstance(error, SchemaChangeError) and error.what) or error.message,
         "copied anew",
-        evolutions.columns(shaping.kept(checkpoint.shape)),
-        evolutions.columns(shaping.kept(session.source_shape(table))),
+        _columns(session, session.kept_shape(table)),
+        _columns(session, after),
     )
     with session.warehouse.transaction():
-        evolutions.note(change, session.run.id)
+        session.warehouse.evolutions.note(change, session.run.id)
     return change

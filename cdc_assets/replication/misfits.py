@@ -35,6 +35,7 @@ def check_shape(raw: RawChanges, shape: TableShape, lsn: LSN, *, has_key: bool) 
             table=str(raw.table),
             lsn=str(lsn),
             hint=recopy_hint(raw.table),
+            what=difference,
             cause="altered" if raw.relation.oid == shape.oid else "recreated",
         )
     carried = {column.name for column in raw.relation.columns if column.in_identity}

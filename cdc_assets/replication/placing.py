@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from cdc_assets.changes.buckets import Bucket
@@ -68,10 +68,12 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
                 lsn=checkpoint.lsn,
                 carried=carried_columns(session, table),
             )
+        recorded = dict.fromkeys(goes_on, found.count)
         if checkpoint.phase == "copying":
             # whoever deleted rows of the mirror has left no difference where the source did, too
             for keep in goes_on:
-                session.warehouse.records[keep].append_gone(table, kept, moment)
+                records = session.warehouse.records[keep]
+                recorded[keep] += records.append_gone(table, kept, moment)
         begins = [keep for keep in wanted_records(session, table) if keep not in goes_on]
         if checkpoint.phase != "copying" or gaps:
             begins = []  # `begin_wanted` begins them, once the stream has passed what is read anew
@@ -80,7 +82,7 @@ def put_in_place(session: Session, copy: Copy) -> Differences:
             session.warehouse.records[keep].resume(table, moment)
         if gaps:
             read_anew(session, table, gaps)
-        _trace(session, tracing, table, found, goes_on)
+        _trace(session, tracing, table, found, recorded)
         for keep in begins:
             tracing.recorded(table, keep, session.mirrors.row_count(record_table(table, keep)))
         tracing.write(moment.lsn, moment.lsn)
@@ -177,13 +179,13 @@ def _trace(
     tracing: Tracing,
     table: TableName,
     found: Differences,
-    recorded: Collection[str],
+    recorded: Mapping[str, int],
 ) -> None:
-    """Note the rows that differed: where they were read, and where else they went."""
+    """Note the rows that differed, where they were read, and how many went where else."""
     ahead = {fence.lsn for fence in session.fences.get(table, [])}  # read to complete the copy
     tracing.placed(table, found.count, found.read_lsns | ahead)
-    for keep in recorded if found.count else ():
-        tracing.recorded(table, keep, found.count)
+    for keep, rows in recorded.items():
+        tracing.recorded(table, keep, rows)
 
 
 def _put_through(session: Session, copy: Copy) -> None:
@@ -243,7 +245,7 @@ def compare(session: Session, copy: Copy, plan: Sequence[Bucket], *, write: bool
         )
         session.drop_copy(copy)
         if write:
-            _trace(session, tracing, copy.table, found, recorded)
+            _trace(session, tracing, copy.table, found, dict.fromkeys(recorded, found.count))
             tracing.write(moment.lsn, moment.lsn)
             session.state.renew_stamp()
         reached("copy_staged")

@@ -264,5 +264,6 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
         hint=recopy_hint(table),
+        what=what,
         cause="altered" if now.oid == mirror.oid else "recreated",
     )

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from cdc_assets.changes.evolution import Evolution
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import (
     CdcError,
@@ -40,7 +41,7 @@ from cdc_assets.progress import (
     WindowApplied,
 )
 from cdc_assets.replication.allocator import return_freed_memory
-from cdc_assets.replication.alterations import find_altered, unaltered_since
+from cdc_assets.replication.alterations import find_altered, plans_since
 from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.begun import drop_stale_copies
 from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
@@ -161,7 +162,7 @@ class _Run:
         self._recorder.aims(self._target, now if self._target == end else None)
         before = session.catalog
         yield from self._refuse_altered(self._alive())
-        settled = unaltered_since(session, before)
+        settled = plans_since(session, before)
         alive = self._alive()
         left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
         copied = frozenset(filter(session.is_copied_anew, alive)) if until else frozenset()
@@ -338,11 +339,15 @@ class _Run:
             drain = Drain(session, group, target)
             self._recorder.applies(min(session.checkpoints[table].lsn for table in group), target)
             for event in drain.run():
-                self._windows += isinstance(event, WindowApplied)
-                if isinstance(event, TableFailed):
-                    yield from self._fail(event.table, event.error)
-                else:
-                    yield self._of_asked(event)
+                match event:
+                    case WindowApplied():
+                        self._windows += 1
+                        yield self._of_asked(event)
+                    case SchemaChanged():
+                        self._altered.add(event.table)
+                        yield event
+                    case TableFailed():
+                        yield from self._fail(event.table, event.error)
             for table, applied in drain.applied.items():
                 self._applied.setdefault(table, AppliedTable()).merge(applied)
             if drain.held_by:
@@ -357,10 +362,8 @@ class _Run:
                 "the next run brings those there"
             )
 
-    def _of_asked(self, event: WindowApplied | SchemaChanged) -> WindowApplied | SchemaChanged:
-        if isinstance(event, SchemaChanged):
-            self._altered.add(event.table)
-        if isinstance(event, SchemaChanged) or self._asked == self._tables:
+    def _of_asked(self, event: WindowApplied) -> WindowApplied:
+        if self._asked == self._tables:
             return event
         counts = {table: of for table, of in event.tables.items() if table in self._asked}
         return replace(event, tables=counts)
@@ -377,14 +380,15 @@ class _Run:
         for table, held_up in partner_errors(self._session, tables).items():
             yield from self._fail(table, held_up)
 
-    def _evolve_quiet(self, tables: Collection[TableName]) -> Iterator[SchemaChanged]:
+    def _evolve_quiet(self, plans: Mapping[TableName, Evolution]) -> Iterator[SchemaChanged]:
         """Alter what is kept of tables that nobody has changed since they were altered.
 
         They are at the target, and were altered before it.
         """
         session = self._session
-        for table in sorted(tables & session.evolutions.keys()):
-            if table in session.failed or session.checkpoints[table].lsn < self._target:
+        for table in sorted(self._alive() & plans.keys()):
+            is_planned = session.evolutions.get(table) is plans[table]
+            if not is_planned or session.checkpoints[table].lsn < self._target:
                 continue
             with session.warehouse.transaction():
                 change = evolve(session, table, session.checkpoints[table].lsn)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-from cdc_assets.changes.shape import TableShape
 from cdc_assets.progress import SchemaChanged
 from cdc_assets.warehouse.values import Reshaping
 
 
 class Evolutions(Protocol):
     """One pipeline's; writes belong into the transaction of the changes that follow."""
-
-    def columns(self, shape: TableShape) -> dict[str, str]:
-        """Name the warehouse's types of a kept shape's columns."""
 
     def reshape(self, reshaping: Reshaping, keeps: Collection[str]) -> None:
         """Give a table's mirror, if it has one, and what is kept beside it the columns of a shape.

@@ -66,8 +66,12 @@ class Records(Protocol):
     def append_differing(self, copy: Copy, shape: TableShape, moment: Moment) -> None:
         """Take in how a mirror's rows come to be a copy's, in `before_write` of `compare`."""
 
-    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> None:
-        """Take in that rows are gone which this one has and the mirror has not, as of a moment."""
+    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> int:
+        """Take in that rows are gone which this one has and the mirror has not, as of a moment.
+
+        Returns:
+            How many.
+        """
 
     def drop(self, table: TableName) -> None:
         """Drop all that were made of a table."""

@@ -161,13 +161,16 @@ class ChangeTables(Records):
         )
         self._note_copied(copy.table, shape, first, rows, moment)
 
-    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> None:
+    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> int:
         """Append deletions of rows that the last changes leave and the mirror has not.
 
         Args:
             table: Whose.
             shape: The kept one.
             moment: As of which the mirror is.
+
+        Returns:
+            How many.
         """
         changes, mirror = self.sql_name(table), self._mirrors.live_rows(table, shape)
         keys = [quote(name) for name in shape.key]
@@ -211,6 +214,7 @@ class ChangeTables(Records):
             before=f"struct_pack({before})",
         )
         self._note_copied(table, shape, first, mirror, moment)
+        return FIRST_COPIED + self._copied_number() - first
 
     def _append_query(
         self,
@@ -229,7 +233,7 @@ class ChangeTables(Records):
         Returns:
             The number of the first one.
         """
-        first = self._number(f"SELECT copied FROM {self._numbers}")
+        first = self._copied_number()
         columns = ", ".join(f"stage.{quote(name)}" for name in shape.names)
         more = _ADDED.format(
             op=op, lsn=int(lsn), first=FIRST_COPIED - 1 + first, source=source, before=before
@@ -270,5 +274,7 @@ class ChangeTables(Records):
             (self._pipeline, str(table)),
         )
 
-    def _number(self, sql: str) -> int:
-        return int(self._mirrors.connection.execute(sql).fetchall()[0][0])
+    def _copied_number(self) -> int:
+        """Give how many rows were ever numbered that no transaction of the stream has brought."""
+        ((copied,),) = self._mirrors.rows_with(f"SELECT copied FROM {self._numbers}", None)
+        return copied

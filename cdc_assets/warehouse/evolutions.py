@@ -20,7 +20,6 @@ from cdc_assets.changes.record import (
     change_schema,
 )
 from cdc_assets.changes.rows import added_columns
-from cdc_assets.changes.shape import TableShape
 from cdc_assets.changes.versions import history_schema
 from cdc_assets.config.tables import CHANGES, HISTORY
 from cdc_assets.identifiers import TableName, quote, quote_literal, record_table
@@ -74,11 +73,6 @@ class Evolutions:
                 run_id,
             ),
         )
-
-    def columns(self, shape: TableShape) -> dict[str, str]:
-        """Name the warehouse's types of a kept shape's columns."""
-        kinds = map(column_type, shape.types)
-        return dict(zip(shape.names, kinds, strict=True))
 
     def reshape(self, reshaping: Reshaping, keeps: Collection[str]) -> None:
         """Give a table's mirror, if it has one, and what is kept beside it the columns of a shape.

@@ -216,16 +216,18 @@ class Histories(Records):
         stage = self._mirrors.name(copy.stage)
         self.become(copy.table, shape, "_cdc_differing", stage, moment=moment, source="backfill")
 
-    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> None:
-        """Close the open versions of rows that the mirror has not, from a moment on."""
+    def append_gone(self, table: TableName, shape: TableShape, moment: Moment) -> int:
+        """Close the open versions of rows that the mirror has not; how many there were."""
         mirror = self._mirrors.live_rows(table, shape)
         same = " AND ".join(f"version.{key} = mirror.{key}" for key in map(quote, shape.key))
-        self._execute(
+        ((count,),) = self._mirrors.rows_with(
             f"UPDATE {self.sql_name(table)} AS version SET"
             + _closed(int(moment.lsn), moment.micros)
             + f" WHERE version.{_IS_OPEN}"
-            f" AND NOT EXISTS (SELECT 1 FROM {mirror} AS mirror WHERE {same})"
+            f" AND NOT EXISTS (SELECT 1 FROM {mirror} AS mirror WHERE {same})",
+            None,
         )
+        return count
 
     def become(
         self,

@@ -242,6 +242,35 @@ def test_records_are_readable_through_other_names(
     assert [row[1] for row in found[1:]] == [["long"], ["long"]]
 
 
+def test_a_part_that_is_copied_begins_again_where_its_table_is_altered(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = pipeline("public.t")
+    converge(database, config)
+    kill_at(config, "chunk_committed", 1, work="backfill t")
+    wait_until_unlocked(database)
+    database.execute("ALTER TABLE t ADD c int DEFAULT 3; UPDATE t SET c = 4 WHERE id = 2")
+    assert [event.how for event in events(config)] == ["in place"]
+    list(backfill(config, TableName.parse("public.t")))
+    converge(database, config)
+    assert query(config, "SELECT count(*) FROM _cdc.copies") == [(0,)]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_kill_while_quiet_tables_are_altered(
+    database: ScratchDatabase, pipeline: MakePipeline, number: int
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i; CREATE TABLE u (id int PRIMARY KEY)")
+    config = kept(pipeline("public.t", "public.u"), ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute("ALTER TABLE t ADD c int DEFAULT 3; ALTER TABLE u ADD c int")
+    assert kill_at(config, "schema_evolved", number)
+    wait_until_unlocked(database)
+    converge(database, config)
+    assert query(config, "SELECT count(*) FROM _cdc.schema_changes") == [(2,)]
+
+
 @pytest.mark.parametrize(
     "step", ["schema_evolved", "before_commit", "window_committed", "chunk_committed"]
 )
@@ -370,3 +399,22 @@ def test_who_looks_is_told_what_the_next_sync_does(
         converge(database, config)
     saids = query(config, "SELECT what FROM _cdc.schema_changes ORDER BY noted_at")
     assert saids == [("added 'c'",), ("another type of 'b'",)]
+
+
+def test_deleted_rows_that_are_kept_outlive_an_alteration_and_a_copy(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    config = kept(pipeline("public.t"), ["mirror"], deletes="soft")
+    sync_all(config)
+    database.execute("DELETE FROM t WHERE id IN (1, 2)")
+    sync_all(config)
+    for ddl, how in (
+        ("ADD c int DEFAULT 7", "in place"),
+        ("RENAME a TO aa", "in place"),
+        ("ALTER b TYPE bigint", "copied anew"),
+    ):
+        database.execute(f"ALTER TABLE t {ddl}")
+        assert [event.how for event in events(config)] == [how]
+    deleted = "SELECT id, aa, c FROM public.t WHERE _cdc_deleted ORDER BY id"
+    assert query(config, deleted) == [(1, "a1", 7), (2, "a2", 7)]
