@@ -47,6 +47,15 @@ IN_PLACE = {
 }
 
 
+@pytest.fixture
+def config(database: ScratchDatabase, pipeline: MakePipeline) -> PipelineConfig:
+    """A mirror of five rows."""
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    made = pipeline("public.t")
+    converge(database, made)
+    return made
+
+
 def events(config: PipelineConfig) -> list[SchemaChanged]:
     """Sync, and give the alterations that it told."""
     return [event for event in sync(config) if isinstance(event, SchemaChanged)]
@@ -54,12 +63,9 @@ def events(config: PipelineConfig) -> list[SchemaChanged]:
 
 @pytest.mark.parametrize("case", IN_PLACE)
 def test_a_mirror_follows_in_the_middle_of_the_stream(
-    database: ScratchDatabase, pipeline: MakePipeline, case: str
+    database: ScratchDatabase, config: PipelineConfig, case: str
 ) -> None:
     ddl, row, update = IN_PLACE[case]
-    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
-    config = pipeline("public.t")
-    converge(database, config)
     database.execute("INSERT INTO t VALUES (6, 'old', 1); UPDATE t SET a = 'o' WHERE id = 2")
     database.execute(f"ALTER TABLE t {ddl}")
     database.execute(f"INSERT INTO t VALUES ({row}); UPDATE t SET {update} WHERE id IN (3, 6)")
@@ -75,12 +81,9 @@ def test_a_mirror_follows_in_the_middle_of_the_stream(
 
 @pytest.mark.parametrize("case", IN_PLACE)
 def test_a_quiet_table_follows_as_well(
-    database: ScratchDatabase, pipeline: MakePipeline, case: str
+    database: ScratchDatabase, config: PipelineConfig, case: str
 ) -> None:
     ddl, row, update = IN_PLACE[case]
-    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
-    config = pipeline("public.t")
-    converge(database, config)
     database.execute(f"ALTER TABLE t {ddl}")
     (change,) = events(config)
     assert change.how == "in place"
@@ -107,11 +110,8 @@ def test_an_alteration_within_a_transaction(
 
 
 def test_what_is_rolled_back_alters_nothing(
-    database: ScratchDatabase, pipeline: MakePipeline
+    database: ScratchDatabase, config: PipelineConfig
 ) -> None:
-    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
-    config = pipeline("public.t")
-    converge(database, config)
     database.execute("BEGIN; ALTER TABLE t ADD c int; INSERT INTO t VALUES (6, '', 1, 2); ROLLBACK")
     database.execute("INSERT INTO t VALUES (6, 'kept', 1)")
     assert not events(config)
@@ -199,11 +199,8 @@ def test_what_can_not_be_proven_is_copied_anew(
 
 
 def test_a_vacuum_or_a_comment_is_no_alteration(
-    database: ScratchDatabase, pipeline: MakePipeline
+    database: ScratchDatabase, config: PipelineConfig
 ) -> None:
-    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
-    config = pipeline("public.t")
-    converge(database, config)
     for harmless in (
         "VACUUM FULL t",
         "CLUSTER t USING t_pkey",
@@ -243,11 +240,8 @@ def test_records_are_readable_through_other_names(
 
 
 def test_a_part_that_is_copied_begins_again_where_its_table_is_altered(
-    database: ScratchDatabase, pipeline: MakePipeline
+    database: ScratchDatabase, config: PipelineConfig
 ) -> None:
-    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
-    config = pipeline("public.t")
-    converge(database, config)
     kill_at(config, "chunk_committed", 1, work="backfill t")
     wait_until_unlocked(database)
     database.execute("ALTER TABLE t ADD c int DEFAULT 3; UPDATE t SET c = 4 WHERE id = 2")
