@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdc_assets.config import PipelineConfig
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.replication.ownership import refuse_other_warehouse
-from cdc_assets.shaping.columns import is_unmirrored
+from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source import setup as source_setup
 from cdc_assets.source.connection import connect, translated
 from cdc_assets.source.lock import lock_pipeline

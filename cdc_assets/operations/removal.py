@@ -11,7 +11,7 @@ from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.operations.ownership import read_owner
 from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
-from cdc_assets.shaping.columns import is_unmirrored
+from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import wait_for_warehouse

@@ -24,7 +24,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication.chunk_rows import altered_while_copied, shaped
 from cdc_assets.replication.session import Session
-from cdc_assets.shaping.columns import is_unmirrored
+from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.buckets import in_bucket
 from cdc_assets.source.catalog import SourceTable, read_catalog

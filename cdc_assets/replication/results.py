@@ -1,54 +1,105 @@
-"""What is said of a table at the end of a run."""
+"""What a run has done to its tables, and what is said of them at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
+from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.session import Session
 from cdc_assets.shaping.origins import origins_of
-from cdc_assets.source.descriptions import Description
+from cdc_assets.source.descriptions import Description, read_descriptions
 
 
-def table_result(
-    session: Session, table: TableName, *, start: LSN, end: LSN, said: Mapping[int, Description]
-) -> TableResult:
-    """Describe a table as it is now; what the run did to it is left to say.
+@dataclass(slots=True)
+class Tally:
+    """What a run has done to its tables, over all of its sessions.
 
-    Args:
-        session: The run's.
-        table: Which.
-        start: Where the run found it.
-        end: The source's.
-        said: What the source says of tables, by their oids.
+    Attributes:
+        slot_start: Where the run found the slot.
+        starts: And the tables; those that were never copied are not here.
+        applied: What windows did.
+        copied: How many rows of chunks.
+        altered: Tables that got other columns.
     """
-    checkpoint, source = session.checkpoints.get(table), session.catalog.tables.get(table)
-    lsn = checkpoint.lsn if checkpoint else LSN(0)
-    description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
-    read = _source_columns(session, table, description) if checkpoint else ()
-    return TableResult(
-        table=table,
-        start_lsn=start,
-        confirmed_lsn=lsn,
-        counts=ChangeCounts(),
-        lag_bytes=max(0, end - lsn) if checkpoint else 0,
-        row_count=session.mirrors.row_count(session.kept_name(table)) if checkpoint else 0,
-        deleted_rows=session.mirrors.deleted_count(table) if checkpoint else None,
-        columns=tuple(_kept_columns(session, table, read)) if checkpoint else (),
-        source_columns=read,
-        warehouse_table=str(session.kept_name(table)),
-        error=session.failed.get(table),
-        left_out=source.left_out if source else (),
-        comment=description.comment,
-        source_rows=description.rows,
-        record_rows={
-            keep: session.mirrors.row_count(record_table(table, keep))
-            for keep in session.records_of(table)
-        },
-    )
+
+    slot_start: LSN
+    starts: Mapping[TableName, LSN]
+    applied: dict[TableName, AppliedTable] = field(default_factory=dict)
+    copied: Counter[TableName] = field(default_factory=Counter)
+    altered: set[TableName] = field(default_factory=set)
+
+    @classmethod
+    def at(cls, session: Session) -> Tally:
+        """Begin where a run finds its ends."""
+        starts = {table: point.lsn for table, point in session.checkpoints.items()}
+        return cls(session.slot.confirmed_lsn, starts)
+
+    def add(self, applied: Mapping[TableName, AppliedTable]) -> None:
+        """Take in what windows did."""
+        for table, of in applied.items():
+            self.applied.setdefault(table, AppliedTable()).merge(of)
+
+    def results(
+        self, session: Session, tables: Collection[TableName], end: LSN
+    ) -> tuple[TableResult, ...]:
+        """Describe tables as they are now, and what the run did to them.
+
+        Args:
+            session: The run's last one.
+            tables: Which.
+            end: The source's.
+        """
+        oids = [point.shape.oid for point in session.checkpoints.values()]
+        said = read_descriptions(session.control, oids)
+        return tuple(self._result(session, table, end=end, said=said) for table in tables)
+
+    def _result(
+        self, session: Session, table: TableName, *, end: LSN, said: Mapping[int, Description]
+    ) -> TableResult:
+        checkpoint, source = session.checkpoints.get(table), session.catalog.tables.get(table)
+        lsn = checkpoint.lsn if checkpoint else LSN(0)
+        description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
+        read = _source_columns(session, table, description) if checkpoint else ()
+        applied = self.applied.get(table, AppliedTable())
+        return TableResult(
+            table=table,
+            start_lsn=self.starts.get(table, self.slot_start),
+            confirmed_lsn=lsn,
+            counts=applied.counts + ChangeCounts(copied=self.copied[table]),
+            lag_bytes=max(0, end - lsn) if checkpoint else 0,
+            row_count=session.mirrors.row_count(session.kept_name(table)) if checkpoint else 0,
+            deleted_rows=session.mirrors.deleted_count(table) if checkpoint else None,
+            columns=tuple(_kept_columns(session, table, read)) if checkpoint else (),
+            source_columns=read,
+            warehouse_table=str(session.kept_name(table)),
+            first_commit=applied.first_commit,
+            last_commit=applied.last_commit,
+            phase=phase_of(session, table),
+            error=session.failed.get(table),
+            left_out=source.left_out if source else (),
+            comment=description.comment,
+            source_rows=description.rows,
+            renewed=applied.renewed,
+            altered=table in self.altered,
+            record_rows={
+                keep: session.mirrors.row_count(record_table(table, keep))
+                for keep in session.records_of(table)
+            },
+        )
+
+
+def phase_of(session: Session, table: TableName) -> str:
+    """Name the phase that a table is in."""
+    checkpoint = session.checkpoints.get(table)
+    if checkpoint is not None:
+        return checkpoint.phase
+    waits = session.config.table(table).backfill.first == "wait"
+    return "waiting" if waits and table not in session.failed else "missing"
 
 
 def _source_columns(

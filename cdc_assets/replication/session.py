@@ -16,7 +16,8 @@ from cdc_assets.errors import CdcError, MirrorRefusedError, SchemaChangeError, T
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.progress import RunMark
-from cdc_assets.shaping.columns import Shaping, differing_keys
+from cdc_assets.shaping.columns import Shaping
+from cdc_assets.shaping.declarations import differing_keys
 from cdc_assets.source.catalog import Catalog, SourceTable
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW

@@ -31,18 +31,15 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import (
-    ChangeCounts,
     RunMark,
     SchemaChanged,
     SyncEvent,
     SyncFinished,
     TableFailed,
-    TableResult,
     WindowApplied,
 )
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered, plans_since
-from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.begun import drop_stale_copies
 from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
 from cdc_assets.replication.draining import Drain, standing_fences
@@ -53,11 +50,10 @@ from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.recording import begin_wanted
-from cdc_assets.replication.results import table_result
+from cdc_assets.replication.results import Tally, phase_of
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.source.catalog import row_estimate
-from cdc_assets.source.descriptions import read_descriptions
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
@@ -112,8 +108,7 @@ class _Run:
     """One run; it goes on in another session where the first one's warehouse lacked memory."""
 
     _session: Session
-    _slot_start: LSN
-    _starts: dict[TableName, LSN]
+    _tally: Tally
     _target: LSN
 
     def __init__(
@@ -130,10 +125,7 @@ class _Run:
         self._started = time.monotonic()
         self._sessions = 0
         self._windows = 0
-        self._copied: dict[TableName, int] = {}
-        self._applied: dict[TableName, AppliedTable] = {}
         self._notes: list[str] = []
-        self._altered: set[TableName] = set()
         self._mended: dict[TableName, CdcError] = {}  # to be copied anew, and why
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
@@ -141,8 +133,7 @@ class _Run:
         self._session, self._sessions = session, self._sessions + 1
         self._notes += session.notes
         if self._sessions == 1:
-            self._slot_start = session.slot.confirmed_lsn
-            self._starts = {table: point.lsn for table, point in session.checkpoints.items()}
+            self._tally = Tally.at(session)
         for table in session.config.table_names:
             if table in self._asked and table in session.failed:
                 yield from self._fail(table, session.failed[table])
@@ -252,7 +243,7 @@ class _Run:
             while not copying.copy.is_read and self._copy_seconds > 0:
                 started = time.monotonic()
                 for event in copying.chunks(min(TURN_SECONDS, self._copy_seconds)):
-                    self._copied[table] = self._copied.get(table, 0) + event.rows
+                    self._tally.copied[table] += event.rows
                     yield event
                 copying.rest()
                 self._copy_seconds -= time.monotonic() - started
@@ -280,7 +271,7 @@ class _Run:
             yield from self._catch_up()  # the rows stand where that has come to
         while table not in self._session.failed and not copying.copy.is_read:
             for event in copying.chunks(TURN_SECONDS):
-                self._copied[table] = self._copied.get(table, 0) + event.rows
+                self._tally.copied[table] += event.rows
                 yield event
             copying.rest()
             if not copying.copy.is_read:
@@ -344,12 +335,11 @@ class _Run:
                         self._windows += 1
                         yield self._of_asked(event)
                     case SchemaChanged():
-                        self._altered.add(event.table)
+                        self._tally.altered.add(event.table)
                         yield event
                     case TableFailed():
                         yield from self._fail(event.table, event.error)
-            for table, applied in drain.applied.items():
-                self._applied.setdefault(table, AppliedTable()).merge(applied)
+            self._tally.add(drain.applied)
             if drain.held_by:
                 self._note(f"stopped early after a wait for {drain.held_by}")
                 return
@@ -392,22 +382,16 @@ class _Run:
                 continue
             with session.warehouse.transaction():
                 change = evolve(session, table, session.checkpoints[table].lsn)
-            self._altered.add(table)
+            self._tally.altered.add(table)
             yield change
-
-    def _phase(self, table: TableName) -> str:
-        checkpoint = self._session.checkpoints.get(table)
-        if checkpoint is not None:
-            return checkpoint.phase
-        waits = self._session.config.table(table).backfill.first == "wait"
-        return "waiting" if waits and table not in self._session.failed else "missing"
 
     def _finished(self) -> SyncFinished:
         session = self._session
         end = current_end(session.control)
         confirmed = session.confirm()
-        for table in session.config.table_names:
-            if table in self._asked and self._phase(table) == "waiting":
+        asked = [table for table in session.config.table_names if table in self._asked]
+        for table in asked:
+            if phase_of(session, table) == "waiting":
                 self._note(
                     f"table {str(table)!r} waits for its backfill: cdc-assets backfill {table}"
                 )
@@ -418,33 +402,13 @@ class _Run:
             self._note(problem)
         return SyncFinished(
             pipeline=session.config.name,
-            start_lsn=self._slot_start,
+            start_lsn=self._tally.slot_start,
             confirmed_lsn=confirmed,
             target_lsn=self._target,
             lag_bytes=max(0, end - confirmed),
             windows=self._windows,
             seconds=time.monotonic() - self._started,
-            tables=tuple(self._results(end)),
+            tables=self._tally.results(session, asked, end),
             notes=tuple(self._notes),
             published=published,
         )
-
-    def _results(self, end: LSN) -> Iterator[TableResult]:
-        session = self._session
-        oids = [point.shape.oid for point in session.checkpoints.values()]
-        said = read_descriptions(session.control, oids)
-        for table in session.config.table_names:
-            if table in self._asked:
-                start = self._starts.get(table, self._slot_start)
-                result = table_result(session, table, start=start, end=end, said=said)
-                applied = self._applied.get(table, AppliedTable())
-                copied = ChangeCounts(copied=self._copied.get(table, 0))
-                yield replace(
-                    result,
-                    counts=applied.counts + copied,
-                    renewed=applied.renewed,
-                    altered=table in self._altered,
-                    first_commit=applied.first_commit,
-                    last_commit=applied.last_commit,
-                    phase=self._phase(table),
-                )

@@ -25,6 +25,7 @@ from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, UPDATE
 from cdc_assets.pgoutput.types import SourceType
+from cdc_assets.shaping.declarations import UNMIRRORED
 from cdc_assets.shaping.enriching import Enrichment
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.masks import masked, masked_type
@@ -38,22 +39,7 @@ from cdc_assets.shaping.transforming import (
 )
 from cdc_assets.shaping.transforms import Transform
 
-UNMIRRORED = "changes alone"
 _TEXT = SourceType(name="text", oid=25, typmod=-1, is_array=False, is_enum=False)
-
-
-def differing_keys(before: str, after: str) -> list[str]:
-    """Give the keys of the config in which two declarations of a shaping differ.
-
-    A transform whose function alone was edited is said to be that.
-    """
-    one, other = (json.loads(text) if text else {} for text in (before, after))
-    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-    functions = [said.get("transform", {}).get("function") for said in (one, other)]
-    if "transform" in keys and functions[0] == functions[1]:
-        is_edited = one["transform"].get("digest") != other["transform"].get("digest")
-        keys[keys.index("transform")] = "transform (edited)" if is_edited else "transform"
-    return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,8 +382,3 @@ def _without_values(batch: ChangeBatch, types: Sequence[pa.DataType]) -> ChangeB
 
 def _any_old_values(batch: ChangeBatch) -> pa.Array:
     return batch.old_key[0] if batch.record is None else batch.record.before[0]
-
-
-def is_unmirrored(source: TableShape) -> bool:
-    """Whether a table's shape was that of one of which changes alone are kept."""
-    return bool(source.shaping) and json.loads(source.shaping).get("keep") == UNMIRRORED
