@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer
 
 from cdc_assets.config.strict import Strict
 
@@ -38,6 +38,15 @@ class SchemaChanges(Strict):
             examples=["backfill"],
         ),
     ] = "stop"
+
+    @model_serializer
+    def _as_said(self) -> str | dict[str, str]:
+        if not self.evolves:
+            return self.how
+        return {
+            "dropped_columns": self.dropped_columns,
+            "recreated_tables": self.recreated_tables,
+        }
 
     @property
     def evolves(self) -> bool:

@@ -13,6 +13,7 @@ from cdc_assets.operations.removal import teardown
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.steps import Step
 from cdc_assets_tests.audit import FULL, create_audit
+from cdc_assets.steps import Step, observers
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at
@@ -335,10 +336,21 @@ def test_a_wrong_row_that_never_held_leaves_no_version(
         warehouse.execute(
             "UPDATE public.lines__history SET amount = -1 WHERE account = 1 AND line = 1;"
             "UPDATE public.lines SET amount = -1 WHERE account = 1 AND line = 1;"
-            "UPDATE public.lines__history SET _cdc_valid_from_lsn ="
-            " (SELECT lsn FROM _cdc.checkpoints WHERE source_table = 'public.lines')"
         )
-    list(backfill(ledger, TableName("public", "lines")))
+
+    def open_at_the_last_moment(step: Step) -> None:
+        if step == "window_committed":
+            with duckdb.connect(str(ledger.warehouse_path)) as warehouse:
+                warehouse.execute(
+                    "UPDATE public.lines__history SET _cdc_valid_from_lsn ="
+                    " (SELECT lsn FROM _cdc.checkpoints WHERE source_table = 'public.lines')"
+                )
+
+    observers.append(open_at_the_last_moment)
+    try:
+        list(backfill(ledger, TableName("public", "lines")))
+    finally:
+        observers.remove(open_at_the_last_moment)
 
     (only,) = histories(ledger, "public.lines")[1, 1]
 

@@ -18,6 +18,7 @@ from cdc_assets.changes.buckets import Bucket, key_may_be_shown, orders_keys
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.identifiers import TableName, quote
+from cdc_assets.pgoutput.types import intervals_as_text
 from cdc_assets.pgoutput.values import decode_text
 from cdc_assets.source import buckets as source
 from cdc_assets.source.catalog import SourceTable, read_catalog
@@ -87,7 +88,9 @@ def both_ends(connection: Connection, table: str = "t") -> BothEnds:
     """Copy a table, as a copy would, into a DuckDB in memory."""
     name = TableName("public", table)
     found = read_catalog(connection, "none", [name]).tables[name]
-    shape = found.shape
+    in_keys = [replace(one, type=intervals_as_text(one.type)) for one in found.shape.columns]
+    shape = replace(found.shape, columns=tuple(in_keys))  # any of them may be one
+    found = replace(found, shape=shape)
     listed = ", ".join(text_of(column, quote(column.name)) for column in shape.columns)
     rows = connection.execute(f"SELECT {listed} FROM {name.sql}").fetchall()
     columns = []

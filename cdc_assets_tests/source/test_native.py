@@ -115,6 +115,8 @@ def bits(values: pa.Array) -> list[object]:
                 offsets, offsets[1:], values.is_valid().to_pylist(), strict=False
             )
         ]
+    if pa.types.is_interval(values.type):  # months, days and nanoseconds, not their sum
+        return [value and tuple(value) for value in values.to_pylist()]
     if pa.types.is_floating(values.type) or pa.types.is_temporal(values.type):
         values = values.view(pa.int64() if values.type.bit_width == 64 else pa.int32())
     return list(values.to_pylist())

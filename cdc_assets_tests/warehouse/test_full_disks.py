@@ -30,7 +30,7 @@ def sync_where_files_stay_small(config: PipelineConfig, module: str) -> tuple[in
         + (
             ["sync", "--config", str(config_path(config))]
             if module == "cdc_assets.cli"
-            else [str(config_path(config)), "", "0", "0"]
+            else [str(config_path(config)), "", "0", "0", ""]
         ),
         cwd=PROJECT,
         capture_output=True,
