@@ -11,9 +11,8 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.operations.removal import teardown
 from cdc_assets.replication.backfill import backfill
-from cdc_assets.steps import Step
-from cdc_assets_tests.audit import FULL, create_audit
 from cdc_assets.steps import Step, observers
+from cdc_assets_tests.audit import FULL, create_audit
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at
