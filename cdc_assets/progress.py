@@ -338,7 +338,7 @@ class SchemaChanged:
     Attributes:
         lsn: Of the first transaction behind it, or where nothing had been changed since.
         what: In words.
-        how: `in place`: durable; `copied anew`: begins now.
+        how: `in place`: durable; `copied anew`: begins now; `as it is`: the table has another name.
         before: The warehouse's types, by the columns' names.
         after: Likewise.
     """
@@ -346,7 +346,7 @@ class SchemaChanged:
     table: TableName
     lsn: LSN
     what: str
-    how: Literal["in place", "copied anew"]
+    how: Literal["in place", "copied anew", "as it is"]
     before: Mapping[str, str]
     after: Mapping[str, str]
 

@@ -90,6 +90,7 @@ class TableShape:
             kept shape has them among its columns, too, behind its own.
         dropped: Columns that the source has no more, as the warehouse has them: rows that were
             written since are without a value there. A kept shape has them among its columns, too.
+        called: The name that the source has for the table, or empty where that is not known.
     """
 
     oid: int
@@ -103,6 +104,7 @@ class TableShape:
     keeps_deleted: bool = False
     enriched: tuple[SourceColumn, ...] = ()
     dropped: tuple[SourceColumn, ...] = ()
+    called: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,6 +221,7 @@ class TableShape:
             plain.get("keeps_deleted", False),
             tuple(map(_column, plain.get("enriched", ()))),
             tuple(map(_column, plain.get("dropped", ()))),
+            plain.get("called", ""),
         )
 
 

@@ -43,6 +43,7 @@ from cdc_assets.source.preflight import (
     spare_slot_problems,
 )
 from cdc_assets.source.pushing import entry_problem, not_pushed
+from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_slot
 from cdc_assets.source.tables import (
@@ -105,6 +106,8 @@ def _source_problems(
     names = config.table_names
     catalog = read_catalog(control, config.source.publication, names)
     known = _checkpoints(config)
+    oids = {name: point.shape.oid for name, point in (known or {}).items()}
+    catalog = with_renamed(control, catalog, config, oids)
     if (no_key := _no_mask_key(config)) is not None:
         yield no_key
     for name in names:
@@ -127,6 +130,8 @@ def _source_problems(
         for line in (*notes, *not_pushed(catalog, config, name)):
             note(line)
         if source is not None:
+            if source.called != name:
+                note(f"{_called(name, source)}: it goes on under the config's name")
             for line in _proposed_types(control, config, source):
                 note(line)
     yield from publication_problems(catalog, names)
@@ -141,6 +146,10 @@ def _source_problems(
             f"publication {catalog.publication.name!r} also publishes {str(part)!r}, whose UPDATE "
             f"and DELETE fail: {why}"
         )
+
+
+def _called(name: TableName, source: SourceTable) -> str:
+    return f"table {str(name)!r} is called {str(source.called)!r} on the source now"
 
 
 def _proposed_types(

@@ -6,23 +6,24 @@ stand in the way of the syncs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import CdcError, ConfigError, TableError
+from cdc_assets.errors import CdcError, ConfigError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import WalIdentity
 from cdc_assets.replication.journal import Journal, Turn, digest, is_alive_here, now, read_journal
 from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.shaping import shapings
-from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
-from cdc_assets.source.connection import Connection, connect, translated
+from cdc_assets.source.catalog import SourceTable, read_catalog
+from cdc_assets.source.connection import connect, translated
 from cdc_assets.source.health import SlotHealth, read_health
 from cdc_assets.source.ownership import Ownership, served_warehouse
 from cdc_assets.source.preflight import publication_problems
+from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_identity
 from cdc_assets.source.tables import gone_problem, table_problems
@@ -90,12 +91,18 @@ def read_evidence(config: PipelineConfig) -> Evidence:
             served = served_warehouse(control, config.source.slot)
             names = config.table_names
             catalog = read_catalog(control, config.source.publication, names)
-            gone = _gone_problems(control, catalog, names, before)
+            oids = before.oids if before else {}
+            catalog = with_renamed(control, catalog, config, oids)
+            gone = {
+                name: gone_problem(control, catalog, name, oid)
+                for name, oid in oids.items()
+                if name in names
+            }
             problems = (
                 *publication_problems(catalog, names),
                 *{
                     **table_problems(catalog, names, unmirrored=config.unmirrored),
-                    **gone,
+                    **{name: why for name, why in gone.items() if why is not None},
                 }.values(),
             )
             sources = catalog.tables
@@ -124,19 +131,6 @@ def read_evidence(config: PipelineConfig) -> Evidence:
         journal=journal,
         life=life,
     )
-
-
-def _gone_problems(
-    control: Connection, catalog: Catalog, names: Collection[TableName], journal: Journal | None
-) -> dict[TableName, TableError]:
-    """Say what became of tables that the last run knew, and that are not there by their names."""
-    known = journal.tables if journal else {}
-    found = {
-        name: gone_problem(control, catalog, name, record.oid)
-        for name in names
-        if (record := known.get(str(name))) is not None and record.oid is not None
-    }
-    return {name: problem for name, problem in found.items() if problem is not None}
 
 
 def _life(before: Journal | None, slot: SlotHealth | None, after: Journal | None) -> Life:

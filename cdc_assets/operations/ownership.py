@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.lsn import LSN, WalIdentity
+from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source import setup as source_setup
@@ -44,7 +45,8 @@ def setup(config: PipelineConfig, *, take_over: bool = False) -> list[str]:
     if not take_over:
         served = read_owner(config)
         refuse_other_warehouse(config, served, _known_id(config) if served else None)
-    done = source_setup.setup(config)
+    journal = read_journal(config)
+    done = source_setup.setup(config, journal.oids if journal else None)
     return [*done, *_take_over(config)] if take_over else done
 
 

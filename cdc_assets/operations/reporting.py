@@ -17,7 +17,7 @@ from cdc_assets.progress import (
 )
 from cdc_assets.wording import counted
 
-_MET = {"in place": "altered in place", "copied anew": "copied anew"}
+_MET = {"in place": "altered in place", "copied anew": "copied anew", "as it is": "left as it is"}
 
 
 def line(event: SyncEvent) -> str:

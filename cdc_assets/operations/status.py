@@ -41,6 +41,7 @@ class TableStatus:
             ended.
         error: Why it does not go on, or empty.
         hint: The way out of the error.
+        called: The name that the source has for it, where that is another one.
     """
 
     table: TableName
@@ -51,6 +52,7 @@ class TableStatus:
     rows: int | None = None
     error: str = ""
     hint: str = ""
+    called: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,20 @@ def read_status(config: PipelineConfig) -> PipelineStatus:
         evidence=evidence,
         warehouse_note=known.note,
         tables=tuple(
-            known.tables.get(table, TableStatus(table, _absent(config, table, known)))
+            replace(
+                known.tables.get(table, TableStatus(table, _absent(config, table, known))),
+                called=_called(table, evidence),
+            )
             for table in config.table_names
         ),
         checks=judge(config, evidence),
         problem=known.problem,
     )
+
+
+def _called(table: TableName, evidence: Evidence) -> str:
+    source = evidence.sources.get(table)
+    return str(source.called) if source is not None and source.called != table else ""
 
 
 def _absent(config: PipelineConfig, table: TableName, known: _Known) -> str:

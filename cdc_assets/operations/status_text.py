@@ -25,6 +25,7 @@ def status_lines(status: PipelineStatus) -> list[str]:
         *([f"warehouse  {status.warehouse_note}"] if status.warehouse_note else []),
         *columns([_HEADER, *map(_row, status.tables)]),
         *_error(status.problem),
+        *_other_names(status),
         *_table_errors(status),
         *(line for check in status.problems for line in _problem(check)),
     ]
@@ -178,6 +179,12 @@ def _error(error: CdcError | None) -> Iterator[str]:
             yield f"hint: {error.hint}"
 
 
+def _other_names(status: PipelineStatus) -> Iterator[str]:
+    for table in status.tables:
+        if table.called:
+            yield f"note: {table.table} is called {table.called!r} on the source now"
+
+
 def _table_errors(status: PipelineStatus) -> Iterator[str]:
     for table in status.tables:
         if table.error:
@@ -245,4 +252,5 @@ def _table_as_json(table: TableStatus) -> dict[str, Any]:
         "rows": table.rows,
         "error": table.error,
         "hint": table.hint,
+        "called": table.called,
     }

@@ -17,7 +17,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.replication.evolving import plan_evolution
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
-from cdc_assets.source.catalog import Catalog, read_catalog
+from cdc_assets.source.catalog import Catalog
 from cdc_assets.source.omissions import SlotRange, find_omissions
 from cdc_assets.source.preflight import publication_problems
 from cdc_assets.source.slot import current_end
@@ -42,7 +42,7 @@ def find_altered(
     if not tables:
         return {}
     names = session.config.table_names
-    catalog = read_catalog(session.control, session.config.source.publication, names)
+    catalog = session.read_catalog(names)
     for problem in publication_problems(catalog, names):
         raise problem
     session.catalog = catalog

@@ -27,7 +27,7 @@ from cdc_assets.replication.session import Session
 from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.buckets import in_bucket
-from cdc_assets.source.catalog import SourceTable, read_catalog
+from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.slot import wait_for_unpublished_changes, wait_until_flushed
 from cdc_assets.source.snapshot import PLACES, Chunk, SnapshotReader
 from cdc_assets.source.standby import require_standbys
@@ -355,7 +355,7 @@ def refuse_altered(session: Session, table: TableName, shape: TableShape) -> Non
     Raises:
         SchemaChangeError: It is.
     """
-    found = read_catalog(session.control, session.config.source.publication, [table]).tables
+    found = session.read_catalog([table]).tables
     if table not in found:
         raise altered_while_copied(table, "it is not there any more")
     now = session.shaping(table).source(found[table].shape)

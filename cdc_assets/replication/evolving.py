@@ -7,7 +7,7 @@ table's columns before the first change that has them; or nothing has been chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -100,6 +100,24 @@ def evolve(session: Session, table: TableName, lsn: LSN) -> SchemaChanged:
     del session.evolutions[table]
     reached("schema_evolved")
     return change
+
+
+def note_names(session: Session, tables: Iterable[TableName]) -> Iterator[SchemaChanged]:
+    """Note what the source calls tables, and give those that have another name now."""
+    for table in sorted(tables):
+        checkpoint, now = session.checkpoints[table], session.source_table(table).shape.called
+        if checkpoint.shape.called == now:
+            continue
+        was = checkpoint.shape.called or str(table)
+        columns = _columns(session, session.kept_shape(table))
+        what = f"is called {now!r} on the source, was {was!r}"
+        change = SchemaChanged(table, checkpoint.lsn, what, "as it is", columns, columns)
+        with session.warehouse.transaction():
+            session.put(replace(checkpoint, shape=replace(checkpoint.shape, called=now)))
+            if now != was:
+                session.warehouse.evolutions.note(change, session.run.id)
+        if now != was:
+            yield change
 
 
 def _columns(session: Session, kept: TableShape) -> dict[str, str]:

@@ -89,7 +89,8 @@ def _not_read_anew(session: Session, table: TableName) -> TableError:
         "change of it came without a value that is nowhere in the warehouse",
         table=str(table),
         lsn=str(session.checkpoints[table].lsn),
-        hint=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; then {recopy_hint(table)}",
+        hint=f"ALTER TABLE {session.source_table(table).called.sql} REPLICA IDENTITY FULL; then "
+        + recopy_hint(table),
     )
 
 

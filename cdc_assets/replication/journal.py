@@ -29,6 +29,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import CdcError
+from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 
 
@@ -210,6 +211,12 @@ class Journal(_Record):
     slot: SlotRecord | None = None
     tables: Mapping[str, TableRecord] = {}
     beside: Turn | None = None
+
+    @property
+    def oids(self) -> dict[TableName, int]:
+        """Give those of the source's tables that the last run knew."""
+        known = {name: record.oid for name, record in self.tables.items()}
+        return {TableName.parse(name): oid for name, oid in known.items() if oid is not None}
 
     @property
     def ended(self) -> Run | None:

@@ -26,6 +26,7 @@ from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
 from cdc_assets.source.preflight import publication_problems, server_problems
+from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import read_identity, read_slot, wait_until_free
 from cdc_assets.warehouse.base import Warehouse
@@ -189,6 +190,8 @@ def _compared(
     refuse_other_warehouse(config, served, state.warehouse_id())
     state.refuse_other_owners(config.table_names)
     known = state.read()
+    oids = {name: point.shape.oid for name, point in known.items()}
+    catalog = with_renamed(control, catalog, config, oids)
     session = Session(
         config=config,
         conninfo=conninfo,

@@ -27,6 +27,7 @@ from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
 from cdc_assets.pgoutput.messages import DELETE, INSERT, TRUNCATE, UPDATE
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, source_rows, unfit_value
+from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.session import recopy_hint
 from cdc_assets.replication.shaping import shaping_problems, shapings
 from cdc_assets.shaping.columns import Shaping
@@ -36,6 +37,7 @@ from cdc_assets.shaping.predicates import RowError
 from cdc_assets.source.catalog import SourceTable, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.reader import SlotReader
+from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import current_end, read_slot
 from cdc_assets.source.snapshot import SnapshotReader
@@ -107,7 +109,9 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
     """
     conninfo, slot = conninfo_of(config), config.source.slot
     with connect(conninfo) as control, translated(slot):
+        journal = read_journal(config)
         catalog = read_catalog(control, config.source.publication, [table])
+        catalog = with_renamed(control, catalog, config, journal.oids if journal else {})
         needs_key = config.table(table).keeps_mirror
         for problem in all_table_problems(
             catalog, table, [table], published=False, needs_key=needs_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -18,9 +18,10 @@ from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.progress import RunMark
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.shaping.declarations import differing_keys
-from cdc_assets.source.catalog import Catalog, SourceTable
+from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
+from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.slot import SlotState, clock_micros, confirm
 from cdc_assets.warehouse.base import ChangeTables, Copies, Mirrors, Stages, State, Warehouse
 from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Moment
@@ -148,8 +149,15 @@ class Session:
         return self.shapings[table].staged(self.checkpoints[table].shape)
 
     def source_shape(self, table: TableName) -> TableShape:
-        """Give those of the source's columns that are kept, as the catalog has them."""
-        return self.shapings[table].source(self.source_table(table).shape)
+        """Give those of the source's columns that are kept, as the catalog has them.
+
+        Another name of the table is taken over where that is said (`evolving.note_names`).
+        """
+        shape = self.shapings[table].source(self.source_table(table).shape)
+        known = self.checkpoints.get(table)
+        if known is None or known.shape.oid != shape.oid:
+            return shape
+        return replace(shape, called=known.shape.called)
 
     @property
     def source_shapes(self) -> dict[TableName, TableShape]:
@@ -180,6 +188,13 @@ class Session:
         """Give up all copies of a table and their stages, inside a transaction."""
         for copy in self.copies_of(table):
             self.drop_copy(copy)
+
+    def read_catalog(self, tables: Collection[TableName]) -> Catalog:
+        """Read what the source's catalog says of tables now, whatever it calls them."""
+        config = self.config
+        oids = {of: at.shape.oid for of, at in self.checkpoints.items() if of in tables}
+        catalog = read_catalog(self.control, config.source.publication, tables)
+        return with_renamed(self.control, catalog, config, oids)
 
     def source_table(self, table: TableName) -> SourceTable:
         """Give the catalog's account of a table that passed the checks."""

@@ -246,7 +246,7 @@ def _whole_old_rows(config: TableConfig, source: SourceTable, full: str) -> Tabl
 
 def full_hint(config: PipelineConfig, source: SourceTable) -> str:
     """Say how to have whole old rows; beside a column list UPDATE and DELETE would fail."""
-    alter = f"ALTER TABLE {source.name.sql} REPLICA IDENTITY FULL;"
+    alter = f"ALTER TABLE {source.called.sql} REPLICA IDENTITY FULL;"
     has_list = source.published_as.columns is not None
     if not config.source.push_down:
         without = "first publish it without a column list (ALTER PUBLICATION), then "

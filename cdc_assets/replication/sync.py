@@ -43,7 +43,7 @@ from cdc_assets.replication.alterations import find_altered, plans_since
 from cdc_assets.replication.begun import drop_stale_copies
 from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
 from cdc_assets.replication.draining import Drain, standing_fences
-from cdc_assets.replication.evolving import evolve, is_mended, note_copied_anew
+from cdc_assets.replication.evolving import evolve, is_mended, note_copied_anew, note_names
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.partners import groups, partner_errors
 from cdc_assets.replication.placing import is_settled, put_in_place
@@ -163,6 +163,9 @@ class _Run:
             yield from self._drain(group, end if group is copied else self._target)
         if self._target == end:
             yield from self._evolve_quiet(settled)
+        for change in note_names(session, self._alive()):
+            self._tally.altered.add(change.table)
+            yield change
 
     def _alive(self) -> frozenset[TableName]:
         """Give the tables that the stream is applied to."""

@@ -83,7 +83,7 @@ def _quantiles(connection: Connection, table: SourceTable, parts: int) -> list[K
     """Give the keys with which all parts of a sample but the last one end, in their order."""
     shape = table.shape
     # a plain table's children are tables of their own in a publication
-    relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
+    relation = table.called.sql if table.is_partitioned else f"ONLY {table.called.sql}"
     texts = ", ".join(
         f"{text_of(column, f'{ALIAS}.{quote(column.name)}')} AS k{at}"
         for at, column in enumerate(shape.key_columns)

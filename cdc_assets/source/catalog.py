@@ -22,6 +22,7 @@ class SourceTable:
     """A table with what is published of it and what identifies its rows.
 
     Attributes:
+        name: The one that the config has.
         identity: pg_class.relreplident: d, n, f or i.
         shape: The columns that the stream brings, in the order of their attnum, and the key, empty
             when nothing identifies a row.
@@ -57,6 +58,11 @@ class SourceTable:
     hides_rows: bool
     owned: bool
     published: bool
+
+    @property
+    def called(self) -> TableName:
+        """The name that the source has for it: another one once somebody has renamed it."""
+        return TableName.parse(self.shape.called)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +296,7 @@ def _read_tables(
                 key_origin=key.origin(identity) if key else 0,
                 files=files or "",
                 versions=versions or "",
+                called=str(name),
             ),
             columns=tuple(
                 one.column

@@ -110,7 +110,7 @@ def _no_key(table: SourceTable) -> ReplicaIdentityError:
         f"table {name!r} has {has}: nothing says which row a change is about{breaks}",
         table=name,
         hint="a key is unique over NOT NULL columns, in their own collation and default order: "
-        f"{identity_sql(table.name, table.indexes)}; or keep its changes alone, which takes no "
+        f"{identity_sql(table.called, table.indexes)}; or keep its changes alone, which takes no "
         "key: keep: [changes]",
     )
 
@@ -122,7 +122,7 @@ def _where(table: SourceTable, part: Part) -> str:
 
 def _not_in_wal(table: SourceTable, part: Part) -> TableError:
     what = "a foreign table" if part.kind == "f" else "unlogged"
-    root = table.name.sql
+    root = table.called.sql
     return TableError(
         f"{_where(table, part)} is {what}: its changes are not in the WAL",
         table=str(table.name),
@@ -193,7 +193,7 @@ def _filter_outside_identity(
     full = replace(part, identity="f")
     way = f"ALTER TABLE {part.name.sql} REPLICA IDENTITY FULL"
     if find_fault(full, table.published_as, catalog.version) is not None:
-        way = publish_sql(catalog, table, entry(table.name, columns or ()), names)
+        way = publish_sql(catalog, table, entry(table.called, columns or ()), names)
     return ReplicaIdentityError(
         f"the row filter of {_where(table, part)} uses columns outside its replica identity "
         f"({', '.join(map(repr, outside))}): UPDATE and DELETE fail on the source",
@@ -218,7 +218,7 @@ def _unpublished_key(
     problem = f"table {name!r} does not publish its key column {columns[0]!r}"
     if set(columns) <= set(table.left_out) and table.published_as.columns is None:
         keys = [one for one in table.indexes if one.is_key and not set(one.columns) & set(columns)]
-        way = identity_sql(table.name, keys) if keys else _PLAIN_KEY
+        way = identity_sql(table.called, keys) if keys else _PLAIN_KEY
         if not keys and catalog.version >= GENERATED_ARE_CHECKED:
             way = _publish_stored_sql(catalog, names)
         return ReplicaIdentityError(
@@ -227,7 +227,7 @@ def _unpublished_key(
             hint=f"as the owner: {way}",
         )
     listed = [*table.shape.names, *columns]
-    shown = entry(table.name, listed, table.row_filter)
+    shown = entry(table.called, listed, table.row_filter)
     return ReplicaIdentityError(
         problem, table=name, hint=f"as the owner: {publish_sql(catalog, table, shown, names)}"
     )

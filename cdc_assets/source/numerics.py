@@ -38,7 +38,7 @@ def decimal_needs(
         f" bool_or({name} >= 'Infinity' OR {name} = '-Infinity')"
         for name in map(quote, names)
     )
-    relation = table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
+    relation = table.called.sql if table.is_partitioned else f"ONLY {table.called.sql}"
     columns = ", ".join(map(quote, names))
     with bounded_locks(connection), table_errors(table.name):
         found = fetch_one(

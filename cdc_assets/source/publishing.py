@@ -60,4 +60,4 @@ def publish_sql(
     added = add_sql(publication, [shown])
     if not table.published:
         return added
-    return f"{drop_sql(publication, table.name)}; {added}"
+    return f"{drop_sql(publication, table.called)}; {added}"

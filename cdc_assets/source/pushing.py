@@ -195,9 +195,9 @@ def _columns(table: SourceTable) -> dict[str, SourceColumn]:
 def entries(catalog: Catalog, config: PipelineConfig, names: Collection[TableName]) -> list[str]:
     """Write the entries of tables that are to be published."""
     return [
-        pushed(catalog, catalog.tables[name], config).entry(name)
+        pushed(catalog, catalog.tables[name], config).entry(catalog.tables[name].called)
         if config.source.push_down and name in catalog.tables
-        else entry(name)
+        else entry(catalog.tables[name].called if name in catalog.tables else name)
         for name in names
     ]
 
@@ -209,7 +209,7 @@ def other_entry(catalog: Catalog, config: PipelineConfig, name: TableName) -> st
         return None
     wanted = pushed(catalog, table, config)
     is_there = _published_otherwise(catalog, table) or wanted.describes(table)
-    return None if is_there else wanted.entry(name)
+    return None if is_there else wanted.entry(table.called)
 
 
 def entry_problem(catalog: Catalog, config: PipelineConfig, name: TableName) -> TableError | None:
@@ -237,6 +237,6 @@ def not_pushed(catalog: Catalog, config: PipelineConfig, name: TableName) -> Ite
     for left in pushed(catalog, table, config).left:
         what, _, why = left.partition(": ")
         if why == _WHY["filter"] and not _left_out(table, config.table(name)):
-            why += f"; it is after ALTER TABLE {name.sql} REPLICA IDENTITY FULL, then"
+            why += f"; it is after ALTER TABLE {table.called.sql} REPLICA IDENTITY FULL, then"
             why += " 'cdc-assets setup'"
         yield f"{what!r} of table {str(name)!r} is not pushed down: {why}"

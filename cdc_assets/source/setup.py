@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psycopg
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import ReplicationError, SlotInvalidatedError, SlotNotFoundError
-from cdc_assets.identifiers import quote, quote_literal
+from cdc_assets.identifiers import TableName, quote, quote_literal
 from cdc_assets.source.catalog import MUST_PUBLISH, Catalog, read_catalog
 from cdc_assets.source.connection import (
     Connection,
@@ -25,6 +25,7 @@ from cdc_assets.source.ownership import forget_served
 from cdc_assets.source.preflight import missing_publication, server_problems
 from cdc_assets.source.publishing import add_sql, create_sql, drop_sql, set_sql
 from cdc_assets.source.pushing import entries, entry_problem, other_entry
+from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.slot import (
     PLUGIN,
     oldest_writer,
@@ -48,11 +49,15 @@ def conninfo_of(config: PipelineConfig) -> str:
     return complete_conninfo(config.source.conninfo(), application=f"cdc-assets {config.name}")
 
 
-def setup(config: PipelineConfig) -> list[str]:
+def setup(config: PipelineConfig, oids: Mapping[TableName, int] | None = None) -> list[str]:
     """Create the publication and then the slot, and what is missing of them; safe to repeat.
 
     The publication comes first: the slot decodes a change with the catalog as it was then, so a
     publication that is younger than the slot does not exist for its first changes.
+
+    Args:
+        config: The pipeline.
+        oids: Of tables that are known, whatever the source calls them now.
 
     Returns:
         What was done, a line each; empty when nothing was missing.
@@ -71,7 +76,7 @@ def setup(config: PipelineConfig) -> list[str]:
         if exists:
             read_slot(connection, slot)  # before anything is made: it may be of no use
         with bounded_locks(connection):
-            done = _publish(connection, config)
+            done = _publish(connection, config, oids or {})
         if exists:
             return done
         forget_served(connection, slot)  # of an earlier slot of this name, or of a restored copy
@@ -80,13 +85,15 @@ def setup(config: PipelineConfig) -> list[str]:
         return [*done, f"created slot {slot!r}"]
 
 
-def _publish(connection: Connection, config: PipelineConfig) -> list[str]:
+def _publish(
+    connection: Connection, config: PipelineConfig, oids: Mapping[TableName, int]
+) -> list[str]:
     """Create or complete the publication, once nothing of it makes a writer fail."""
     name, names = config.source.publication, config.table_names
-    catalog = read_catalog(connection, name, names)
+    catalog = with_renamed(connection, read_catalog(connection, name, names), config, oids)
     done = list(_replace_entries(connection, catalog, config))  # it may be what makes them fail
     if done:
-        catalog = read_catalog(connection, name, names)
+        catalog = with_renamed(connection, read_catalog(connection, name, names), config, oids)
     unmirrored = config.unmirrored
     found = table_problems(catalog, names, published=False, unmirrored=unmirrored)
     for problem in found.values():
@@ -135,7 +142,7 @@ def _replace_entries(
         if not (catalog.publication.owned and catalog.tables[table].owned):
             raise problem
         with connection.transaction():
-            connection.execute(drop_sql(name, table))
+            connection.execute(drop_sql(name, catalog.tables[table].called))
             connection.execute(add_sql(name, [shown]))
         yield (
             f"publication {name!r} publishes {shown}: if it was copied before, copy it anew: "

@@ -191,7 +191,7 @@ class SnapshotReader:
                 self._begin_with_lock(relation, table.name, shape.oid)
                 snapshot, lsn, declared, files = self._session.row(
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
-                    f"{_declared(table.name, shape)},"
+                    f"{_declared(table.called, shape)},"
                     f" (SELECT {_FILES} FROM {_parts(table)} AS part)"
                 )
                 row_filter = self._row_filter(table)
@@ -281,7 +281,7 @@ _FILES = "string_agg(pg_relation_filenode(part.relid)::text, ' ' ORDER BY part.r
 
 def relation_of(table: SourceTable) -> str:
     """Name what is read: a plain table's children are tables of their own in a publication."""
-    return table.name.sql if table.is_partitioned else f"ONLY {table.name.sql}"
+    return table.called.sql if table.is_partitioned else f"ONLY {table.called.sql}"
 
 
 def _parts(table: SourceTable) -> str:

@@ -123,8 +123,12 @@ def gone_problem(
     return TableError(
         f"table {str(name)!r} is called {str(now)!r} on the source now",
         table=str(name),
-        hint=f"as the owner: {'; '.join(back)}, or {forget}; then name {str(now)!r} in the config's"
-        f" tables instead of {str(name)!r}",
+        hint=f"as the owner: {'; '.join(back)}, or {forget}; then "
+        + (
+            f"leave {str(name)!r} out of the config's tables"
+            if now in catalog.tables
+            else f"name {str(now)!r} in the config's tables instead of {str(name)!r}"
+        ),
     )
 
 
@@ -185,8 +189,8 @@ def read_problems(catalog: Catalog, name: TableName) -> Iterator[TableError]:
         yield TableError(
             f"the source's role may not read table {str(name)!r}, which the first copy needs",
             table=str(name),
-            hint=f"as the owner: GRANT USAGE ON SCHEMA {quote(name.schema)} TO {role}; "
-            f"GRANT SELECT ON {name.sql} TO {role}",
+            hint=f"as the owner: GRANT USAGE ON SCHEMA {quote(table.called.schema)} TO {role};"
+            f" GRANT SELECT ON {table.called.sql} TO {role}",
         )
     if table.hides_rows:
         yield TableError(
@@ -249,7 +253,7 @@ def _kind_problem(table: SourceTable) -> TableError | None:
         return TableError(
             f"table {name!r} is unlogged: its changes are not in the WAL",
             table=name,
-            hint=f"ALTER TABLE {table.name.sql} SET LOGGED, or {_LEAVE_OUT}",
+            hint=f"ALTER TABLE {table.called.sql} SET LOGGED, or {_LEAVE_OUT}",
         )
     return None
 
@@ -287,7 +291,7 @@ def _not_published(catalog: Catalog, table: SourceTable) -> TableError:
         )
     hint = "run 'cdc-assets setup'"
     if not (publication.owned and table.owned):
-        hint = f"as the owner: {add_sql(publication.name, [entry(table.name)])}"
+        hint = f"as the owner: {add_sql(publication.name, [entry(table.called)])}"
     return TableError(
         f"table {name!r} is not in publication {publication.name!r}",
         table=name,
@@ -325,7 +329,7 @@ def _without_column(
 ) -> str:
     if column in table.shape.key:
         new = quote(f"{column.lstrip('_')[:50]}_key")
-        return f"ALTER TABLE {table.name.sql} RENAME COLUMN {quote(column)} TO {new}"
+        return f"ALTER TABLE {table.called.sql} RENAME COLUMN {quote(column)} TO {new}"
     listed = [one for one in table.shape.names if one != column]
-    shown = entry(table.name, listed, table.row_filter)
+    shown = entry(table.called, listed, table.row_filter)
     return f"as the owner: {publish_sql(catalog, table, shown, names)}"
