@@ -41,7 +41,7 @@ Dagster is on {address}
 The shop changes {rate} times a second. To look at it from another terminal:
   cd {root} && . {environment} && .venv/bin/cdc-assets status
 The warehouse is {warehouse}: try, with DuckDB,
-  FROM public.orders__as_of(now() - INTERVAL 1 MINUTE)
+  FROM public.orders__as_of(now() - INTERVAL 2 MINUTE)
 Ctrl-C stops everything; the next start goes on from there.
 """
 

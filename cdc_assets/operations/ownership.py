@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cdc_assets.config import PipelineConfig
+from cdc_assets.config.tables import RECORDS
 from cdc_assets.lsn import LSN, WalIdentity
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
@@ -13,6 +14,7 @@ from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import Ownership, mark_served, served_warehouse
 from cdc_assets.source.setup import conninfo_of
 from cdc_assets.source.slot import current_end, read_identity, wait_until_free
+from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import open_warehouse
 from cdc_assets.warehouse.values import Checkpoint
 
@@ -84,10 +86,15 @@ def _take_over(config: PipelineConfig) -> list[str]:
                 if table in points and not _goes_on(points[table], identity, confirmed, end)
             ]
             warehouse.prepare()
+            dropped = [
+                f"dropped {kept_names(warehouse, points[table])}checkpoint of {str(table)!r}"
+                for table in ended
+            ]
             with warehouse.transaction():
                 for table in ended:
                     warehouse.copies.drop(table)
                     warehouse.rebuilds.drop(table)
+                    warehouse.moments.drop(table)
                     for records in warehouse.records.values():
                         records.drop(table)
                     state.forget(table)
@@ -98,11 +105,20 @@ def _take_over(config: PipelineConfig) -> list[str]:
                 mark_served(control, slot, own)
             taken = "" if served is None or served.warehouse == own else ", no other one any more"
             return [
-                *(f"dropped mirror and checkpoint of {str(table)!r}" for table in ended),
+                *dropped,
                 f"slot {slot!r} serves {str(config.warehouse_path)!r}{taken}",
             ]
         finally:
             warehouse.close()
+
+
+def kept_names(warehouse: Warehouse, point: Checkpoint) -> str:
+    """Name what is kept of a table, before its checkpoint: `mirror, history and `."""
+    names = [] if is_unmirrored(point.shape) else ["mirror"]
+    names += [
+        RECORDS[keep] for keep, records in warehouse.records.items() if records.names(point.table)
+    ]
+    return ", ".join(names) + " and " if names else ""
 
 
 def _goes_on(point: Checkpoint, identity: WalIdentity, confirmed: LSN, end: LSN) -> bool:

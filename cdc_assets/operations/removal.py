@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName, record_table
-from cdc_assets.operations.ownership import read_owner
+from cdc_assets.operations.ownership import kept_names, read_owner
 from cdc_assets.replication.journal import forget_journal
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import wait_for_warehouse
-from cdc_assets.warehouse.values import Checkpoint
 
 _NAMED = 5  # tables by their names, before the rest is a number
 
@@ -79,6 +78,7 @@ def forget_tables(
                     kept.insert(0, name)
                 for table in filter(warehouse.mirrors.exists, kept):
                     warehouse.mirrors.drop(table)
+                    warehouse.moments.drop(name)
                     done.append(f"dropped table {str(table)!r}, which had no checkpoint")
         return done
 
@@ -129,12 +129,6 @@ def _opened_warehouse(config: PipelineConfig) -> Iterator[Warehouse | None]:
         warehouse.close()
 
 
-def _what(point: Checkpoint, drop: bool) -> str:
-    if not drop:
-        return "checkpoint"
-    return f"{'change table' if is_unmirrored(point.shape) else 'mirror'} and checkpoint"
-
-
 def _forget(
     warehouse: Warehouse,
     config: PipelineConfig,
@@ -146,9 +140,11 @@ def _forget(
     with warehouse.transaction():
         for table, point in warehouse.state.read().items():
             if only is None or table in only:
+                kept = kept_names(warehouse, point) if drop else ""
                 warehouse.copies.drop(table)
                 if drop:
                     warehouse.rebuilds.drop(table)
+                    warehouse.moments.drop(table)
                 for records in warehouse.records.values():
                     if drop:
                         records.drop(table)
@@ -157,6 +153,6 @@ def _forget(
                 if drop and not is_unmirrored(point.shape):  # else it is somebody else's
                     warehouse.mirrors.drop(table)
                 warehouse.state.forget(table)
-                done.append(f"dropped {_what(point, drop)} of {str(table)!r}")
+                done.append(f"dropped {kept}checkpoint of {str(table)!r}")
     forget_journal(config, None if only is None else {str(table) for table in only})
     return done

@@ -85,6 +85,8 @@ def evolve(session: Session, table: TableName, lsn: LSN) -> SchemaChanged:
     for copy in session.copies_of(table):  # of the columns of before
         session.drop_copy(copy)
     evolutions.reshape(Reshaping(table, after, was, fills), keeps)
+    if session.is_mirrored(table):
+        session.warehouse.moments.show(table, after)
     session.put(replace(checkpoint, shape=found.after))
     session.state.note_placed(table, found.after)
     note_lineage(session, [table])

@@ -106,6 +106,7 @@ def _put_changes_in_place(session: Session, copy: Copy, placed: Checkpoint) -> D
     with session.warehouse.transaction(), refusals_of(table):
         before = session.mirrors.row_count(change_tables.name(table))
         read = change_tables.put_in_place(table, copy.stage, session.moment(table))
+        session.warehouse.moments.drop(table)  # of before; without a key there are none
         tracing.placed(table, copy.rows, read)
         tracing.write(placed.lsn, placed.lsn)
         note_lineage(session, [table])

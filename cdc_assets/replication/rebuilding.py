@@ -83,6 +83,7 @@ def _put(warehouse: Warehouse, plan: RebuildPlan) -> None:
             warehouse.rebuilds.leave(plan.made, plan.into, plan.upto)
         else:
             warehouse.rebuilds.put_in_place(plan.made)
+            warehouse.moments.show(plan.made.table, plan.made.shape)
             if plan.checkpoint.error:
                 state.write(replace(plan.checkpoint, error=""))
         state.renew_stamp()

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from cdc_assets.config.tables import RECORDS
 from cdc_assets.errors import CdcError, TableError
 from cdc_assets.identifiers import TableName, record_table
+from cdc_assets.lsn import LSN
 from cdc_assets.replication.left_records import ended_note
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.tracing import Tracing
@@ -46,6 +47,8 @@ def end_recording(session: Session) -> list[str]:
             if keep not in wanted_records(session, table):
                 records.end(table, session.checkpoints[table].known_moment)
                 notes.append(ended_note(table, records.name(table), keep))
+                if session.is_mirrored(table):
+                    session.warehouse.moments.show(table, session.kept_shape(table))
     return notes
 
 
@@ -57,6 +60,8 @@ def begin_recording(session: Session, table: TableName, keeps: Collection[str]) 
     for keep in keeps:
         records = session.warehouse.records[keep]
         records.begin(table, session.kept_shape(table), session.moment(table))
+    if keeps:
+        session.warehouse.moments.show(table, session.kept_shape(table))
 
 
 def begin_wanted(session: Session) -> None:
@@ -92,6 +97,24 @@ def note_begun(session: Session, table: TableName, keeps: Collection[str]) -> No
     """Say that what has begun is durable."""
     for keep in keeps:
         session.recorded[keep].add(table)
+
+
+def note_reached(session: Session, end: LSN, micros: int) -> None:
+    """Keep that all which committed up to a time is before an LSN, for the tables that are there.
+
+    Args:
+        session: The run's.
+        end: The LSN.
+        micros: The time, by the source's clock in Unix microseconds.
+    """
+    there = [
+        table
+        for table, point in session.checkpoints.items()
+        if point.lsn >= end and point.phase == "streaming" and session.records_of(table)
+    ]
+    if there:
+        with session.warehouse.transaction():
+            session.state.note_reached(there, micros)
 
 
 def records_in_order(session: Session, table: TableName) -> tuple[str, ...]:

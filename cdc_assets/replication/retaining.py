@@ -61,6 +61,7 @@ def _retained(
         yield from Replay(warehouse, plan).events()
         with warehouse.transaction():
             removed, rows = warehouse.retention.fold(plan.made, upto)
+            warehouse.moments.show(table, plan.made.shape)
             warehouse.state.renew_stamp()
             reached("changes_folded")
     else:

@@ -19,10 +19,11 @@ from cdc_assets.progress import RunMark
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.shaping.declarations import differing_keys
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
+from cdc_assets.source.clock import clock_micros
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.refusals import ALL_ANEW
 from cdc_assets.source.renamed import with_renamed
-from cdc_assets.source.slot import SlotState, clock_micros, confirm
+from cdc_assets.source.slot import SlotState, confirm
 from cdc_assets.warehouse.base import ChangeTables, Copies, Mirrors, Stages, State, Warehouse
 from cdc_assets.warehouse.values import Checkpoint, Copy, LastTransaction, Moment
 

@@ -49,11 +49,12 @@ from cdc_assets.replication.partners import groups, partner_errors
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
-from cdc_assets.replication.recording import begin_wanted
+from cdc_assets.replication.recording import begin_wanted, note_reached
 from cdc_assets.replication.results import Tally, phase_of
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.source.catalog import row_estimate
+from cdc_assets.source.clock import read_clock
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.source.standby import lacking_standby, lagging_standby_error
@@ -131,6 +132,7 @@ class _Run:
     def events(self, session: Session) -> Iterator[SyncEvent]:
         self._recorder.opened(session)
         self._session, self._sessions = session, self._sessions + 1
+        clock = read_clock(session.control)
         self._notes += session.notes
         if self._sessions == 1:
             self._tally = Tally.at(session)
@@ -139,9 +141,12 @@ class _Run:
                 yield from self._fail(table, session.failed[table])
         drop_stale_copies(session)
         begin_wanted(session)
+        is_past = clock.is_past(session.control)  # and so before the run's target
         yield from self._catch_up()
         yield from self._copy()
         begin_wanted(session)  # what had to wait for the stream
+        if is_past and not self._until_lsn:
+            note_reached(session, self._target, clock.micros)
         yield self._finished()
 
     def _catch_up(self) -> Iterator[SyncEvent]:

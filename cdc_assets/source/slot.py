@@ -109,12 +109,6 @@ def wait_until_free(connection: Connection, slot: str) -> SlotState:
     return states[0]
 
 
-def clock_micros(connection: Connection) -> int:
-    """Read the source's clock, in Unix microseconds."""
-    row = fetch_one(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    return int(row[0])
-
-
 def current_end(connection: Connection) -> LSN:
     """Give the WAL's end with everything that is committed now before it, and flushed.
 

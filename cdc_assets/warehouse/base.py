@@ -38,6 +38,7 @@ from cdc_assets.warehouse.base_evolutions import Evolutions as Evolutions
 from cdc_assets.warehouse.base_rebuilds import Rebuilds as Rebuilds
 from cdc_assets.warehouse.base_records import ChangeTables as ChangeTables
 from cdc_assets.warehouse.base_records import Histories as Histories
+from cdc_assets.warehouse.base_records import Moments as Moments
 from cdc_assets.warehouse.base_records import Records as Records
 from cdc_assets.warehouse.base_retention import Retention as Retention
 from cdc_assets.warehouse.base_traces import Traces as Traces
@@ -226,6 +227,9 @@ class State(Protocol):
             CheckpointConflictError: A checkpoint is not where this run left it.
         """
 
+    def note_reached(self, tables: Collection[TableName], micros: int) -> None:
+        """Say that tables have all that committed up to a time, in Unix microseconds."""
+
     def forget(self, table: TableName) -> None:
         """Remove all that is kept of a table."""
 
@@ -293,6 +297,10 @@ class Warehouse(Protocol):
     @property
     def histories(self) -> Histories:
         """Which versions their rows had."""
+
+    @property
+    def moments(self) -> Moments:
+        """What shows tables as they were."""
 
     @property
     def retention(self) -> Retention:

@@ -77,6 +77,16 @@ class Records(Protocol):
         """Drop all that were made of a table."""
 
 
+class Moments(Protocol):
+    """What shows tables with a mirror as they were; all of it belongs into a transaction."""
+
+    def show(self, table: TableName, shape: TableShape) -> None:
+        """Show a table of what goes on beside its mirror and goes back furthest, if anything."""
+
+    def drop(self, table: TableName) -> None:
+        """Do not show a table any more."""
+
+
 class ChangeTables(Records, Protocol):
     """What happened to tables' rows, change by change."""
 

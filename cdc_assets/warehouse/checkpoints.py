@@ -147,6 +147,20 @@ class Checkpoints:
                     hint="another process writes this warehouse: let one pipeline do so alone",
                 )
 
+    def note_reached(self, tables: Collection[TableName], micros: int) -> None:
+        """Say that tables have all that committed up to a time, in Unix microseconds."""
+        connection, named = self._mirrors.connection, [str(table) for table in tables]
+        connection.execute(
+            f"DELETE FROM {self._schema}.reached WHERE pipeline = ?"
+            " AND list_contains(?::VARCHAR[], source_table)",
+            (self._pipeline, named),
+        )
+        connection.execute(
+            f"INSERT INTO {self._schema}.reached"
+            " SELECT ?, unnest(?::VARCHAR[]), make_timestamptz(?::BIGINT)",
+            (self._pipeline, named, micros),
+        )
+
     def forget(self, table: TableName) -> None:
         """Remove all that is kept of a table."""
         self.forget_checkpoint(table)
@@ -154,7 +168,7 @@ class Checkpoints:
             BucketPlans(self._mirrors, self._pipeline).forget(table)
         self.drop_fences(table)
         Traces(self._mirrors, self._pipeline).forget(table)
-        for noted in ("change_tables", "copied_rows", "histories", "placed", "unread"):
+        for noted in ("change_tables", "copied_rows", "histories", "placed", "reached", "unread"):
             if self._mirrors.has_state(noted):
                 self._mirrors.connection.execute(
                     f"DELETE FROM {self._schema}.{noted} WHERE pipeline = ? AND source_table = ?",

@@ -17,6 +17,7 @@ from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.histories import Histories
 from cdc_assets.warehouse.memory import FIRST_BYTES
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.moments import Moments
 from cdc_assets.warehouse.plans import BucketPlans
 from cdc_assets.warehouse.publishing import published_state
 from cdc_assets.warehouse.rebuilds import Rebuilds
@@ -38,6 +39,7 @@ class DuckDBWarehouse:
         self.change_tables = ChangeTables(self.mirrors, pipeline)
         self.histories = Histories(self.mirrors, pipeline)
         self.evolutions = Evolutions(self.mirrors, pipeline)
+        self.moments = Moments(self.mirrors, pipeline, self.change_tables, self.histories)
         self.traces = Traces(self.mirrors, pipeline)
         self.rebuilds = Rebuilds(self.mirrors, pipeline, self.change_tables, self.histories)
         self.retention = Retention(self.mirrors, pipeline, self.change_tables, self.rebuilds)

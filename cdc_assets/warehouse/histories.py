@@ -1,4 +1,4 @@
-"""Histories in a DuckDB file: a row per version of each row, and the macros that show a moment.
+"""Histories in a DuckDB file: a row per version of each row.
 
 A key has one open version at the most, and no two of its versions hold at once: whoever opens one
 has closed the one before.
@@ -7,7 +7,6 @@ has closed the one before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -32,18 +31,7 @@ from cdc_assets.warehouse.mirrors import DuckDBMirrors
 from cdc_assets.warehouse.records import Records, time_sql
 from cdc_assets.warehouse.values import Copy, Moment
 
-_MACROS = {
-    "as_of": (VALID_FROM_COLUMN, VALID_TO_COLUMN),
-    "as_of_lsn": (FROM_LSN_COLUMN, TO_LSN_COLUMN),
-}
 _IS_OPEN = f"{quote(TO_LSN_COLUMN)} IS NULL"
-# Refused outside of what a history knows, whatever rows there are
-_AS_OF = """
-CREATE OR REPLACE MACRO {macro}(_cdc_at) AS TABLE
-SELECT version.* EXCLUDE ({own}) FROM (SELECT {bounds} AS _cdc_is_known) AS bounds
-JOIN {history} AS version ON bounds._cdc_is_known
-AND version.{valid_from} <= _cdc_at AND (version.{valid_to} IS NULL OR version.{valid_to} > _cdc_at)
-"""
 
 
 class Histories(Records):
@@ -57,7 +45,6 @@ class Histories(Records):
 
     def _put_all(self, table: TableName, shape: TableShape, moment: Moment) -> None:
         self.begin_with(table, shape, self._mirrors.live_rows(table, shape), moment)
-        self._make_macros(table, shape, moment)
 
     def begin_with(self, table: TableName, shape: TableShape, rows: str, moment: Moment) -> None:
         """Open a version for each row of a relation, which is all of the table at a moment."""
@@ -73,15 +60,12 @@ class Histories(Records):
         self._mirrors.drop(self.name(stage))
         self._create(self.name(stage), shape)
 
-    def put_in_place(
-        self, table: TableName, stage: TableName, shape: TableShape, since: Moment
-    ) -> None:
+    def put_in_place(self, table: TableName, stage: TableName, since: Moment) -> None:
         """Make one that was made of a change table a table's, instead of the one that is there.
 
         Args:
             table: Whose.
             stage: The mirror's name until now.
-            shape: The kept one.
             since: Where the change table begins, and so the history.
         """
         name, changes = str(self.name(table)), str(record_table(table, CHANGES))
@@ -96,7 +80,6 @@ class Histories(Records):
             " WHERE pipeline = ? AND name = ? AND to_lsn IS NOT NULL",
             (name, self._pipeline, changes),
         )
-        self._make_macros(table, shape, since)
 
     def fill(self, table: TableName, shape: TableShape, lookup: Lookup) -> tuple[pa.Table, Ints]:
         """Fill rows with what the open versions have.
@@ -276,55 +259,6 @@ class Histories(Records):
         self._execute(
             f"INSERT INTO {self.sql_name(table)} SELECT {columns}, {time_sql(moment.micros)}, NULL,"
             f" {int(moment.lsn)}::UBIGINT, NULL, {quote_literal(source)} FROM {rows}"
-        )
-
-    def _make_macros(self, table: TableName, shape: TableShape, moment: Moment) -> None:
-        """Make the macros that show a table as of a time, or an LSN, since the history began."""
-        own = ", ".join(quote(name) for name in history_schema(shape).names[len(shape.names) :])
-        of_table = f"({quote_literal(self._pipeline)}, {quote_literal(str(table))})"
-        known = f"SELECT lsn FROM _cdc.checkpoints WHERE (pipeline, source_table) = {of_table}"
-        begins = f"the history of {table} begins at"
-        since = datetime.fromtimestamp(moment.micros / 1_000_000, UTC).isoformat()
-        refusals = {
-            "as_of": f"WHEN _cdc_at < {time_sql(moment.micros)}"
-            f" THEN error({quote_literal(f'{begins} {since}')})" + self._in_gap(table, "time"),
-            "as_of_lsn": f"WHEN _cdc_at < {int(moment.lsn)}"
-            f" THEN error({quote_literal(f'{begins} {int(moment.lsn)} ({moment.lsn})')})"
-            + self._in_gap(table, "lsn")
-            + f" WHEN _cdc_at > ({known})"
-            f" THEN error({quote_literal(f'{table} is not there yet: see _cdc.checkpoints')})",
-        }
-        for name, (valid_from, valid_to) in _MACROS.items():
-            self._execute(
-                _AS_OF.format(
-                    macro=self._macro(table, name),
-                    own=own,
-                    bounds=f"CASE {refusals[name]} ELSE true END",
-                    history=self.name(table).sql,  # wherever the file is attached
-                    valid_from=quote(valid_from),
-                    valid_to=quote(valid_to),
-                )
-            )
-
-    def _macro(self, table: TableName, name: str) -> str:
-        return self._mirrors.name(TableName(table.schema, f"{table.name}__{name}"))
-
-    def drop(self, table: TableName) -> None:
-        """Drop all that were made of a table, and their macros."""
-        if self.names(table):
-            for name in _MACROS:
-                self._execute(f"DROP MACRO TABLE IF EXISTS {self._macro(table, name)}")
-        super().drop(table)
-
-    def _in_gap(self, table: TableName, unit: str) -> str:
-        """Write the refusal of what lies where no state is known."""
-        after = f"_cdc_at > from_{unit}" if unit == "lsn" else f"_cdc_at >= from_{unit}"
-        unknown = f"{table} was not followed then, how it was is not known: see _cdc.record_gaps"
-        return (
-            " WHEN EXISTS (FROM _cdc.record_gaps WHERE name ="
-            f" {quote_literal(str(self.name(table)))} AND {after}"
-            f" AND (to_{unit} IS NULL OR _cdc_at < to_{unit}))"
-            f" THEN error({quote_literal(unknown)})"
         )
 
 

@@ -253,7 +253,7 @@ class Rebuilds:
         self._mirrors.drop(of.table)
         self._mirrors.rename(of.stage, of.table)
         if of.has_history:
-            self._histories.put_in_place(of.table, of.stage, of.shape, of.since)
+            self._histories.put_in_place(of.table, of.stage, of.since)
         for name in self._made(of, of.stage):
             self._forget(name)
 

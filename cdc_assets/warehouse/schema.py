@@ -109,6 +109,12 @@ CREATE TABLE IF NOT EXISTS {schema}.unread (
     from_lsn UBIGINT NOT NULL,
     upto_lsn UBIGINT
 );
+-- up to which time, by the source's clock, a table has all that was committed
+CREATE TABLE IF NOT EXISTS {schema}.reached (
+    pipeline VARCHAR NOT NULL,
+    source_table VARCHAR NOT NULL,
+    upto_time TIMESTAMP WITH TIME ZONE NOT NULL
+);
 -- of rows that were copied into change tables: what the mirror had in the columns that it adds
 CREATE TABLE IF NOT EXISTS {schema}.copied_rows (
     pipeline VARCHAR NOT NULL,

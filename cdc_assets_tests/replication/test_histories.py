@@ -175,7 +175,8 @@ def test_what_a_history_does_not_know_is_refused(
     for asked, said in (
         ("as_of_lsn(5)", r"the history of public.lines begins at \d+ \([0-9A-F]+/[0-9A-F]+\)"),
         ("as_of(TIMESTAMPTZ '2001-01-01')", "the history of public.lines begins at 20"),
-        ("as_of_lsn(18446744073709551615)", "public.lines is not there yet"),
+        ("as_of_lsn(18446744073709551615)", "this LSN is not reached yet"),
+        ("as_of(TIMESTAMPTZ '2999-01-01')", "this time is not reached yet"),
     ):
         with pytest.raises(duckdb.InvalidInputException, match=said):
             query(ledger, f"SELECT count(*) FROM public.lines__{asked}")
