@@ -218,6 +218,22 @@ def test_what_is_not_known_is_refused(database: ScratchDatabase, ledger: Pipelin
         shown(ledger, "public.lines", lsn)
 
 
+def test_a_time_is_not_reached_while_one_who_may_have_taken_it_is_open(
+    database: ScratchDatabase, ledger: PipelineConfig
+) -> None:
+    converge(database, ledger)
+    with database.connect() as open_one:
+        open_one.execute("UPDATE lines SET amount = 0 WHERE account = 1")
+        _, time, _ = seen(database)
+        sync_all(ledger)
+        with pytest.raises(duckdb.Error, match="this time is not reached yet"):
+            shown(ledger, "public.lines", time)
+    _, later, rows = seen(database)
+    sync_all(ledger)
+
+    assert shown(ledger, "public.lines", later) == rows["public.lines"]
+
+
 def test_rows_that_were_read_by_themselves_are_shown_from_then_on(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
