@@ -222,7 +222,7 @@ def test_a_time_is_not_reached_while_one_who_may_have_taken_it_is_open(
     database: ScratchDatabase, ledger: PipelineConfig
 ) -> None:
     converge(database, ledger)
-    with database.connect() as open_one:
+    with database.connect() as open_one, open_one.transaction():
         open_one.execute("UPDATE lines SET amount = 0 WHERE account = 1")
         _, time, _ = seen(database)
         sync_all(ledger)
