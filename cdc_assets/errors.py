@@ -142,8 +142,9 @@ class SchemaChangeError(TableError):
         lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
         hint: What the reader can do about it.
         what: What is other than before, where the message says more than that.
-        cause: `altered`: its columns, its key, its rows or how it is published; `recreated`: it is
-            another table of the same name; `config`: what the config makes of it.
+        cause: `altered`: its columns, its key, its rows or how it is published; `partitioned`: what
+            is below it; `recreated`: it is another table of the same name; `config`: what the
+            config makes of it.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class SchemaChangeError(TableError):
         lsn: str = "",
         hint: str = "",
         what: str = "",
-        cause: Literal["altered", "recreated", "config"] = "altered",
+        cause: Literal["altered", "partitioned", "recreated", "config"] = "altered",
     ) -> None:
         super().__init__(message, table=table, lsn=lsn, hint=hint)
         self.what = what

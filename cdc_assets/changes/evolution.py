@@ -84,7 +84,7 @@ def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
         before.key_origin,
         before.shaping,
     ) == (after.oid, after.publication.declaration, after.key, after.key_origin, after.shaping)
-    if not (is_same_table and known and now) or before.files != after.files:
+    if not (is_same_table and known and now) or not before.keeps_files(after):
         return None
     if before.taken != after.taken or before.announced == after.announced:
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cdc_assets.changes.partitions import compare_partitions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.pgoutput.types import SourceType, intervals_as_text
 
@@ -84,6 +85,8 @@ class TableShape:
         files: Those that hold its rows: others after a rewrite, a truncation or a vacuum in full.
         versions: Of all columns in the catalog, by their attnum: another one after an ALTER of the
             column, `-` once it is dropped.
+        partitions: Of a partitioned table itself and all that is below it, each as `oid:since:file`
+            (`changes/partitions`); empty where that is not known.
         shaping: What the config makes of its rows, by `Shaping.declaration`.
         keeps_deleted: Whether rows that are deleted stay, and say so.
         enriched: Columns that rows take of other tables, as these have them in the warehouse. A
@@ -105,6 +108,7 @@ class TableShape:
     enriched: tuple[SourceColumn, ...] = ()
     dropped: tuple[SourceColumn, ...] = ()
     called: str = ""
+    partitions: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,13 +187,25 @@ class TableShape:
         """Names and types of what rows take of other tables."""
         return [(column.name, column.type.arrow) for column in self.enriched]
 
+    def keeps_files(self, later: TableShape) -> bool:
+        """Whether rows that were there lie where they lay; what partitions came does not matter."""
+        if self.partitions and later.partitions:
+            return not compare_partitions(self.partitions, later.partitions).moved
+        return self.files == later.files
+
+    def seen_as(self, later: TableShape) -> TableShape:
+        """Take over from a later look at the catalog what a next one is compared with."""
+        return replace(
+            self, files=later.files, versions=later.versions, partitions=later.partitions
+        )
+
     def rewritten_to(self, later: TableShape) -> bool:
         """Say whether an ALTER may have given rows other values, of which the stream says nothing.
 
         Either alone says less: a truncation is on the stream, a vacuum changes no value, and most
         alterations of a column rewrite nothing. Nor does one of a column that is not kept.
         """
-        if later.files == self.files:
+        if self.keeps_files(later):
             return False
         before, after = self.version_of, later.version_of
         if not before or not after:
@@ -222,6 +238,7 @@ class TableShape:
             tuple(map(_column, plain.get("enriched", ()))),
             tuple(map(_column, plain.get("dropped", ()))),
             plain.get("called", ""),
+            plain.get("partitions", ""),
         )
 
 

@@ -133,7 +133,7 @@ def _take_over(session: Session, tables: Iterable[TableName]) -> None:
         checkpoint, now = session.checkpoints[table], session.source_table(table).shape
         shape = replace(checkpoint.shape, publication=now.publication)
         if checkpoint.phase == "streaming" and table not in session.evolutions:
-            shape = replace(shape, files=now.files, versions=now.versions)
+            shape = shape.seen_as(now)
         if shape != checkpoint.shape:
             changed.append(replace(checkpoint, shape=shape))
     if changed:

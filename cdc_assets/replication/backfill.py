@@ -342,7 +342,7 @@ class Beside:
         """Go on with the copy alone where it is of the whole table; else leave the table behind.
 
         One of which a part was copied is then copied as a whole: what the mirror lacks may lie
-        outside of the part.
+        outside of the part. One whose partitions were altered is copied from the beginning.
 
         Raises:
             TableError: A copy can't cure it, or did not.
@@ -350,11 +350,10 @@ class Beside:
         table = self.table
         self._attempts += 1
         session.failed.pop(table, None)
-        is_whole = (table, "") in session.copies
+        is_altered = isinstance(error, SchemaChangeError) and error.cause != "partitioned"
+        is_whole = (table, "") in session.copies and not isinstance(error, SchemaChangeError)
         stands_still = session.checkpoints[table].phase != "streaming"
-        gives_up = (
-            isinstance(error, SchemaChangeError) or stands_still or self._attempts > _ATTEMPTS
-        )
+        gives_up = is_altered or stands_still or self._attempts > _ATTEMPTS
         if gives_up or not is_whole:
             with session.warehouse.transaction():
                 session.drop_copies(table)

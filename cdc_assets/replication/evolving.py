@@ -23,6 +23,7 @@ from cdc_assets.progress import SchemaChanged
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.tracing import note_lineage
 from cdc_assets.source.added import read_added
+from cdc_assets.source.partitions import moved_rows
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.values import Reshaping
 
@@ -34,7 +35,7 @@ def plan_evolution(session: Session, table: TableName) -> Evolution | None:
     if not wanted.evolves or checkpoint.phase != "streaming" or shaping.transform is not None:
         return None
     found = find_evolution(checkpoint.shape, session.source_shape(table))
-    if found is None:
+    if found is None or moved_rows(session.control, found.before, found.after):
         return None
     fills = _fills(session, found)
     if fills is None:
@@ -140,7 +141,9 @@ def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
         return False  # tables that take columns of each other go on together, or wait together
     if isinstance(error, SchemaChangeError):
         is_backfilled = wanted.recreated_tables == "backfill"
-        return error.cause == "altered" or (error.cause == "recreated" and is_backfilled)
+        return error.cause in ("altered", "partitioned") or (
+            error.cause == "recreated" and is_backfilled
+        )
     # one that the stream has met lies behind the table, else the catalog would not have passed it
     return isinstance(error, ReplicaIdentityError) and bool(error.lsn)
 

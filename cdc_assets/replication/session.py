@@ -21,6 +21,7 @@ from cdc_assets.shaping.declarations import differing_keys
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.clock import clock_micros
 from cdc_assets.source.connection import Connection
+from cdc_assets.source.partitions import moved_rows
 from cdc_assets.source.refusals import ALL_ANEW
 from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.slot import SlotState, confirm
@@ -268,9 +269,12 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
     now = session.source_shape(table)
     if now.shaping != mirror.shaping:
         return reshaped_error(table, mirror.shaping, now.shaping)
-    what = mirror.altered_to(now)
-    if not what and session.checkpoints[table].phase == "streaming" and mirror.rewritten_to(now):
-        what = "its rows were rewritten by an ALTER, and may be other ones now"
+    what, moved = mirror.altered_to(now), ""
+    if not what and session.checkpoints[table].phase == "streaming":
+        if mirror.rewritten_to(now):
+            what = "its rows were rewritten by an ALTER, and may be other ones now"
+        else:
+            what = moved = moved_rows(session.control, mirror, now)
     if not what:
         return None
     generated = sorted(set(mirror.names) & set(source.left_out))
@@ -282,5 +286,5 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
         lsn=str(session.checkpoints[table].lsn),
         hint=recopy_hint(table),
         what=what,
-        cause="altered" if now.oid == mirror.oid else "recreated",
+        cause="recreated" if now.oid != mirror.oid else "partitioned" if moved else "altered",
     )

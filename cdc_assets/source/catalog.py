@@ -13,6 +13,7 @@ from cdc_assets.pgoutput.types import intervals_as_text
 from cdc_assets.source.columns import DeclaredColumn, read_columns
 from cdc_assets.source.connection import Connection, bounded_locks, fetch_one
 from cdc_assets.source.keys import UniqueIndex, choose_key, read_indexes
+from cdc_assets.source.partitions import PARTITIONS
 from cdc_assets.source.published import IS_PUBLISHED, below
 from cdc_assets.source.writers import GENERATED_ARE_CHECKED, Part, PublishedAs, read_parts
 
@@ -144,7 +145,8 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relreplident,
        coalesce(pub.oid, 0)::bigint, coalesce(pub.xmin::text, '0')::bigint,
        coalesce(r.oid, 0)::bigint, coalesce(s.oid, 0)::bigint,
        {FILES},
-       {VERSIONS}
+       {VERSIONS},
+       {PARTITIONS}
 FROM unnest(%s::text[], %s::text[]) AS wanted(nspname, relname)
 JOIN pg_namespace n ON n.nspname = wanted.nspname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind IN ('r', 'p')
@@ -262,7 +264,8 @@ def _read_tables(
     for row in rows:
         schema, relation, oid, identity, filter_tree, published, *rest = row
         partitioned, readable, hides, owned, column_list, filtered_by, *rest = rest
-        publication_oid, version_of_publication, entry, schema_entry, files, versions = rest
+        publication_oid, version_of_publication, entry, schema_entry, *rest = rest
+        files, versions, partitions = rest
         key = choose_key(identity, indexes[oid])
         name = TableName(schema, relation)
         brought = [
@@ -297,6 +300,7 @@ def _read_tables(
                 files=files or "",
                 versions=versions or "",
                 called=str(name),
+                partitions=partitions or "",
             ),
             columns=tuple(
                 one.column
