@@ -29,6 +29,7 @@ Step = Literal[
     "changes_folded",
     "copy_written",
     "copy_published",
+    "names_taken",
 ]
 
 observers: list[Callable[[Step], None]] = []

@@ -27,6 +27,7 @@ from cdc_assets.pages import page
 from cdc_assets.replication.evolving import is_mended, plan_evolution
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.left_records import left_notes
+from cdc_assets.replication.names import new_names
 from cdc_assets.replication.opening import look_at_both_ends
 from cdc_assets.replication.partners import enrich_problems
 from cdc_assets.replication.publishing import copy_note, copy_state
@@ -207,6 +208,10 @@ def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> li
         with look_at_both_ends(config) as session:
             for line in left_notes(config, session.warehouse, session.shapings):
                 note(line)
+            for before, name in new_names(
+                config, session.catalog, session.warehouse, session.identity
+            ).items():
+                note(f"what is kept as {str(before)!r} is {str(name)!r} from the next sync on")
             return [
                 *session.failed.values(),
                 *_known_failures(session, note),

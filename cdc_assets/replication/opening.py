@@ -15,6 +15,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.progress import RunMark
 from cdc_assets.replication.comparing import compare, refuse_passed
 from cdc_assets.replication.evolving import is_mended
+from cdc_assets.replication.names import take_names
 from cdc_assets.replication.ownership import refuse_other_warehouse
 from cdc_assets.replication.recording import end_recording, recorded_tables
 from cdc_assets.replication.session import Session
@@ -128,7 +129,9 @@ def open_session(
         try:
             if time.monotonic() - opening > waits.SAY_AFTER_SECONDS:  # it is as old as the wait
                 catalog = read_catalog(control, config.source.publication, config.table_names)
-            session = _compared(config, conninfo, control, warehouse, served, catalog, run)
+            session = _compared(
+                config, conninfo, control, warehouse, served, catalog, run, takes_names=True
+            )
             lost = [one for one, why in session.failed.items() if not is_mended(session, one, why)]
             if len(lost) == len(config.table_names) and not copies_anew:
                 raise next(iter(session.failed.values()))
@@ -184,11 +187,15 @@ def _compared(
     served: Ownership | None,
     catalog: Catalog,
     run: RunMark,
+    *,
+    takes_names: bool = False,
 ) -> Session:
     """Read what both ends say, and compare it."""
     state, slot = warehouse.state, config.source.slot
+    identity = read_identity(control, slot)
     refuse_other_warehouse(config, served, state.warehouse_id())
     state.refuse_other_owners(config.table_names)
+    notes = take_names(config, catalog, warehouse, identity, run) if takes_names else []
     known = state.read()
     oids = {name: point.shape.oid for name, point in known.items()}
     catalog = with_renamed(control, catalog, config, oids)
@@ -197,7 +204,7 @@ def _compared(
         conninfo=conninfo,
         control=control,
         warehouse=warehouse,
-        identity=read_identity(control, slot),
+        identity=identity,
         slot=read_slot(control, slot),
         catalog=catalog,
         shapings=shapings(
@@ -206,6 +213,7 @@ def _compared(
         checkpoints={name: known[name] for name in config.table_names if name in known},
         run=run,
         code_versions={name: code_version(config, name) for name in config.table_names},
+        notes=notes,
     )
     session.recorded = recorded_tables(session)
     compare(session)

@@ -340,6 +340,12 @@ class Warehouse(Protocol):
     def prepare(self) -> None:
         """Make what the state needs, if it is not there, and give it what earlier runs needed."""
 
+    def move(self, table: TableName, to: TableName) -> None:
+        """Give all that is kept of a table another name, inside a transaction.
+
+        Copies of it that are under way are given up; its macros are for `moments` to show.
+        """
+
     def settle(self) -> None:
         """Write what is only in a log to its place, at a run's end, and note what the run needed.
 

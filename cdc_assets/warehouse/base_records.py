@@ -73,6 +73,9 @@ class Records(Protocol):
             How many.
         """
 
+    def move(self, table: TableName, to: TableName) -> None:
+        """Give the one of now the name that another table's has; those set aside keep theirs."""
+
     def drop(self, table: TableName) -> None:
         """Drop all that were made of a table."""
 

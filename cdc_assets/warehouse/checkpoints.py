@@ -175,6 +175,20 @@ class Checkpoints:
                     (self._pipeline, str(table)),
                 )
 
+    def move(self, table: TableName, to: TableName) -> None:
+        """Let all that is noted of a table be noted of it under another name."""
+        Traces(self._mirrors, self._pipeline).forget(table)  # the next run notes it
+        noted = self._mirrors.connection.execute(
+            "SELECT table_name FROM duckdb_columns() WHERE database_name = current_database()"
+            " AND schema_name = '_cdc' AND column_name = 'source_table' AND table_name <> 'lineage'"
+        ).fetchall()
+        for (name,) in noted:
+            self._mirrors.connection.execute(
+                f"UPDATE {self._schema}.{name} SET source_table = ?"
+                " WHERE pipeline = ? AND source_table = ?",
+                (str(to), self._pipeline, str(table)),
+            )
+
     def forget_checkpoint(self, table: TableName) -> None:
         """Remove a table's checkpoint."""
         self._mirrors.connection.execute(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cdc_assets.config.tables import CHANGES, HISTORY
+from cdc_assets.identifiers import TableName
 from cdc_assets.warehouse.base import Published, Records
 from cdc_assets.warehouse.change_tables import ChangeTables
 from cdc_assets.warehouse.checkpoints import Checkpoints
@@ -60,6 +61,16 @@ class DuckDBWarehouse:
         """Run a block in one transaction."""
         with self._file.transaction():
             yield
+
+    def move(self, table: TableName, to: TableName) -> None:
+        """Give all that is kept of a table another name, inside a transaction."""
+        self.copies.drop(table)
+        self.moments.drop(table)
+        for records in self.records.values():
+            records.move(table, to)
+        if self.mirrors.exists(table):
+            self.mirrors.move(table, to)
+        self.state.move(table, to)
 
     def prepare(self) -> None:
         """Make the state tables, and allow the memory that this file was found to need."""

@@ -369,6 +369,15 @@ class DuckDBMirrors:
         """Give a table of the same schema another name."""
         self.connection.execute(f"ALTER TABLE {self.name(table)} RENAME TO {quote(to.name)}")
 
+    def move(self, table: TableName, to: TableName) -> None:
+        """Give a table another name, in another schema if need be: DuckDB writes it anew then."""
+        if table.schema == to.schema:
+            self.rename(table, to)
+            return
+        self.create_schema(to)
+        self.connection.execute(f"CREATE TABLE {self.name(to)} AS FROM {self.name(table)}")
+        self.drop(table)
+
     def query(self, sql: str, batch: pa.Table | None = None) -> pa.Table:
         """Run a query that may read `_cdc_batch`."""
         _cdc_batch = batch  # as for `rows_with`

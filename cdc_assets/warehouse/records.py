@@ -186,6 +186,19 @@ class Records(ABC):
                 (str(kept), self._pipeline, str(name)),
             )
 
+    def move(self, table: TableName, to: TableName) -> None:
+        """Give the one of now the name that another table's has; those set aside keep theirs."""
+        name, other = self.name(table), self.name(to)
+        if name not in self.names(table):
+            return
+        if self._mirrors.exists(name):
+            self._mirrors.move(name, other)
+        for noted in (self._noted, self._gaps):
+            self._execute(
+                f"UPDATE {noted} SET name = ? WHERE pipeline = ? AND name = ?",
+                (str(other), self._pipeline, str(name)),
+            )
+
     def _until(self, name: TableName) -> LSN:
         """Give how far one goes that has ended."""
         ((lsn,),) = self._mirrors.connection.execute(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 import pytest
 
-from cdc_assets.config import PipelineConfig
+from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.checking import find_problems
 from cdc_assets.operations.status import read_status
@@ -16,7 +17,7 @@ from cdc_assets.replication import copying
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.sync import sync
-from cdc_assets_tests.command_line import run_command
+from cdc_assets_tests.command_line import rewrite, run_command
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step, kill_at
@@ -265,3 +266,102 @@ def test_a_partitioned_table_goes_on_under_another_name(
     database.execute("INSERT INTO u VALUES (2, 'b'); UPDATE u_1 SET a = 'c' WHERE id = 1")
     assert len(alterations(config)) == 1
     assert own_rows(config) == rows(database, "public.u")
+
+
+def named(config: PipelineConfig, name: str) -> PipelineConfig:
+    """Give the pipeline whose config has another name for `public.t`."""
+    keep = ["mirror", "changes", "history"]
+    tables = [{"source": one, "keep": keep} for one in (name, "public.other")]
+    return load_config(rewrite(config, tables=tables))
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("renamed", ["another name", "another schema", "both"])
+def test_what_is_kept_takes_the_name_that_the_config_has_now(
+    database: ScratchDatabase, config: PipelineConfig, renamed: str, seen: bool
+) -> None:
+    """Whether a sync has come between the two renamings or not."""
+    ddl, called = RENAMED[renamed]
+    name = TableName.parse(called)
+    ((then,),) = query(config, "SELECT max(lsn) FROM _cdc.checkpoints")
+    database.execute("UPDATE t SET a = 'before' WHERE id = 1")
+    database.execute(ddl)
+    if seen:
+        assert len(alterations(config)) == 1
+    database.execute(f"INSERT INTO {name.sql} VALUES (3, 'behind')")
+
+    config = named(config, called)
+    noted: list[str] = []
+    assert find_problems(config, noted.append) == []
+    assert f"what is kept as 'public.t' is {called!r} from the next sync on" in noted
+    finished = converge(database, config)
+    assert f"what was kept as 'public.t' is {called!r} now" in finished.notes
+    assert not any(table.counts.copied for table in finished.tables)
+
+    kept_names = {called, f"{called}__changes", f"{called}__history"}
+    assert {one for one in tables_of(config) if "other" not in one} == kept_names
+    changes = f"SELECT _cdc_op, id FROM {called}__changes ORDER BY _cdc_lsn, _cdc_seq"
+    assert query(config, changes) == [
+        ("snapshot", 1),
+        ("snapshot", 2),
+        ("update", 1),
+        ("insert", 3),
+    ]
+    as_of = f"SELECT id, a FROM {called}__as_of_lsn({then}) ORDER BY id"
+    assert query(config, as_of) == [(1, "a"), (2, "b")]
+    noted_of = f"SELECT what FROM _cdc.schema_changes WHERE source_table = '{called}'"
+    assert ("was kept as 'public.t'",) in query(config, noted_of)
+
+    database.execute(f"DELETE FROM {name.sql} WHERE id = 2; UPDATE {name.sql} SET a = 'later'")
+    converge(database, config)
+    assert find_problems(config) == []
+    compared = [one for one in reconcile(config) if isinstance(one, TableCompared)]
+    assert [one.equal for one in compared] == [True, True]
+
+
+def tables_of(config: PipelineConfig) -> set[str]:
+    """Name the warehouse's tables, but for our own."""
+    rows = query(config, "SELECT schema_name, table_name FROM duckdb_tables()")
+    return {str(TableName(*row)) for row in rows if row[0] != "_cdc"}
+
+
+def test_a_run_that_is_killed_gives_new_names_once(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    database.execute("CREATE SCHEMA archive; ALTER TABLE t SET SCHEMA archive")
+    database.execute("INSERT INTO archive.t VALUES (3, 'c')")
+    config = named(config, "archive.t")
+    assert kill_at(config, "names_taken", 1)
+    assert "archive.t" not in tables_of(config)
+    assert kill_at(config, "before_commit", 1)
+    assert "archive.t" in tables_of(config)
+    converge(database, config)
+    assert query(config, "SELECT count(*) FROM archive.t__changes") == [(3,)]
+
+
+def test_a_name_that_is_taken_in_the_warehouse_is_said(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute("CREATE TABLE public.u (i int)")
+    database.execute("ALTER TABLE t RENAME TO u")
+    config = named(config, "public.u")
+    (error,) = errors_of(sync_once(config)).values()
+    assert "exists in the warehouse without a checkpoint" in error.message
+    with duckdb.connect(str(config.warehouse_path)) as warehouse:
+        warehouse.execute("DROP TABLE public.u")
+    (error,) = errors_of(sync_once(config)).values()  # the other table's sync has passed it
+    assert "changes in between are gone" in error.hint
+    list(backfill(config, TableName.parse("public.u")))
+    converge(database, config)
+    assert "public.t" not in tables_of(config)
+
+
+def test_another_table_gets_nothing_of_one_that_left_the_config(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    database.execute("CREATE TABLE u (id int PRIMARY KEY, a text); INSERT INTO u VALUES (7, 'u')")
+    database.execute(f"ALTER PUBLICATION {config.source.publication} ADD TABLE u")
+    config = named(config, "public.u")
+    converge(database, config)
+    assert {"public.t", "public.u"} <= tables_of(config)
