@@ -90,6 +90,10 @@ def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
         return None
     if _attnums(before) != _attnums(after):
         return None
+    if any(one.attnum in known for one in found.added):
+        return None  # it was there, and the stream did not bring it: older rows have values, too
+    if any(now.get(one.attnum, _DROPPED) != _DROPPED for one in found.gone):
+        return None
     if any(now[attnum] == _DROPPED for attnum in now.keys() - known.keys()):
         return None
     altered = {one.attnum for one, _ in found.altered}
