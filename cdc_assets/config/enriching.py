@@ -147,7 +147,7 @@ class Links:
     def partners_first(self, tables: Iterable[TableName]) -> list[TableName]:
         """Order tables, each behind its partners; others as they come."""
         ordered: dict[TableName, None] = {}
-        asked = list(tables)
+        asked = dict.fromkeys(tables)
 
         def put(table: TableName) -> None:
             for partner in sorted(self.partners.get(table, ())):

@@ -195,9 +195,8 @@ def _of_warehouse(config: PipelineConfig, evidence: Evidence) -> _Known:
             table: change_table(table) if table in config.unmirrored else table
             for table in checkpoints
         }
-        rows = {
-            table: mirrors.row_count(name) for table, name in kept.items() if mirrors.exists(name)
-        }
+        counts = mirrors.row_counts(kept.values())
+        rows = {table: counts[name].live for table, name in kept.items() if name in counts}
         going_on = {table: at for table, at in checkpoints.items() if at.phase == "streaming"}
         altered = altered_mirrors(mirrors, going_on, shapings(config))
         altered |= unshapable(config, list(altered), evidence.sources)  # as a sync will say it

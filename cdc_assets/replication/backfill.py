@@ -388,6 +388,6 @@ class Beside:
             in_place_of_part=not copy.part and bool(self.parts[0]),
             notes=(
                 *session.notes,
-                *hiding_notes(session.warehouse, self.table, session.shaping(self.table)),
+                *hiding_notes(session.warehouse, {self.table: session.shaping(self.table)}),
             ),
         )

@@ -192,6 +192,7 @@ def _keys_made_anew(session: Session) -> dict[TableName, CdcError]:
 
 
 def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
+    there = session.mirrors.there()
     return {
         table: TableError(
             f"table {str(table)!r} exists in the warehouse without a checkpoint of this pipeline",
@@ -200,9 +201,7 @@ def _left_over_mirrors(session: Session) -> dict[TableName, CdcError]:
             f"{shlex.quote(str(table))}), then run 'cdc-assets sync' again",
         )
         for table in session.config.table_names
-        if table not in session.checkpoints
-        and session.is_mirrored(table)
-        and session.mirrors.exists(table)
+        if table not in session.checkpoints and session.is_mirrored(table) and table.folded in there
     }
 
 

@@ -238,7 +238,8 @@ def _read_progress(session: Session) -> None:
         for table, point in session.checkpoints.items()
         if table in known
     }
-    session.fences = {table: state.read_fences(table) for table in session.checkpoints}
+    fences = state.read_fences()
+    session.fences = {table: fences.get(table, []) for table in session.checkpoints}
     for copy in session.copy_state.read():
         if copy.table in session.checkpoints:
             session.copies[copy.table, copy.part] = copy

@@ -157,9 +157,9 @@ def kept_shape(config: PipelineConfig, warehouse: Warehouse, checkpoint: Checkpo
             table, "it is being copied anew", "let 'cdc-assets sync' finish that; it needs no other"
         )
     kept = shaping.kept(checkpoint.shape)
-    altered = warehouse.change_tables.altered(table, kept)
+    altered = warehouse.change_tables.altered({table: kept})
     if altered:
-        raise _refusal(table, f"its change table {altered}", _anew(table))
+        raise _refusal(table, f"its change table {altered[table]}", _anew(table))
     return kept
 
 

@@ -8,7 +8,7 @@ as for the mirror. Where that can't go on it is set aside as it is, and another 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from cdc_assets.config.tables import RECORDS
 from cdc_assets.errors import CdcError, TableError
@@ -121,17 +121,19 @@ def records_in_order(session: Session, table: TableName) -> tuple[str, ...]:
     """Give what is kept beside a table and can go on."""
     kept, records = session.kept_shape(table), session.warehouse.records
     return tuple(
-        keep for keep in session.records_of(table) if not records[keep].altered(table, kept)
+        keep for keep in session.records_of(table) if not records[keep].altered({table: kept})
     )
 
 
 def record_problems(session: Session) -> dict[TableName, CdcError]:
     """Find change tables and histories that somebody else has made, altered or dropped."""
     found: dict[TableName, CdcError] = {}
-    for table in session.config.table_names:
-        for keep in wanted_records(session, table):
-            if (problem := _problem(session, table, keep)) is not None:
-                found[table] = problem
+    for keep in session.warehouse.records:
+        tables = [
+            table for table in session.config.table_names if keep in wanted_records(session, table)
+        ]
+        if tables:
+            found.update(_problems(session, keep, tables))
     return found
 
 
@@ -147,25 +149,40 @@ def _ended(session: Session, table: TableName) -> CdcError | None:
     )
 
 
-def _problem(session: Session, table: TableName, keep: str) -> CdcError | None:
-    records = session.warehouse.records[keep]
-    name = records.name(table)
-    if name not in records.names(table) and session.mirrors.exists(name):
-        return TableError(
-            f"table {str(name)!r}, where the {RECORDS[keep]} of {str(table)!r} is to be, exists in "
-            "the warehouse and is not of this pipeline",
-            table=str(table),
-            hint="rename or drop it (cdc-assets teardown --drop-tables --table "
-            f"{shlex.quote(str(table))} drops it with the mirror), then run 'cdc-assets sync' "
-            "again",
-        )
-    if session.is_copied_anew(table):
-        return None
-    if keep not in session.records_of(table):
-        return _ended(session, table)
-    what = records.altered(table, session.kept_shape(table))
-    if not what:
-        return None
+def _problems(
+    session: Session, keep: str, tables: Collection[TableName]
+) -> Iterator[tuple[TableName, CdcError]]:
+    records, there = session.warehouse.records[keep], session.mirrors.there()
+    names = records.names(tables)
+    going_on = {
+        table: session.kept_shape(table)
+        for table in tables
+        if keep in session.records_of(table) and not session.is_copied_anew(table)
+    }
+    altered = records.altered(going_on)
+    for table in tables:
+        name = records.name(table)
+        if name not in names[table] and name.folded in there:
+            yield table, _foreign_error(table, name, keep)
+        elif table in altered:
+            yield table, _altered_error(table, keep, altered[table])
+        elif table not in going_on and not session.is_copied_anew(table):
+            ended = _ended(session, table)
+            if ended is not None:
+                yield table, ended
+
+
+def _foreign_error(table: TableName, name: TableName, keep: str) -> TableError:
+    return TableError(
+        f"table {str(name)!r}, where the {RECORDS[keep]} of {str(table)!r} is to be, exists in "
+        "the warehouse and is not of this pipeline",
+        table=str(table),
+        hint="rename or drop it (cdc-assets teardown --drop-tables --table "
+        f"{shlex.quote(str(table))} drops it with the mirror), then run 'cdc-assets sync' again",
+    )
+
+
+def _altered_error(table: TableName, keep: str, what: str) -> TableError:
     return TableError(
         f"the {RECORDS[keep]} of {str(table)!r} {what}",
         table=str(table),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChangeCounts, Column, TableResult
@@ -13,6 +14,26 @@ from cdc_assets.replication.applying import AppliedTable
 from cdc_assets.replication.session import Session
 from cdc_assets.shaping.origins import origins_of
 from cdc_assets.source.descriptions import Description, read_descriptions
+from cdc_assets.warehouse.values import RowCounts
+
+_NOT_THERE = RowCounts(0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What both ends are asked once, for all tables.
+
+    Attributes:
+        end: The source's.
+        said: Of its tables, by their oids.
+        counts: Of the warehouse's tables that are there.
+        shapes: As `Session.source_shapes`.
+    """
+
+    end: LSN
+    said: Mapping[int, Description]
+    counts: Mapping[TableName, RowCounts]
+    shapes: Mapping[TableName, TableShape]
 
 
 @dataclass(slots=True)
@@ -55,15 +76,19 @@ class Tally:
             end: The source's.
         """
         oids = [point.shape.oid for point in session.checkpoints.values()]
-        said = read_descriptions(session.control, oids)
-        return tuple(self._result(session, table, end=end, said=said) for table in tables)
+        asked = _Asked(
+            end,
+            said=read_descriptions(session.control, oids),
+            counts=session.mirrors.row_counts([*_kept_tables(session, tables)]),
+            shapes=session.source_shapes,
+        )
+        return tuple(self._result(session, table, asked) for table in tables)
 
-    def _result(
-        self, session: Session, table: TableName, *, end: LSN, said: Mapping[int, Description]
-    ) -> TableResult:
+    def _result(self, session: Session, table: TableName, asked: _Asked) -> TableResult:
         checkpoint, source = session.checkpoints.get(table), session.catalog.tables.get(table)
         lsn = checkpoint.lsn if checkpoint else LSN(0)
-        description = said.get(checkpoint.shape.oid if checkpoint else 0, Description())
+        description = asked.said.get(checkpoint.shape.oid if checkpoint else 0, Description())
+        counts = asked.counts.get(session.kept_name(table), _NOT_THERE)
         read = _source_columns(session, table, description) if checkpoint else ()
         applied = self.applied.get(table, AppliedTable())
         return TableResult(
@@ -71,10 +96,10 @@ class Tally:
             start_lsn=self.starts.get(table, self.slot_start),
             confirmed_lsn=lsn,
             counts=applied.counts + ChangeCounts(copied=self.copied[table]),
-            lag_bytes=max(0, end - lsn) if checkpoint else 0,
-            row_count=session.mirrors.row_count(session.kept_name(table)) if checkpoint else 0,
-            deleted_rows=session.mirrors.deleted_count(table) if checkpoint else None,
-            columns=tuple(_kept_columns(session, table, read)) if checkpoint else (),
+            lag_bytes=max(0, asked.end - lsn) if checkpoint else 0,
+            row_count=counts.live,
+            deleted_rows=counts.deleted,
+            columns=tuple(_kept_columns(session, table, read, asked)) if checkpoint else (),
             source_columns=read,
             warehouse_table=str(session.kept_name(table)),
             first_commit=applied.first_commit,
@@ -87,10 +112,18 @@ class Tally:
             renewed=applied.renewed,
             altered=table in self.altered,
             record_rows={
-                keep: session.mirrors.row_count(record_table(table, keep))
+                keep: asked.counts.get(record_table(table, keep), _NOT_THERE).live
                 for keep in session.records_of(table)
             },
         )
+
+
+def _kept_tables(session: Session, tables: Collection[TableName]) -> Iterator[TableName]:
+    """Give the warehouse's tables that have rows of some of the source's."""
+    for table in tables:
+        if table in session.checkpoints:
+            yield session.kept_name(table)
+            yield from (record_table(table, keep) for keep in session.records_of(table))
 
 
 def phase_of(session: Session, table: TableName) -> str:
@@ -120,10 +153,12 @@ def _source_columns(
     )
 
 
-def _kept_columns(session: Session, table: TableName, read: tuple[Column, ...]) -> Iterator[Column]:
+def _kept_columns(
+    session: Session, table: TableName, read: tuple[Column, ...], asked: _Asked
+) -> Iterator[Column]:
     """Give the warehouse's columns: those of the source, those taken of partners, those made."""
     own = {column.name: column for column in read}
-    origins = origins_of(table, session.shapings, session.source_shapes)
+    origins = origins_of(table, session.shapings, asked.shapes)
     for column in session.kept_shape(table).columns:
         of, kind = origins.get(column.name, ()), session.mirrors.column_type(column.type.arrow)
         first = next(iter(of), None)

@@ -131,11 +131,12 @@ def begin_resync(config: PipelineConfig) -> None:
             state.refuse_other_owners(config.table_names)
             points = state.read()
             warehouse.prepare()
+            fences = state.read_fences()
             with warehouse.transaction():
                 for table in _lost(config, before, points):
                     copies.drop(table)
                     point = points[table]
-                    ends = bool(state.read_fences(table)) or table in config.unmirrored
+                    ends = table in fences or table in config.unmirrored
                     ends |= not _follows(point, now)
                     for records in warehouse.records.values():
                         if ends:

@@ -93,9 +93,9 @@ def note_lineage(session: Session, tables: Collection[TableName]) -> None:
     these keep the lineage that they were made with.
     """
     traces = session.warehouse.traces
-    noted = traces.lineage()
+    noted, shapes = traces.lineage(), session.source_shapes
     for table in tables:
-        origins = origins_of(table, session.shapings, session.source_shapes)
+        origins = origins_of(table, session.shapings, shapes)
         wanted = (
             session.code_versions[table],
             [origin for column in origins.values() for origin in column],

@@ -47,6 +47,7 @@ from cdc_assets.warehouse.values import (
     Copy,
     Differences,
     LastTransaction,
+    RowCounts,
     Write,
     Written,
 )
@@ -73,11 +74,11 @@ class Mirrors(Protocol):
     def altered(self, mirrors: Mapping[TableName, TableShape]) -> dict[TableName, str]:
         """Find mirrors that are not what they were made, and say what they are instead."""
 
-    def row_count(self, table: TableName) -> int:
-        """Count a mirror's live rows; none where it is gone, or a view."""
+    def row_counts(self, tables: Collection[TableName]) -> dict[TableName, RowCounts]:
+        """Count the rows of those tables that are there, and no views: one question for many."""
 
-    def deleted_count(self, table: TableName) -> int | None:
-        """Count the deleted rows that a mirror keeps; None where it is one that keeps none."""
+    def row_count(self, table: TableName) -> int:
+        """Count one table's live rows; none where it is gone, or a view."""
 
     def write(self, table: TableName, shape: TableShape, write: Write) -> Written:
         """Apply one batch to a mirror.
@@ -239,8 +240,8 @@ class State(Protocol):
     def placed_shape(self, table: TableName) -> TableShape | None:
         """Give the shape of which a mirror with deleted rows is; None where it has none."""
 
-    def read_fences(self, table: TableName) -> list[Fence]:
-        """Read a table's fences."""
+    def read_fences(self) -> dict[TableName, list[Fence]]:
+        """Read the fences of all tables that have any."""
 
     def add_fences(
         self, table: TableName, keys: Sequence[KeyText], snapshot: Snapshot, lsn: LSN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -25,8 +25,8 @@ class Records(Protocol):
     def name(self, table: TableName) -> TableName:
         """Name the one of now of a table."""
 
-    def names(self, table: TableName) -> list[TableName]:
-        """Give all that were made of a table: the one of now, and those set aside."""
+    def names(self, tables: Collection[TableName]) -> dict[TableName, list[TableName]]:
+        """Give all that were made of some tables: those of now, and those set aside."""
 
     def read(self) -> frozenset[TableName]:
         """Give the tables whose own goes on."""
@@ -34,8 +34,8 @@ class Records(Protocol):
     def bounds(self, table: TableName) -> Bounds | None:
         """Give between which places the one of now has everything, if there is one."""
 
-    def altered(self, table: TableName, shape: TableShape) -> str:
-        """Say what one is instead of what it was made; empty when it is that."""
+    def altered(self, shapes: Mapping[TableName, TableShape]) -> dict[TableName, str]:
+        """Find tables whose one of now is not what it was made, and say what it is instead."""
 
     def begin(self, table: TableName, shape: TableShape, moment: Moment) -> None:
         """Begin one with all rows of the mirror, which is as of a moment.

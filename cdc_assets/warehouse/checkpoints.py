@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -126,21 +127,24 @@ class Checkpoints:
         Raises:
             CheckpointConflictError: A checkpoint is not where this run left it.
         """
+        rows = self._mirrors.connection.execute(
+            f"UPDATE {self._schema}.checkpoints AS point SET lsn = ?, lsn_text = ?, error = '',"
+            " updated_at = now(), last_transaction = coalesce(?, last_transaction)"
+            " FROM (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::UBIGINT[]) AS lsn) AS was"
+            " WHERE pipeline = ? AND source_table = was.name AND point.lsn = was.lsn"
+            " RETURNING source_table",
+            (
+                int(lsn),
+                str(lsn),
+                json.dumps(asdict(last)) if last else None,
+                [str(checkpoint.table) for checkpoint in before],
+                [int(checkpoint.lsn) for checkpoint in before],
+                self._pipeline,
+            ),
+        ).fetchall()
+        moved = Counter(name for (name,) in rows)
         for checkpoint in before:
-            moved = self._mirrors.connection.execute(
-                f"UPDATE {self._schema}.checkpoints SET lsn = ?, lsn_text = ?, error = '',"
-                " updated_at = now(), last_transaction = coalesce(?, last_transaction)"
-                " WHERE pipeline = ? AND source_table = ? AND lsn = ?",
-                (
-                    int(lsn),
-                    str(lsn),
-                    json.dumps(asdict(last)) if last else None,
-                    self._pipeline,
-                    str(checkpoint.table),
-                    int(checkpoint.lsn),
-                ),
-            ).fetchall()
-            if moved != [(1,)]:
+            if moved[str(checkpoint.table)] != 1:
                 raise CheckpointConflictError(
                     f"the checkpoint of {str(checkpoint.table)!r} is not at {checkpoint.lsn} any "
                     "more, where this run left it",
@@ -215,14 +219,18 @@ class Checkpoints:
         ).fetchall()
         return TableShape.from_json(json.loads(found[0][0])) if found else None
 
-    def read_fences(self, table: TableName) -> list[Fence]:
-        """Read a table's fences."""
+    def read_fences(self) -> dict[TableName, list[Fence]]:
+        """Read the fences of all tables that have any."""
         rows = self._mirrors.connection.execute(
-            f"SELECT low, snapshot, lsn FROM {self._schema}.fences"
-            " WHERE pipeline = ? AND source_table = ? ORDER BY lsn, rowid",
-            (self._pipeline, str(table)),
+            f"SELECT source_table, low, snapshot, lsn FROM {self._schema}.fences"
+            " WHERE pipeline = ? ORDER BY lsn, rowid",
+            (self._pipeline,),
         ).fetchall()
-        return [Fence(load_key(key), Snapshot.parse(text), LSN(lsn)) for key, text, lsn in rows]
+        found: dict[TableName, list[Fence]] = {}
+        for table, key, text, lsn in rows:
+            fence = Fence(load_key(key), Snapshot.parse(text), LSN(lsn))
+            found.setdefault(TableName.parse(table), []).append(fence)
+        return found
 
     def add_fences(
         self, table: TableName, keys: Sequence[KeyText], snapshot: Snapshot, lsn: LSN

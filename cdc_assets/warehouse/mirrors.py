@@ -6,7 +6,7 @@ index that checks every row, and one row per key holds by construction (`warehou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import duckdb
@@ -26,6 +26,7 @@ from cdc_assets.errors import CheckpointConflictError, MirrorRefusedError
 from cdc_assets.identifiers import TableName, quote
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.messages import Ints
+from cdc_assets.warehouse.counting import count_rows
 from cdc_assets.warehouse.file import DuckDBFile
 from cdc_assets.warehouse.layout import difference, mirror_columns, read_stored
 from cdc_assets.warehouse.liveness import endings, is_live, live_rows, mark_sql
@@ -38,7 +39,7 @@ from cdc_assets.warehouse.lookups import (
     key_names,
 )
 from cdc_assets.warehouse.types import column_type
-from cdc_assets.warehouse.values import Write, Written
+from cdc_assets.warehouse.values import RowCounts, Write, Written
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
 
 _OF_THE_MIRROR = (
@@ -134,27 +135,19 @@ class DuckDBMirrors:
         )
         return bool(self.connection.execute(sql, (table.schema, table.name)).fetchall())
 
-    def _keeps_deleted(self, table: TableName) -> bool:
-        columns = self.connection.execute(f"DESCRIBE {self.name(table)}").fetchall()
-        return any(column[0] == DELETED_COLUMN for column in columns)
-
     def drop(self, table: TableName) -> None:
         """Drop a mirror, or the view that somebody put in its place, if it is there."""
         kind = "VIEW" if self._is("view", table) else "TABLE"
         self.connection.execute(f"DROP {kind} IF EXISTS {self.name(table)}")
 
-    def row_count(self, table: TableName) -> int:
-        """Count a mirror's live rows; none where it is gone, or a view."""
-        if not self._is("table", table):
-            return 0
-        live = f" WHERE {DELETED_COLUMN} IS NOT TRUE" if self._keeps_deleted(table) else ""
-        return self._count(f"SELECT count(*) FROM {self.name(table)}{live}")
+    def row_counts(self, tables: Collection[TableName]) -> dict[TableName, RowCounts]:
+        """Count the rows of those tables that are there: one question for many of them."""
+        return count_rows(self.connection, self.catalog, tables)
 
-    def deleted_count(self, table: TableName) -> int | None:
-        """Count the deleted rows that a mirror keeps; None where it is one that keeps none."""
-        if not self._is("table", table) or not self._keeps_deleted(table):
-            return None
-        return self._count(f"SELECT count(*) FROM {self.name(table)} WHERE {DELETED_COLUMN}")
+    def row_count(self, table: TableName) -> int:
+        """Count one table's live rows; none where it is gone, or a view."""
+        counts = self.row_counts([table]).get(table)
+        return counts.live if counts else 0
 
     @contextmanager
     def _blamed_on(self, table: TableName) -> Iterator[None]:

@@ -115,7 +115,7 @@ class Moments:
             for records in (self._histories, self._change_tables)
             if (bounds := records.bounds(table)) is not None
             and bounds.until is None
-            and not records.altered(table, shape)
+            and not records.altered({table: shape})
         ]
         if not found:
             return

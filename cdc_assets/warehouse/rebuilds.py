@@ -74,7 +74,8 @@ class Rebuilds:
             shape: The kept one.
             since: Where its change table begins.
         """
-        if self._mirrors.deleted_count(table) is None:
+        counts = self._mirrors.row_counts([table]).get(table)
+        if counts is None or counts.deleted is None:
             return 0
         same = " AND ".join(
             f"change.{BEFORE_COLUMN}.{key} = mirror.{key}" for key in map(quote, shape.key)

@@ -8,6 +8,7 @@ another one begins.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
@@ -52,16 +53,18 @@ class Records(ABC):
         """Write the name of the one of now in SQL."""
         return self._mirrors.name(self.name(table))
 
-    def names(self, table: TableName) -> list[TableName]:
-        """Give all that were made of a table: the one of now, and those set aside."""
-        if not self._is_there():
-            return []
-        rows = self._mirrors.connection.execute(
-            f"SELECT name FROM {self._noted} WHERE pipeline = ? AND source_table = ?"
-            " ORDER BY since_lsn, name",
-            (self._pipeline, str(table)),
-        ).fetchall()
-        return [TableName.parse(name) for (name,) in rows]
+    def names(self, tables: Collection[TableName]) -> dict[TableName, list[TableName]]:
+        """Give all that were made of some tables: those of now, and those set aside."""
+        found: dict[TableName, list[TableName]] = {table: [] for table in tables}
+        if self._is_there():
+            rows = self._mirrors.connection.execute(
+                f"SELECT source_table, name FROM {self._noted} WHERE pipeline = ?"
+                " AND source_table IN (SELECT unnest(?::VARCHAR[])) ORDER BY since_lsn, name",
+                (self._pipeline, [str(table) for table in tables]),
+            ).fetchall()
+            for table, name in rows:
+                found[TableName.parse(table)].append(TableName.parse(name))
+        return found
 
     def read(self) -> frozenset[TableName]:
         """Give the tables whose own goes on."""
@@ -89,19 +92,30 @@ class Records(ABC):
     def _is_there(self) -> bool:
         return self._mirrors.has_state(_TABLES[self._keep])
 
-    def altered(self, table: TableName, shape: TableShape) -> str:
-        """Say what one is instead of what it was made; empty when it is that.
+    def altered(self, shapes: Mapping[TableName, TableShape]) -> dict[TableName, str]:
+        """Find tables whose one of now is not what it was made, and say what it is instead.
 
         Args:
-            table: Whose.
-            shape: The kept one.
+            shapes: The kept ones, by table.
         """
-        stored = read_stored(self._mirrors.connection).get(self.name(table).folded)
-        listed = self._declared(shape)
-        kinds = ", ".join(f"typeof(NULL::{kind})" for _, kind in listed)  # as the catalog has them
-        (found,) = self._mirrors.connection.execute(f"SELECT {kinds}").fetchall()
-        expected = [(name, kind) for (name, _), kind in zip(listed, found, strict=True)]
-        return difference(stored, expected)
+        if not shapes:
+            return {}
+        stored = read_stored(self._mirrors.connection)
+        listed = {table: self._declared(shape) for table, shape in shapes.items()}
+        kinds = self._as_stored({kind for columns in listed.values() for _, kind in columns})
+        found = {
+            table: difference(
+                stored.get(self.name(table).folded), [(name, kinds[kind]) for name, kind in columns]
+            )
+            for table, columns in listed.items()
+        }
+        return {table: what for table, what in found.items() if what}
+
+    def _as_stored(self, kinds: Collection[str]) -> dict[str, str]:
+        """Write types as the catalog has them."""
+        asked = ", ".join(f"typeof(NULL::{kind})" for kind in kinds)
+        (found,) = self._mirrors.connection.execute(f"SELECT {asked}").fetchall()
+        return dict(zip(kinds, found, strict=True))
 
     def begin(self, table: TableName, shape: TableShape, moment: Moment) -> None:
         """Begin one with all rows of the mirror, which is as of a moment.
@@ -171,7 +185,7 @@ class Records(ABC):
     def _set_aside(self, table: TableName, moment: Moment) -> None:
         """Give one that can't go on another name; it keeps what it has."""
         name = self.name(table)
-        if name not in self.names(table):
+        if name not in self.names([table])[table]:
             return
         self.end(table, moment)
         until = str(self._until(name)).replace("/", "_")
@@ -189,7 +203,7 @@ class Records(ABC):
     def move(self, table: TableName, to: TableName) -> None:
         """Give the one of now the name that another table's has; those set aside keep theirs."""
         name, other = self.name(table), self.name(to)
-        if name not in self.names(table):
+        if name not in self.names([table])[table]:
             return
         if self._mirrors.exists(name):
             self._mirrors.move(name, other)
@@ -209,7 +223,7 @@ class Records(ABC):
 
     def drop(self, table: TableName) -> None:
         """Drop all that were made of a table."""
-        for name in self.names(table):
+        for name in self.names([table])[table]:
             self._mirrors.drop(name)
             self._forget_gaps(name)
 

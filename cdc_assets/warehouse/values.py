@@ -230,6 +230,19 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class RowCounts:
+    """How many rows a table of the warehouse has.
+
+    Attributes:
+        live: Those that are not marked as deleted.
+        deleted: And those that are; None where it is a table that keeps none.
+    """
+
+    live: int
+    deleted: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """How a mirror was found when a batch was written.
 
