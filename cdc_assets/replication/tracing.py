@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import LSN
@@ -93,14 +94,15 @@ def note_lineage(session: Session, tables: Collection[TableName]) -> None:
     these keep the lineage that they were made with.
     """
     traces = session.warehouse.traces
-    noted, shapes = traces.lineage(), session.source_shapes
-    for table in tables:
+    kept = {table: _kept_names(session, table) for table in tables}
+    noted, shapes = traces.lineage([*chain(*kept.values())]), session.source_shapes
+    for table, names in kept.items():
         origins = origins_of(table, session.shapings, shapes)
         wanted = (
             session.code_versions[table],
             [origin for column in origins.values() for origin in column],
         )
-        for name in _kept_names(session, table):
+        for name in names:
             if noted.get(name) != wanted:
                 traces.write_lineage(name, *wanted)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from cdc_assets.identifiers import TableName
@@ -19,8 +19,10 @@ class Traces(Protocol):
     def write(self, trace: Trace) -> None:
         """Note what this transaction has written of kept tables."""
 
-    def lineage(self) -> Mapping[TableName, tuple[str, Sequence[Origin]]]:
-        """Give, of every kept table, the code version and the origins that were noted last."""
+    def lineage(
+        self, tables: Collection[TableName]
+    ) -> Mapping[TableName, tuple[str, Sequence[Origin]]]:
+        """Give the code version and the origins of some kept tables that were noted last."""
 
     def write_lineage(self, table: TableName, version: str, origins: Sequence[Origin]) -> None:
         """Note the origins of a kept table's columns, instead of what was noted before."""

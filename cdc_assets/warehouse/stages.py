@@ -156,14 +156,15 @@ class Stages:
         self, copy: Copy, shape: TableShape, *, lsn: LSN, carried: Sequence[str] = ()
     ) -> Differences:
         """Put the copy in the mirror's place, whatever that is."""
-        before = self._mirrors.row_count(copy.table)
         if carried:
             mirror, stage = map(self._mirrors.name, (copy.table, copy.stage))
             carry = carry_sql(shape, mirror, stage, columns=carried, lsn=lsn)
             self._mirrors.connection.execute(carry).fetchall()
+        counts = self._mirrors.row_counts([copy.table, copy.stage])
+        before = counts[copy.table].live if copy.table in counts else 0
+        rows = counts[copy.stage].live
         self._mirrors.drop(copy.table)
         self._mirrors.rename(copy.stage, copy.table)
-        rows = self._mirrors.row_count(copy.table)
         return Differences(
             rows=rows,
             mirror_rows=before,

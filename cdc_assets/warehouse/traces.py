@@ -7,7 +7,7 @@ a row of a kept table is traced for as long as the file is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cdc_assets.changes.rows import COMMIT_COLUMN, LSN_COLUMN
 from cdc_assets.config.tables import RECORDS
@@ -82,13 +82,15 @@ class Traces:
             ),
         )
 
-    def lineage(self) -> Mapping[TableName, tuple[str, Sequence[Origin]]]:
-        """Give, of every kept table, the code version and the origins that were noted last."""
+    def lineage(
+        self, tables: Collection[TableName]
+    ) -> Mapping[TableName, tuple[str, Sequence[Origin]]]:
+        """Give the code version and the origins of some kept tables that were noted last."""
         rows = self._mirrors.connection.execute(
             "SELECT table_name, code_version, column_name, source_table, source_column, mask,"
             f" joined, function, is_made, is_said FROM {self._schema}.lineage WHERE pipeline = ?"
-            " ORDER BY rowid",
-            (self._pipeline,),
+            " AND table_name IN (SELECT unnest(?::VARCHAR[])) ORDER BY rowid",
+            (self._pipeline, [str(table) for table in tables]),
         ).fetchall()
         found: dict[TableName, tuple[str, list[Origin]]] = {}
         for table, version, column, source, *more in rows:

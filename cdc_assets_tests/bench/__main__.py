@@ -28,6 +28,12 @@ import yaml
 from cdc_assets.config import COMPONENT_TYPE
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets_tests.bench.copies import COPY_HEADER, measure_copies
+from cdc_assets_tests.bench.many_tables import (
+    MANY_TABLES_HEADER,
+    TABLES,
+    many_tables,
+    measure_many_tables,
+)
 from cdc_assets_tests.bench.shaped import SHAPED_HEADER, measure_shaped
 from cdc_assets_tests.bench.under_load import (
     LARGE,
@@ -40,7 +46,8 @@ from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workl
 from cdc_assets_tests.interrupting import PROJECT
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
-_COPIES, _UNDER_LOAD, _SHAPED = "f", "g", "h"
+_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES = "f", "g", "h", "i"
+_OTHERS = (_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES)
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
 
@@ -125,6 +132,11 @@ class Bench:
         """Measure the first copy of a table that is written meanwhile; gives rows of a table."""
         dsn = self._server.dsn(self._name)
         return measure_under_load(dsn, self._config, self._warehouse, self._compare, rows=rows)
+
+    def many_tables(self, *, count: int, repeats: int) -> list[str]:
+        """Measure what does nothing for most of many tables; gives rows of a table."""
+        with psycopg.connect(self._server.dsn(self._name), autocommit=True) as connection:
+            return measure_many_tables(connection, self._cdc_assets, count=count, repeats=repeats)
 
     def _cdc_assets(self, command: str, *more: str) -> int:
         """Run one command as a process of its own, and give its peak of memory in bytes."""
@@ -223,18 +235,22 @@ pg_recvlogical | sync / decoding | changes per second | peak memory |
 def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    known = ", ".join([*WORKLOADS, _COPIES, _UNDER_LOAD, _SHAPED])
+    known = ", ".join([*WORKLOADS, *_OTHERS])
     parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all")
     parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
     parser.add_argument("--rows", type=int, default=ROWS, help="of g; default: %(default)s")
+    parser.add_argument("--tables", type=int, default=TABLES, help="of i; default: %(default)s")
     options = parser.parse_args()
     rows, copies, loads, shaped = list[str](), list[str](), list[str](), list[str]()
+    many = list[str]()
     version = 0
-    for name in options.workloads or [*WORKLOADS, _COPIES, _UNDER_LOAD, _SHAPED]:
+    for name in options.workloads or [*WORKLOADS, *_OTHERS]:
         with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
             directory = Path(folder)
             with EmbeddedPostgres(directory / "postgres", settings=_SERVER) as server:
                 tables = [str(LARGE), *([str(SMALL)] if name == _UNDER_LOAD else [])]
+                if name == _MANY_TABLES:
+                    tables = [str(table) for table in many_tables(options.tables)]
                 bench = Bench(server, name, directory, tables)
                 version = bench.version
                 if name == _COPIES:
@@ -246,6 +262,9 @@ def main() -> None:
                 if name == _SHAPED:
                     shaped = bench.shaped(WORKLOADS["a"], repeats=options.repeats or 3)
                     continue
+                if name == _MANY_TABLES:
+                    many = bench.many_tables(count=options.tables, repeats=options.repeats or 3)
+                    continue
                 workload = WORKLOADS[name]
                 measured = bench.run(workload, repeats=options.repeats or workload.repeats)
         rows.append(_row(workload, measured))
@@ -255,6 +274,7 @@ def main() -> None:
     printed += [["", COPY_HEADER, *copies]] if copies else []
     printed += [["", UNDER_LOAD_HEADER, *loads]] if loads else []
     printed += [["", SHAPED_HEADER, *shaped]] if shaped else []
+    printed += [["", MANY_TABLES_HEADER, *many]] if many else []
     sys.stdout.write("\n".join([head, *(line for table in printed for line in table), ""]))
 
 
