@@ -116,7 +116,9 @@ def kept_names(warehouse: Warehouse, point: Checkpoint) -> str:
     """Name what is kept of a table, before its checkpoint: `mirror, history and `."""
     names = [] if is_unmirrored(point.shape) else ["mirror"]
     names += [
-        RECORDS[keep] for keep, records in warehouse.records.items() if records.names(point.table)
+        RECORDS[keep]
+        for keep, records in warehouse.records.items()
+        if records.names([point.table])[point.table]
     ]
     return ", ".join(names) + " and " if names else ""
 
