@@ -171,7 +171,21 @@ class ReplicaIdentityError(TableError):
 
 
 class ValueConversionError(TableError):
-    """A value does not fit the warehouse column's type."""
+    """A value does not fit the warehouse column's type.
+
+    Args:
+        message: What is wrong.
+        table: The source table as the config names it.
+        lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
+        hint: What the reader can do about it.
+        column: The source's column, where text could keep its values.
+    """
+
+    def __init__(
+        self, message: str, *, table: str, lsn: str = "", hint: str = "", column: str = ""
+    ) -> None:
+        super().__init__(message, table=table, lsn=lsn, hint=hint)
+        self.column = column
 
 
 class WarehouseError(CdcError):

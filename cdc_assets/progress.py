@@ -110,6 +110,7 @@ class Column:
         source_type: Of the source's column; the function where one has made it.
         comment: Of the source.
         origins: What it is made of; empty for a column of the source.
+        is_widened: Whether it is text since a value did not fit its type.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Column:
     is_key: bool
     comment: str = ""
     origins: tuple[Origin, ...] = ()
+    is_widened: bool = False
 
 
 @dataclass(frozen=True, slots=True)

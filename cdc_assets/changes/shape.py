@@ -24,6 +24,7 @@ class SourceColumn:
         collation: Quoted name of a collation other than the database's, or empty.
         operators: Its <, <=, =, >= and > with their schemas, where they are not pg_catalog's.
         order_type: The type to cast it to when it is compared, or empty for its own.
+        is_widened: Whether it is kept as text since a value did not fit its type.
     """
 
     name: str
@@ -35,6 +36,12 @@ class SourceColumn:
     collation: str = ""
     operators: tuple[str, ...] = ()
     order_type: str = ""
+    is_widened: bool = False
+
+    @property
+    def widened(self) -> SourceColumn:
+        """The same one, kept as its text since a value did not fit its type."""
+        return replace(self, type=replace(self.type, kept="text"), is_widened=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +180,37 @@ class TableShape:
 
     def with_types_of(self, before: TableShape) -> TableShape:
         """Keep columns as an earlier shape of the table keeps the same ones."""
-        known = {_identity(column): column.type for column in before.columns}
+        known = {_identity(column): column for column in before.columns}
+        pairs = [(column, known.get(_identity(column), column)) for column in self.columns]
         return replace(
             self,
             columns=tuple(
-                replace(column, type=known.get(_identity(column), column.type))
+                replace(column, type=kept.type, is_widened=kept.is_widened)
+                for column, kept in pairs
+            ),
+        )
+
+    def with_widened(self, before: TableShape) -> TableShape:
+        """Keep columns as text that are so in an earlier shape, and are of the same type."""
+        known = {
+            (column.attnum, column.type.oid, column.type.is_array)
+            for column in before.columns
+            if column.is_widened
+        }
+        return replace(
+            self,
+            columns=tuple(
+                column.widened
+                if (column.attnum, column.type.oid, column.type.is_array) in known
+                else column
                 for column in self.columns
             ),
         )
+
+    def widened(self, name: str) -> TableShape:
+        """Keep a column as text, of which a value does not fit its type."""
+        columns = tuple(one.widened if one.name == name else one for one in self.columns)
+        return replace(self, columns=columns)
 
     @property
     def taken(self) -> list[tuple[str, pa.DataType]]:

@@ -1,4 +1,4 @@
-"""What a config may say of how a table's schema changes are met."""
+"""What a config may say of how a table's schema changes are met, and values that do not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import Field, model_serializer
 
 from cdc_assets.config.strict import Strict
 
-EVOLVE, STOP = "evolve", "stop"
+EVOLVE, STOP, TEXT = "evolve", "stop", "text"
+UnfitValues = Literal["stop", "text"] | dict[str, Literal["stop", "text"]]
 
 
 class SchemaChanges(Strict):
@@ -69,4 +70,16 @@ def as_schema_changes(said: object) -> object:
         return {"how": said}
     if isinstance(said, Mapping) and "how" in said:
         raise ValueError("expected dropped_columns and recreated_tables alone: these evolve")
+    return said
+
+
+def as_unfit_values(said: object) -> object:
+    """Check what is said of values that do not fit.
+
+    Raises:
+        ValueError: It is no word of the two, and no mapping of columns to these.
+    """
+    words = said.values() if isinstance(said, Mapping) else [said]
+    if not all(word in (STOP, TEXT) for word in words):
+        raise ValueError("expected stop, text, or columns with one of these: {amount: text}")
     return said

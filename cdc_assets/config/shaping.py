@@ -80,7 +80,7 @@ class ColumnsConfig(Strict):
         AfterValidator(_known_types),
         Field(
             description="Types of columns in the warehouse, by DuckDB's names, for columns by their"
-            " names on the source; a value that one can't hold exactly stops the table.",
+            " names on the source; a value has to fit one exactly: `unfit_values`.",
             examples=[{"discount": "decimal(18,6)", "payload": "text", "tags": "varchar[][]"}],
         ),
     ] = Field(default_factory=dict)

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from cdc_assets.config.enriching import EnrichConfig, check_enriched
-from cdc_assets.config.schema_changes import SchemaChanges, as_schema_changes
+from cdc_assets.config.schema_changes import (
+    STOP,
+    TEXT,
+    SchemaChanges,
+    UnfitValues,
+    as_schema_changes,
+    as_unfit_values,
+)
 from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskWord, masked_columns_kept
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.transforms import TransformConfig, as_transform
@@ -201,6 +208,15 @@ class TableDefaults(Strict):
             examples=["evolve", {"dropped_columns": "drop", "recreated_tables": "backfill"}],
         ),
     ] = SchemaChanges()
+    unfit_values: Annotated[
+        UnfitValues,
+        BeforeValidator(as_unfit_values),
+        Field(
+            description="How it goes on where a value does not fit its column's type: `stop`, or"
+            " `text`, which the column becomes then; or one of these by column.",
+            examples=["text", {"amount": "text"}],
+        ),
+    ] = "stop"
     backfill: Annotated[
         BackfillConfig,
         Field(
@@ -223,6 +239,11 @@ class TableDefaults(Strict):
     def records(self) -> tuple[str, ...]:
         """What is kept beside the mirror, or in its place."""
         return (CHANGES,) if self.append_only else tuple(k for k in RECORDS if k in self.keep)
+
+    def widens(self, column: str) -> bool:
+        """Whether a column becomes text where a value does not fit its type."""
+        said = self.unfit_values
+        return (said if isinstance(said, str) else said.get(column, STOP)) == TEXT
 
     @model_validator(mode="after")
     def _appends_alone(self) -> Self:

@@ -33,6 +33,7 @@ from cdc_assets.replication.partners import enrich_problems
 from cdc_assets.replication.publishing import copy_note, copy_state
 from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
+from cdc_assets.replication.unfit import widened_notes
 from cdc_assets.source.catalog import SourceTable, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.numerics import SAMPLE_ROWS, decimal_needs
@@ -133,8 +134,16 @@ def _source_problems(
         if source is not None:
             if source.called != name:
                 note(f"{_called(name, source)}: it goes on under the config's name")
-            for line in _proposed_types(control, config, source):
+            for line in (
+                *_unknown_unfit(config, source),
+                *_proposed_types(control, config, source),
+            ):
                 note(line)
+        for line in widened_notes(name, point.shape) if point is not None else ():
+            note(
+                f"{line}; to have it in its type again correct the values, say stop for it in "
+                f"'unfit_values', and {recopy_hint(name)}"
+            )
     yield from publication_problems(catalog, names)
     try:
         read_slot(control, config.source.slot)
@@ -151,6 +160,13 @@ def _source_problems(
 
 def _called(name: TableName, source: SourceTable) -> str:
     return f"table {str(name)!r} is called {str(source.called)!r} on the source now"
+
+
+def _unknown_unfit(config: PipelineConfig, source: SourceTable) -> Iterator[str]:
+    """Say of which columns `unfit_values` speaks that are not there."""
+    said = config.table(source.name).unfit_values
+    for name in sorted(set(said) - set(source.shape.names)) if isinstance(said, dict) else ():
+        yield f"unfit_values of {str(source.name)!r} names a column {name!r} that it does not have"
 
 
 def _proposed_types(

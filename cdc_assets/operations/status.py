@@ -24,6 +24,7 @@ from cdc_assets.replication.ownership import ownership_problem
 from cdc_assets.replication.publishing import copy_note
 from cdc_assets.replication.session import RECOPY_ALL_HINT, recopy_hint
 from cdc_assets.replication.shaping import shapings
+from cdc_assets.replication.unfit import widened_notes
 from cdc_assets.warehouse.opening import open_warehouse
 from cdc_assets.warehouse.values import Checkpoint
 
@@ -42,6 +43,7 @@ class TableStatus:
         error: Why it does not go on, or empty.
         hint: The way out of the error.
         called: The name that the source has for it, where that is another one.
+        notes: What is good to know of its columns.
     """
 
     table: TableName
@@ -53,6 +55,7 @@ class TableStatus:
     error: str = ""
     hint: str = ""
     called: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,13 @@ def _of_checkpoint(
         told = record.error if record else None
         hint = told.hint if told and told.message == error else recopy_hint(checkpoint.table)
     status = TableStatus(
-        checkpoint.table, checkpoint.phase, checkpoint.lsn, rows=rows, error=error, hint=hint
+        checkpoint.table,
+        checkpoint.phase,
+        checkpoint.lsn,
+        rows=rows,
+        error=error,
+        hint=hint,
+        notes=widened_notes(checkpoint.table, checkpoint.shape),
     )
     return _aged(_compared(status, checkpoint.identity, evidence), record, evidence)
 

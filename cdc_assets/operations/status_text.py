@@ -191,6 +191,7 @@ def _table_errors(status: PipelineStatus) -> Iterator[str]:
             yield f"error: {table.table}: {table.error}"
             if table.hint:
                 yield f"hint: {table.hint}"
+        yield from (f"note: {note}" for note in table.notes)
 
 
 def _problem(check: HealthCheck) -> Iterator[str]:
@@ -253,4 +254,5 @@ def _table_as_json(table: TableStatus) -> dict[str, Any]:
         "error": table.error,
         "hint": table.hint,
         "called": table.called,
+        "notes": list(table.notes),
     }

@@ -23,9 +23,15 @@ from cdc_assets.operations.backfill_text import (
 )
 from cdc_assets.operations.reporting import megabytes
 from cdc_assets.orchestration.failures import describe, run_failure
-from cdc_assets.orchestration.metadata import Metadata, position_metadata
+from cdc_assets.orchestration.metadata import Metadata, change_metadata, position_metadata
 from cdc_assets.orchestration.told import tell_anew
-from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark, WindowApplied
+from cdc_assets.progress import (
+    BackfillEvent,
+    BucketBackfilled,
+    RunMark,
+    SchemaChanged,
+    WindowApplied,
+)
 from cdc_assets.waits import listening
 from cdc_assets.wording import counted
 
@@ -97,6 +103,13 @@ class _Run:
                 self._context.log.warning(note)
         elif isinstance(event, WindowApplied) and self._table in event.tables:
             self._streamed += event.tables[self._table].total
+        elif isinstance(event, SchemaChanged) and event.table == self._table:
+            for key in self._kept:
+                self._context.log_event(
+                    dg.AssetObservation(
+                        key, description=backfill_line(event), metadata=change_metadata(event)
+                    )
+                )
 
     def result(self) -> dg.MaterializeResult[None]:
         """Materialize every bucket that was asked for.

@@ -268,7 +268,8 @@ def _origin(column: Column) -> str:
     if first.joined:
         name = f"{first.table}: {first.source_column}, "
     mask = f", masked: {first.mask}" if first.mask else ""
-    origin = f"{name}{column.source_type} in the source{mask}"
+    widened = ", text since a value did not fit" if column.is_widened else ""
+    origin = f"{name}{column.source_type} in the source{mask}{widened}"
     return f"{column.comment} ({origin})" if column.comment else origin
 
 

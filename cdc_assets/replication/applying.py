@@ -12,6 +12,7 @@ from cdc_assets.changes.batch import ChangeBatch, Mask, UnfitColumnError, concat
 from cdc_assets.changes.compact import Events, behind_last_truncate, events_of
 from cdc_assets.changes.fence import ChunkFence, KeyText, shown_by_all
 from cdc_assets.changes.record import change_rows
+from cdc_assets.errors import ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
@@ -20,7 +21,7 @@ from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts, SchemaChanged
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
 from cdc_assets.replication.enriching import transformed_late, with_partners, without_partners
-from cdc_assets.replication.evolving import evolve
+from cdc_assets.replication.evolving import evolve, widen
 from cdc_assets.replication.fencing import keep_out, read_anew
 from cdc_assets.replication.misfits import check_shape, differing_mirror, identity_error
 from cdc_assets.replication.partners import are_partners_there
@@ -28,6 +29,7 @@ from cdc_assets.replication.records import write_records
 from cdc_assets.replication.renewing import renew, renewals_of
 from cdc_assets.replication.rereading import Reread, transaction_at
 from cdc_assets.replication.session import Session, refusals_of
+from cdc_assets.replication.unfit import is_text_in_place
 from cdc_assets.replication.writing import mirror_writes, write_of
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import RowError
@@ -180,22 +182,8 @@ class WindowApplier:
                 first_lsn,
                 "old rows do not come whole, as 'where' and 'transform' need it here",
             )
-        try:
-            masks = None
-            if checkpoint.phase == "streaming" and shaping.is_mirrored:
-                masks = keep_out(self.session, raw, transactions, before_read=self._flush_table)
-            batch = type_changes(
-                raw,
-                transactions,
-                checkpoint.shape,
-                fenced=masks,
-                with_key_text=bool(self.session.copies_of(table) or shaping.chooses),
-                with_record=self.session.appends(table),
-                with_old=shaping.reads(checkpoint.shape) if from_old_rows else (),
-            )
-        except UnfitColumnError as error:
-            lsn = LSN(error.end_lsn or first_lsn)
-            raise unfit_value(table, error.column, error.wanted, lsn) from error
+        batch = self._typed(raw, transactions, from_old_rows=from_old_rows)
+        checkpoint = self.session.checkpoints[table]
         if any(key.null_count for key in batch.old_key):
             raise identity_error(table, first_lsn, "an old row came without the mirror's key")
         if shaping.needs_every_value and checkpoint.phase == "streaming" and batch.unchanged:
@@ -211,6 +199,44 @@ class WindowApplier:
         self.applied.setdefault(table, AppliedTable()).add(shaped)
         self._pending.setdefault(table, []).append(shaped)
         self._pending_bytes += batch.nbytes
+
+    def _typed(
+        self, raw: RawChanges, transactions: Transactions, *, from_old_rows: bool
+    ) -> ChangeBatch:
+        """Decode changes; columns that can't hold a value of theirs become text, where they may."""
+        session, table = self.session, raw.table
+        shaping = session.shaping(table)
+        while True:
+            checkpoint = session.checkpoints[table]
+            try:
+                masks = None
+                if checkpoint.phase == "streaming" and shaping.is_mirrored:
+                    masks = keep_out(session, raw, transactions, before_read=self._flush_table)
+                return type_changes(
+                    raw,
+                    transactions,
+                    checkpoint.shape,
+                    fenced=masks,
+                    with_key_text=bool(session.copies_of(table) or shaping.chooses),
+                    with_record=session.appends(table),
+                    with_old=shaping.reads(checkpoint.shape) if from_old_rows else (),
+                )
+            except UnfitColumnError as error:
+                lsn = LSN(error.end_lsn or transactions.end_lsn[raw.transactions[0]])
+                self._widen(unfit_value(table, error.column, error.wanted, lsn))
+            except ValueConversionError as unfit:  # of a row that was read
+                self._widen(unfit)
+
+    def _widen(self, error: ValueConversionError) -> None:
+        """Make a column text that can't hold a value.
+
+        Raises:
+            ValueConversionError: The given one: what is kept of it can't become text as it is.
+        """
+        if not is_text_in_place(self.session, TableName.parse(error.table), error.column):
+            raise error
+        self.flush()
+        self.evolved.append(widen(self.session, error))
 
     def _evolved(self, table: TableName, relation: Relation, lsn: LSN) -> Checkpoint:
         """Alter what is kept of a table where its changes have the columns of after."""

@@ -19,9 +19,9 @@ from typing import ClassVar, Literal
 
 from cdc_assets.changes.buckets import Bucket, key_may_be_shown
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import CdcError, SchemaChangeError, TableError
+from cdc_assets.errors import CdcError, SchemaChangeError, TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
-from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark
+from cdc_assets.progress import BackfillEvent, BucketBackfilled, RunMark, SchemaChanged
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.alterations import find_altered
 from cdc_assets.replication.begun import is_begun_anew, mirror_goes_on
@@ -33,6 +33,7 @@ from cdc_assets.replication.copying import (
     begin_beside,
 )
 from cdc_assets.replication.draining import Drain, standing_fences
+from cdc_assets.replication.evolving import is_mended, note_copied_anew, widen
 from cdc_assets.replication.journal import Turn, now
 from cdc_assets.replication.left_records import hiding_notes
 from cdc_assets.replication.noting import note_under_way, note_well
@@ -44,6 +45,7 @@ from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.replication.snapshotting import Snapshotting
+from cdc_assets.replication.unfit import is_text_in_place
 from cdc_assets.source.catalog import row_estimate
 from cdc_assets.source.lock import is_waited_for
 from cdc_assets.source.predicates import check_predicate
@@ -139,14 +141,42 @@ class Beside:
                 else:
                     part = self._begun_whole(session, reader)
                 is_anew = session.is_copied_anew(self.table)
-                yield from self._copy(session, reader, part)
+                try:
+                    is_done = yield from self._copy(session, reader, part)
+                except ValueConversionError as error:
+                    yield self._widened(session, reader, error)
+                    continue
                 if (self.table, part) in session.copies or self.table in session.failed:
                     return  # it is another one's turn, or the whole table has to be copied
+                if not is_done:
+                    continue  # a column became text, which the copy had in its own type
                 if is_anew and not part:
                     del self.parts[1:]  # the whole table was copied, whatever part was meant
                 self.parts.pop(0)
                 self._started = time.monotonic()
             publish_copy(session.config, session.warehouse)
+
+    def _widened(
+        self, session: Session, reader: SnapshotReader, error: ValueConversionError
+    ) -> SchemaChanged:
+        """Go on with a column as text that can't hold a value.
+
+        Raises:
+            ValueConversionError: The given one: it may not be, or its rows can't become so.
+        """
+        table = self.table
+        if is_text_in_place(session, table, error.column):
+            with session.warehouse.transaction():
+                change = widen(session, error)
+        elif is_mended(session, table, error) and self._what == "backfill":
+            change = note_copied_anew(session, table, error)
+            begin_anew(session, reader, table, "backfill", widened=error.column)
+        else:
+            raise error
+        if self._whole is not None:
+            self._whole.close()
+            self._whole = None
+        return change
 
     def _reader(self, session: Session) -> AbstractContextManager[SnapshotReader]:
         slot = session.config.source.slot
@@ -236,15 +266,21 @@ class Beside:
         buckets = planned_buckets(session, self.table)
         return next(bucket for bucket in buckets if bucket.name == part)
 
-    def _copy(self, session: Session, reader: SnapshotReader, part: str) -> Iterator[BackfillEvent]:
-        """Get on with a part until it is in its place, or somebody waits for the pipeline."""
+    def _copy(
+        self, session: Session, reader: SnapshotReader, part: str
+    ) -> Generator[BackfillEvent, None, bool]:
+        """Get on with a part until it is in its place, or somebody waits for the pipeline.
+
+        Returns:
+            Whether it is in its place.
+        """
         copying: Copying | Snapshotting
         if self._whole is not None:
             copying = self._whole
             if not copying.is_open and not copying.copy.is_read:
                 yield from self._catch_up(session)  # the rows stand where that has come to
-                if self.table in session.failed:
-                    return
+                if self._is_left(session, part):
+                    return False
         else:
             rate = session.config.table(self.table).backfill.max_rows_per_second
             copying = Copying(session, reader, self.table, part=part, rows_per_second=rate)
@@ -255,24 +291,27 @@ class Beside:
             for event in copying.chunks(TURN_SECONDS):
                 yield event
                 if self._is_waited_for(session):
-                    return
+                    return False
             while time.monotonic() < copying.rests_until and not self._is_waited_for(session):
                 time.sleep(_LOOK_SECONDS)
             yield from self._catch_up(session)
-            if self.table in session.failed:
-                return
+            if self._is_left(session, part):
+                return False
             if not copying.copy.is_read:
                 if self._is_waited_for(session):
-                    return
+                    return False
             elif is_settled(session, copying.copy, with_gaps=self._may_end(session, rounds)):
                 yield from self._ended(session, copying.copy)
-                return
+                return True
             else:
                 rounds += 1
                 if rounds > _MOST_ROUNDS:
                     raise self._never_settles(session)
                 if not copying.close_gaps() and self._is_waited_for(session):
-                    return
+                    return False
+
+    def _is_left(self, session: Session, part: str) -> bool:
+        return self.table in session.failed or (self.table, part) not in session.copies
 
     def _doing(self, session: Session, part: str) -> Turn:
         oid = session.source_table(self.table).shape.oid
@@ -348,6 +387,9 @@ class Beside:
             TableError: A copy can't cure it, or did not.
         """
         table = self.table
+        if isinstance(error, ValueConversionError) and is_mended(session, table, error):
+            session.failed.pop(table, None)
+            raise error
         self._attempts += 1
         session.failed.pop(table, None)
         is_altered = isinstance(error, SchemaChangeError) and error.cause != "partitioned"

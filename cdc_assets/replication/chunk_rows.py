@@ -97,15 +97,16 @@ def not_transformed(table: TableName, error: FunctionError, lsn: LSN) -> TableEr
     )
 
 
-def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> TableError:
+def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> ValueConversionError:
     """Say which column holds a value that can't be kept, without the value."""
     return ValueConversionError(
         f"column {column!r} of table {str(table)!r} holds a value that does not fit {wanted}, "
         f"at {lsn}",
         table=str(table),
         lsn=str(lsn),
-        hint="correct the value on the source, or choose another type for it (columns.types: "
-        f"{{{column}: text}} takes any), then "
+        hint="let such a column become text (unfit_values: text); or correct the value on the "
+        f"source, or choose another type (columns.types: {{{column}: text}} takes any), then "
         + recopy_hint(table)
         + f"; {page('types')} lists what each type can hold",
+        column=column,
     )

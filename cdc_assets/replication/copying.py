@@ -56,8 +56,22 @@ def stage_name(table: TableName, part: str) -> TableName:
     return TableName(table.schema, f"{table.name}__cdc_copy" + (f"_{part}" if part else ""))
 
 
-def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_by: MadeBy) -> None:
+def begin_anew(
+    session: Session,
+    reader: SnapshotReader,
+    table: TableName,
+    made_by: MadeBy,
+    *,
+    widened: str = "",
+) -> None:
     """Begin a copy that will take the mirror's place; the mirror stands still from now on.
+
+    Args:
+        session: The run's.
+        reader: Asked for the table's places.
+        table: Which.
+        made_by: Who reads it.
+        widened: A column that is text from now on, if any.
 
     Raises:
         TableError: The table can't be copied.
@@ -68,6 +82,7 @@ def begin_anew(session: Session, reader: SnapshotReader, table: TableName, made_
     before = session.checkpoints.get(table)
     if before is not None and shape.keeps_deleted and before.shape.shaping == shape.shaping:
         shape = shape.with_types_of(before.shape)  # deleted rows can't be read again
+    shape = shape.widened(widened)
     copy = _surveyed(session, reader, table, made_by)
     checkpoint = Checkpoint(
         table=table,

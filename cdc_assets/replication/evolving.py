@@ -15,13 +15,19 @@ import pyarrow as pa
 from cdc_assets.changes.evolution import Evolution, find_evolution
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config.tables import MIRROR
-from cdc_assets.errors import CdcError, ReplicaIdentityError, SchemaChangeError
+from cdc_assets.errors import (
+    CdcError,
+    ReplicaIdentityError,
+    SchemaChangeError,
+    ValueConversionError,
+)
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import SchemaChanged
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.tracing import note_lineage
+from cdc_assets.replication.unfit import may_be_copied_as_text
 from cdc_assets.source.added import read_added
 from cdc_assets.source.partitions import moved_rows
 from cdc_assets.steps import reached
@@ -34,7 +40,8 @@ def plan_evolution(session: Session, table: TableName) -> Evolution | None:
     wanted = session.config.table(table).schema_changes
     if not wanted.evolves or checkpoint.phase != "streaming" or shaping.transform is not None:
         return None
-    found = find_evolution(checkpoint.shape, session.source_shape(table))
+    now = session.source_shape(table).with_types_of(checkpoint.shape)
+    found = find_evolution(checkpoint.shape, now)
     if found is None or moved_rows(session.control, found.before, found.after):
         return None
     fills = _fills(session, found)
@@ -76,32 +83,76 @@ def evolve(session: Session, table: TableName, lsn: LSN) -> SchemaChanged:
         table: Which; everything that it was given before is written.
         lsn: Of the first transaction behind the alteration, or up to where there is none.
     """
-    found, checkpoint = session.evolutions[table], session.checkpoints[table]
-    shaping, evolutions = session.shaping(table), session.warehouse.evolutions
+    found, shaping = session.evolutions[table], session.shaping(table)
     before, after = session.kept_shape(table), shaping.kept(found.after)
     was = {shaping.name(now.name): shaping.name(one.name) for one, now in found.pairs}
     was |= {name: name for name in _beside(after) & set(before.names)}
     fills = {shaping.name(name): value for name, value in found.fills.items()}
+    reshaping = Reshaping(table, after, was, fills)
+    change = _reshape(session, reshaping, found.after, what=found.said, lsn=lsn)
+    del session.evolutions[table]
+    reached("schema_evolved")
+    return change
+
+
+def widen(session: Session, error: ValueConversionError) -> SchemaChanged:
+    """Make a column of what is kept of a table text, in place, inside a transaction.
+
+    Args:
+        session: The run's.
+        error: Names the column, for which `is_text_in_place` holds; everything that the table was
+            given before is written.
+    """
+    table, name = TableName.parse(error.table), error.column
+    before, shaping = session.checkpoints[table].shape, session.shaping(table)
+    after = before.widened(name)
+    kept = shaping.kept(after)
+    column = before.columns[before.names.index(name)]
+    reshaping = Reshaping(
+        table,
+        kept,
+        {one: one for one in kept.names},
+        {},
+        texts={shaping.name(name): column.type.arrow},
+    )
+    what = _said_of_widened(name, column.type.name)
+    change = _reshape(session, reshaping, after, what=what, lsn=LSN.parse(error.lsn))
+    if (plan := session.evolutions.get(table)) is not None:
+        session.evolutions[table] = replace(
+            plan, before=after, after=plan.after.with_widened(after)
+        )
+    reached("schema_evolved")
+    return change
+
+
+def _said_of_widened(name: str, kind: str) -> str:
+    return f"{name!r} is text, was {kind}: a value does not fit that"
+
+
+def _reshape(
+    session: Session, reshaping: Reshaping, shape: TableShape, *, what: str, lsn: LSN
+) -> SchemaChanged:
+    """Alter what is kept of a table; `shape` is that of the source's columns."""
+    table, evolutions = reshaping.table, session.warehouse.evolutions
+    before = session.kept_shape(table)
     keeps = [*([MIRROR] if session.is_mirrored(table) else ()), *session.records_of(table)]
     for copy in session.copies_of(table):  # of the columns of before
         session.drop_copy(copy)
-    evolutions.reshape(Reshaping(table, after, was, fills), keeps)
+    evolutions.reshape(reshaping, keeps)
     if session.is_mirrored(table):
-        session.warehouse.moments.show(table, after)
-    session.put(replace(checkpoint, shape=found.after))
-    session.state.note_placed(table, found.after)
+        session.warehouse.moments.show(table, reshaping.shape)
+    session.put(replace(session.checkpoints[table], shape=shape))
+    session.state.note_placed(table, shape)
     note_lineage(session, [table])
     change = SchemaChanged(
         table,
         lsn,
-        found.said,
+        what,
         "in place",
         _columns(session, before),
-        _columns(session, after),
+        _columns(session, reshaping.shape),
     )
     evolutions.note(change, session.run.id)
-    del session.evolutions[table]
-    reached("schema_evolved")
     return change
 
 
@@ -136,6 +187,8 @@ def _beside(kept: TableShape) -> set[str]:
 
 def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
     """Whether a table that fails is copied anew without anybody's doing."""
+    if isinstance(error, ValueConversionError) and table in session.checkpoints:
+        return may_be_copied_as_text(session, table, error.column)
     wanted = session.config.table(table).schema_changes
     if not wanted.evolves or table in session.config.links.tables:
         return False  # tables that take columns of each other go on together, or wait together
@@ -150,11 +203,17 @@ def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
 
 def note_copied_anew(session: Session, table: TableName, error: CdcError) -> SchemaChanged:
     """Note that a copy has begun that is to take the place of what was kept."""
-    after = session.shaping(table).kept(session.source_shape(table))
+    shape, lsn = session.source_shape(table), session.checkpoints[table].lsn
+    what = (isinstance(error, SchemaChangeError) and error.what) or error.message
+    if isinstance(error, ValueConversionError) and error.column in shape.names:
+        column = shape.columns[shape.names.index(error.column)]
+        what, lsn = _said_of_widened(column.name, column.type.name), LSN.parse(error.lsn)
+        shape = shape.widened(column.name)
+    after = session.shaping(table).kept(shape)
     change = SchemaChanged(
         table,
-        session.checkpoints[table].lsn,
-        (isinstance(error, SchemaChangeError) and error.what) or error.message,
+        lsn,
+        what,
         "copied anew",
         _columns(session, session.kept_shape(table)),
         _columns(session, after),

@@ -148,6 +148,7 @@ def _source_columns(
             nullable=column.nullable,
             is_key=column.name in shape.key,
             comment=description.column_comments.get(column.attnum, ""),
+            is_widened=column.is_widened,
         )
         for column in shape.columns
     )

@@ -153,13 +153,17 @@ class Session:
     def source_shape(self, table: TableName) -> TableShape:
         """Give those of the source's columns that are kept, as the catalog has them.
 
-        Another name of the table is taken over where that is said (`evolving.note_names`).
+        Another name of the table is taken over where that is said (`evolving.note_names`). A column
+        that became text for a value's sake stays so as long as the config would have it so.
         """
         shape = self.shapings[table].source(self.source_table(table).shape)
-        known = self.checkpoints.get(table)
+        known, widens = self.checkpoints.get(table), self.config.table(table).widens
         if known is None or known.shape.oid != shape.oid:
             return shape
-        return replace(shape, called=known.shape.called)
+        before = tuple(column for column in known.shape.columns if widens(column.name))
+        return replace(
+            shape.with_widened(replace(known.shape, columns=before)), called=known.shape.called
+        )
 
     @property
     def source_shapes(self) -> dict[TableName, TableShape]:

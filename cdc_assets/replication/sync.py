@@ -27,6 +27,7 @@ from cdc_assets.errors import (
     CdcError,
     SchemaChangeError,
     TableError,
+    ValueConversionError,
 )
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -144,6 +145,8 @@ class _Run:
         is_past = clock.is_past(session.control)  # and so before the run's target
         yield from self._catch_up()
         yield from self._copy()
+        while self._widens():
+            yield from self._copy()
         begin_wanted(session)  # what had to wait for the stream
         if is_past and not self._until_lsn:
             note_reached(session, self._target, clock.micros)
@@ -203,6 +206,11 @@ class _Run:
                 found.append(table)
         return found
 
+    def _widens(self) -> bool:
+        """Whether a copy has met a value that does not fit, and begins anew with text for it."""
+        found = (self._mended.get(table) for table in self._to_copy())
+        return any(isinstance(error, ValueConversionError) for error in found)
+
     def _copy(self) -> Iterator[SyncEvent]:
         session, tables = self._session, self._to_copy()
         if not tables:
@@ -257,7 +265,7 @@ class _Run:
                 self._copy_seconds -= time.monotonic() - started
                 if not copying.copy.is_read:
                     yield from self._catch_up()
-                    if table in session.failed:
+                    if self._is_left(table):
                         del copies[table]
                         return
         except TableError as error:
@@ -270,14 +278,15 @@ class _Run:
         if mended is not None:
             yield note_copied_anew(session, table, mended)
         if mended is not None or (table, "") not in session.copies:
-            begin_anew(session, reader, table, "sync")
+            widened = mended.column if isinstance(mended, ValueConversionError) else ""
+            begin_anew(session, reader, table, "sync", widened=widened)
 
     def _read_at_once(self, copying: Snapshotting) -> Iterator[SyncEvent]:
         """Read a table in one snapshot, however long that takes: another run would start over."""
         table = copying.copy.table
         if not copying.copy.is_read:
             yield from self._catch_up()  # the rows stand where that has come to
-        while table not in self._session.failed and not copying.copy.is_read:
+        while not self._is_left(table) and not copying.copy.is_read:
             for event in copying.chunks(TURN_SECONDS):
                 self._tally.copied[table] += event.rows
                 yield event
@@ -289,12 +298,16 @@ class _Run:
         """Put in place what is as of its table's checkpoint."""
         for table in self._session.config.links.partners_first(copies):
             copying = copies[table]
-            if table in self._session.failed:
+            if self._is_left(table):
                 del copies[table]
             elif is_settled(self._session, copying.copy, with_gaps=with_gaps):
                 place = partial(put_in_place, self._session, copying.copy)
                 yield from self._guarded(table, copies, place)
                 copies.pop(table, None)
+
+    def _is_left(self, table: TableName) -> bool:
+        """Whether this run does not go on with a table, or with its copy as it was begun."""
+        return table in self._session.failed or table in self._mended
 
     def _guarded(
         self,

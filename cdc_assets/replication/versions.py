@@ -31,6 +31,7 @@ def code_version(config: PipelineConfig, table: TableName) -> str:
             "append_only": True,
             "changes": True,
             "schema_changes": True,
+            "unfit_values": True,
             "transform": {"lineage": True},
             **unsaid,
         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
+import pyarrow as pa
+
 from cdc_assets.progress import SchemaChanged
 from cdc_assets.warehouse.values import Reshaping
 
@@ -22,6 +24,9 @@ class Evolutions(Protocol):
         Raises:
             ValueConversionError: The warehouse would not keep a value as it is.
         """
+
+    def has_source_text(self, kind: pa.DataType) -> bool:
+        """Whether a value of a type tells how Postgres writes it, by `Reshaping.texts`."""
 
     def note(self, change: SchemaChanged, run_id: str) -> None:
         """Note in `_cdc.schema_changes` what was altered, and what came of it."""

@@ -26,6 +26,7 @@ from cdc_assets.identifiers import TableName, quote, quote_literal, record_table
 from cdc_assets.pgoutput.messages import DELETE, TRUNCATE
 from cdc_assets.progress import SchemaChanged
 from cdc_assets.warehouse.mirrors import DuckDBMirrors
+from cdc_assets.warehouse.texts import has_source_text, source_text
 from cdc_assets.warehouse.types import column_type
 from cdc_assets.warehouse.values import Reshaping
 from cdc_assets.warehouse.zeros import refuse_lost_zeros
@@ -74,6 +75,10 @@ class Evolutions:
             ),
         )
 
+    def has_source_text(self, kind: pa.DataType) -> bool:
+        """Whether a value of a type tells how Postgres writes it."""
+        return has_source_text(kind)
+
     def reshape(self, reshaping: Reshaping, keeps: Collection[str]) -> None:
         """Give a table's mirror, if it has one, and what is kept beside it the columns of a shape.
 
@@ -99,7 +104,7 @@ class Evolutions:
     def _change_table(self, reshaping: Reshaping, added: Collection[str]) -> None:
         listed = ", ".join(map(quote_literal, _WITHOUT_ROW))
         before = ", ".join(
-            f"{quote(name)} := {_old_value(reshaping, name)}::{column_type(kind)}"
+            f"{quote(name)} := ({_old_value(reshaping, name)})::{column_type(kind)}"
             for name, kind in zip(reshaping.shape.names, reshaping.shape.types, strict=True)
         )
         named = _renamed(reshaping, "name")
@@ -135,7 +140,7 @@ class Evolutions:
         for column, kind in zip(reshaping.shape.names, reshaping.shape.types, strict=True):
             was = reshaping.was.get(column)
             if was is not None:
-                value = f"old.{quote(was)}"
+                value = _as_now(reshaping, column, f"old.{quote(was)}")
             elif column in fills:
                 value = f"CASE WHEN {has_row} THEN filling.{quote(column)} END"
             else:
@@ -159,7 +164,15 @@ def _as_they_are(names: Collection[str]) -> dict[str, str]:
 
 def _old_value(reshaping: Reshaping, name: str) -> str:
     was = reshaping.was.get(name)
-    return "NULL" if was is None else f"old.{quote(BEFORE_COLUMN)}.{quote(was)}"
+    if was is None:
+        return "NULL"
+    return _as_now(reshaping, name, f"old.{quote(BEFORE_COLUMN)}.{quote(was)}")
+
+
+def _as_now(reshaping: Reshaping, name: str, value: str) -> str:
+    """Write the value of a column that was there, as text where it becomes that."""
+    kind = reshaping.texts.get(name)
+    return value if kind is None else source_text(value, kind)
 
 
 def _renamed(reshaping: Reshaping, name: str) -> str:

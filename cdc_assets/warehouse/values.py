@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -304,9 +304,11 @@ class Reshaping:
         shape: The kept one that it is to have.
         was: The name that a column had, by the one that it has now; none for a new column.
         fills: What a new column has in the rows that are there: one value each; else null.
+        texts: The types that columns had which become Postgres' text of the same values.
     """
 
     table: TableName
     shape: TableShape
     was: Mapping[str, str]
     fills: Mapping[str, pa.Array]
+    texts: Mapping[str, pa.DataType] = field(default_factory=dict)
