@@ -276,6 +276,11 @@ class PipelineConfig(Strict):
         """The tables of which changes alone are kept."""
         return frozenset(table.name for table in self.tables if not table.keeps_mirror)
 
+    def copies_anew(self, table: TableName) -> bool:
+        """Whether a sync copies a table anew by itself where it can't go on otherwise."""
+        # tables that take columns of each other go on together, or wait together
+        return self.table(table).schema_changes.evolves and table not in self.links.tables
+
     @property
     def links(self) -> Links:
         """Which tables take columns of which."""

@@ -33,7 +33,7 @@ from cdc_assets.replication.copying import (
     begin_beside,
 )
 from cdc_assets.replication.draining import Drain, standing_fences
-from cdc_assets.replication.evolving import is_mended, note_copied_anew, widen
+from cdc_assets.replication.evolving import is_mended, note_copied_anew, way_on, widen
 from cdc_assets.replication.journal import Turn, now
 from cdc_assets.replication.left_records import hiding_notes
 from cdc_assets.replication.noting import note_under_way, note_well
@@ -42,7 +42,7 @@ from cdc_assets.replication.partners import beside, partner_errors, require_part
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.planning import planned_buckets
 from cdc_assets.replication.publishing import publish_copy
-from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.replication.session import Session
 from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.replication.unfit import is_text_in_place
@@ -402,7 +402,9 @@ class Beside:
             session.fail(table, error)
             if not gives_up:
                 return
-            raise TableError(error.message, table=str(table), hint=recopy_hint(table)) from error
+            raise TableError(
+                error.message, table=str(table), hint=way_on(session, table, error)
+            ) from error
         with session.warehouse.transaction():
             if not session.is_mirrored(table):
                 session.end_records(table)

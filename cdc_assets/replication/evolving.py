@@ -25,7 +25,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import SchemaChanged
-from cdc_assets.replication.session import Session
+from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.tracing import note_lineage
 from cdc_assets.replication.unfit import may_be_copied_as_text
 from cdc_assets.source.added import read_added
@@ -189,16 +189,26 @@ def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
     """Whether a table that fails is copied anew without anybody's doing."""
     if isinstance(error, ValueConversionError) and table in session.checkpoints:
         return may_be_copied_as_text(session, table, error.column)
-    wanted = session.config.table(table).schema_changes
-    if not wanted.evolves or table in session.config.links.tables:
-        return False  # tables that take columns of each other go on together, or wait together
+    if not session.config.copies_anew(table):
+        return False
     if isinstance(error, SchemaChangeError):
+        wanted = session.config.table(table).schema_changes
         is_backfilled = wanted.recreated_tables == "backfill"
         return error.cause in ("altered", "partitioned") or (
             error.cause == "recreated" and is_backfilled
         )
     # one that the stream has met lies behind the table, else the catalog would not have passed it
     return isinstance(error, ReplicaIdentityError) and bool(error.lsn)
+
+
+def way_on(session: Session, table: TableName, error: CdcError) -> str:
+    """Say what brings a table on that was met altered by who does not follow alterations."""
+    is_followed = isinstance(error, SchemaChangeError) and (
+        error.cause == "altered" and plan_evolution(session, table) is not None
+    )
+    if is_followed or is_mended(session, table, error):
+        return "run 'cdc-assets sync', which follows"
+    return recopy_hint(table)
 
 
 def note_copied_anew(session: Session, table: TableName, error: CdcError) -> SchemaChanged:

@@ -27,13 +27,13 @@ from cdc_assets.progress import (
 )
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.backfill import Beside, backfill
-from cdc_assets.replication.begun import mirror_goes_on
 from cdc_assets.replication.copying import begin_beside
+from cdc_assets.replication.evolving import way_on
 from cdc_assets.replication.noting import note_well
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import compare
 from cdc_assets.replication.planning import planned_buckets
-from cdc_assets.replication.session import Session, recopy_hint
+from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.source.snapshot import SnapshotReader
 from cdc_assets.warehouse.values import Copy, Differences
 
@@ -155,9 +155,11 @@ class _Comparison(Beside):
         if checkpoint.phase == "copying":
             raise _standing(self.table, "it is being copied", hint=_UNDER_WAY)
         error: CdcError | None = session.failed.get(self.table)
-        if error is not None or checkpoint.error or not mirror_goes_on(session, self.table):
-            why = error.message if error is not None else checkpoint.error
-            raise _standing(self.table, why or "it was altered on the source")
+        error = error or shape_error(session, self.table)
+        if error is not None:
+            raise _standing(self.table, error.message, hint=way_on(session, self.table, error))
+        if checkpoint.error:
+            raise _standing(self.table, checkpoint.error)
 
     def _fail(self, session: Session, error: CdcError) -> None:
         """Leave the table behind: a mirror that stands still can't be compared, only replaced.
@@ -169,7 +171,9 @@ class _Comparison(Beside):
             session.drop_copies(self.table)
         session.fail(self.table, error)
         self.has_failed = True
-        raise _standing(self.table, error.message) from error
+        raise _standing(
+            self.table, error.message, hint=way_on(session, self.table, error)
+        ) from error
 
     def _ended(self, session: Session, copy: Copy) -> Iterator[BackfillEvent]:
         plan = planned_buckets(session, self.table) if copy.part == _WHOLE else ()

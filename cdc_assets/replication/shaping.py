@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.predicates import PredicateError, check_types, columns_of, missing
 from cdc_assets.shaping.transforms import Transform
 from cdc_assets.source.catalog import SourceTable
-from cdc_assets.source.pushing import may_lack
+from cdc_assets.source.pushing import may_lack, recopied
 
 _FULL = "f"
 
@@ -255,9 +254,8 @@ def full_hint(config: PipelineConfig, source: SourceTable) -> str:
     if has_list:
         alter = f"{setup}, which publishes it without a column list, then {alter}"
     if config.table(source.name).where:
-        table = shlex.quote(str(source.name))
         alter += f" then {setup} again, which may push down the condition now; if the table was "
-        alter += f"copied before, at last cdc-assets backfill {table}"
+        alter += f"copied before, {recopied(config, source.name)}"
     return alter
 
 

@@ -225,8 +225,15 @@ def entry_problem(catalog: Catalog, config: PipelineConfig, name: TableName) -> 
         f"publication {publication.name!r} publishes other columns or rows of {str(name)!r} than "
         "the config asks for (source.push_down)",
         table=str(name),
-        hint=f"{hint}; then copy it anew: cdc-assets backfill {shlex.quote(str(name))}",
+        hint=f"{hint}; then {recopied(config, name)}",
     )
+
+
+def recopied(config: PipelineConfig, name: TableName) -> str:
+    """Say how a table is copied anew whose entry was replaced."""
+    if config.copies_anew(name):
+        return "the next sync copies it anew"
+    return f"copy it anew: cdc-assets backfill {shlex.quote(str(name))}"
 
 
 def not_pushed(catalog: Catalog, config: PipelineConfig, name: TableName) -> Iterator[str]:

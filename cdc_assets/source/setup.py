@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 
 import psycopg
@@ -24,7 +23,7 @@ from cdc_assets.source.lock import lock_pipeline
 from cdc_assets.source.ownership import forget_served
 from cdc_assets.source.preflight import missing_publication, server_problems
 from cdc_assets.source.publishing import add_sql, create_sql, drop_sql, set_sql
-from cdc_assets.source.pushing import entries, entry_problem, other_entry
+from cdc_assets.source.pushing import entries, entry_problem, other_entry, recopied
 from cdc_assets.source.renamed import with_renamed
 from cdc_assets.source.slot import (
     PLUGIN,
@@ -145,8 +144,8 @@ def _replace_entries(
             connection.execute(drop_sql(name, catalog.tables[table].called))
             connection.execute(add_sql(name, [shown]))
         yield (
-            f"publication {name!r} publishes {shown}: if it was copied before, copy it anew: "
-            f"cdc-assets backfill {shlex.quote(str(table))}"
+            f"publication {name!r} publishes {shown}: if it was copied before, "
+            + recopied(config, table)
         )
 
 

@@ -169,6 +169,22 @@ def test_a_column_that_is_added_is_published_once_setup_has_run(
     assert {more for (more,) in mirror_rows(config, "public.t", "more")} == {5}
 
 
+def test_a_table_whose_entry_setup_has_replaced_is_copied_anew_by_the_next_sync(
+    any_database: ScratchDatabase, pushed: MakePushed
+) -> None:
+    config = pushed(SHAPED, PLAIN, push_down=False)
+    setup(config)
+    converge(any_database, config)
+    config = pushed(SHAPED, PLAIN)
+    (problem,) = [one for one in find_problems(config) if "push_down" in one.message]
+    assert problem.hint == "run 'cdc-assets setup'; then the next sync copies it anew"
+    any_database.execute("UPDATE t SET state = 'meanwhile'")
+    (said,) = setup(config)
+    assert said.endswith("if it was copied before, the next sync copies it anew")
+    converge(any_database, config)
+    assert find_problems(config) == []
+
+
 def test_one_look_says_all_steps_to_whole_old_rows(
     any_database: ScratchDatabase, pushed: MakePushed
 ) -> None:

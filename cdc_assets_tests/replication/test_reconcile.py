@@ -177,6 +177,22 @@ def test_a_table_that_stands_still_is_not_called_different(
     assert compared(config)[0].equal
 
 
+@pytest.mark.parametrize("ddl", ["ADD COLUMN more int", "ALTER a TYPE text USING upper(a)"])
+def test_a_table_that_the_next_sync_follows_is_said_to_be_one(
+    database: ScratchDatabase, pipeline: MakePipeline, ddl: str
+) -> None:
+    database.execute("CREATE TABLE s (id int PRIMARY KEY, a text); INSERT INTO s VALUES (1, 'x')")
+    config = pipeline("public.s")
+    converge(database, config)
+    database.execute(f"ALTER TABLE s {ddl}")
+    (table,) = compared(config)
+    assert "was altered on the source" in table.not_compared
+    assert table.hint == "run 'cdc-assets sync', which follows"
+    converge(database, config)
+    (table,) = compared(config)
+    assert table.equal
+
+
 @pytest.mark.parametrize(
     "silent",
     [
