@@ -2,56 +2,36 @@
 
 ```
 open both ends, lock, cross-check        opening.py
-drain the slot to the run's start        draining.py    window by window, each one transaction
+drain the slot to the run's start        catching_up.py window by window, each one transaction
 copy tables that are not there yet       copying.py     chunk by chunk, each with a fence;
                                                         every few seconds the slot is drained
 ```
-
-Healthy tables are drained together. A table that an earlier run left behind is tried after them, by
-itself: its old checkpoint would make the others read everything again.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 
-from cdc_assets.changes.evolution import Evolution
 from cdc_assets.config import PipelineConfig
-from cdc_assets.errors import (
-    CdcError,
-    SchemaChangeError,
-    TableError,
-    ValueConversionError,
-)
+from cdc_assets.errors import TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
-from cdc_assets.progress import (
-    RunMark,
-    SchemaChanged,
-    SyncEvent,
-    SyncFinished,
-    TableFailed,
-    WindowApplied,
-)
+from cdc_assets.progress import RunMark, SchemaChanged, SyncEvent, SyncFinished, TableFailed
 from cdc_assets.replication.allocator import return_freed_memory
-from cdc_assets.replication.alterations import find_altered, plans_since
 from cdc_assets.replication.begun import drop_stale_copies
+from cdc_assets.replication.catching_up import ROUNDS, CatchingUp
 from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
-from cdc_assets.replication.draining import Drain, standing_fences
-from cdc_assets.replication.evolving import evolve, is_mended, note_copied_anew, note_names
+from cdc_assets.replication.evolving import note_copied_anew
 from cdc_assets.replication.opening import in_sessions
-from cdc_assets.replication.partners import groups, partner_errors
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.recording import begin_wanted, note_reached
-from cdc_assets.replication.results import Tally, phase_of
+from cdc_assets.replication.results import phase_of
 from cdc_assets.replication.session import Session
 from cdc_assets.replication.snapshotting import Snapshotting
 from cdc_assets.source.catalog import row_estimate
@@ -62,8 +42,6 @@ from cdc_assets.source.standby import lacking_standby, lagging_standby_error
 
 # A copy that nobody got on with for so long is nobody's
 _LEFT_SECONDS = 60.0
-# To the run's target, and to where the rows stand that were read anew on the way there
-_ROUNDS = 2
 
 _Copies = dict[TableName, Copying | Snapshotting]
 
@@ -99,7 +77,8 @@ def sync(
     return_freed_memory()
     with Recorder(config, tables).keeping() as recorder:
         asked = frozenset(tables or config.table_names)
-        work = _Run(asked, config.links.together(asked), until_lsn, copy_seconds, recorder)
+        stream = CatchingUp(asked, config.links.together(asked), until_lsn, recorder)
+        work = _Run(stream, recorder, copy_seconds, to_the_end=until_lsn is None)
         run = run or RunMark("sync")
         with closing(in_sessions(config, work.events, run=run, locked=recorder.locked)) as events:
             for event in events:
@@ -110,81 +89,30 @@ class _Run:
     """One run; it goes on in another session where the first one's warehouse lacked memory."""
 
     _session: Session
-    _tally: Tally
-    _target: LSN
 
     def __init__(
-        self,
-        asked: frozenset[TableName],
-        tables: frozenset[TableName],
-        until_lsn: LSN | None,
-        copy_seconds: float,
-        recorder: Recorder,
+        self, stream: CatchingUp, recorder: Recorder, copy_seconds: float, *, to_the_end: bool
     ) -> None:
-        self._asked, self._tables = asked, tables  # with those that have to go on with them
-        self._until_lsn, self._recorder = until_lsn, recorder
-        self._copy_seconds = copy_seconds
+        self._stream, self._recorder = stream, recorder
+        self._copy_seconds, self._to_the_end = copy_seconds, to_the_end
         self._started = time.monotonic()
-        self._sessions = 0
-        self._windows = 0
-        self._notes: list[str] = []
-        self._mended: dict[TableName, CdcError] = {}  # to be copied anew, and why
 
     def events(self, session: Session) -> Iterator[SyncEvent]:
         self._recorder.opened(session)
-        self._session, self._sessions = session, self._sessions + 1
+        self._session = session
         clock = read_clock(session.control)
-        self._notes += session.notes
-        if self._sessions == 1:
-            self._tally = Tally.at(session)
-        for table in session.config.table_names:
-            if table in self._asked and table in session.failed:
-                yield from self._fail(table, session.failed[table])
+        yield from self._stream.begin(session)
         drop_stale_copies(session)
         begin_wanted(session)
         is_past = clock.is_past(session.control)  # and so before the run's target
-        yield from self._catch_up()
+        yield from self._stream.catch_up()
         yield from self._copy()
         while self._widens():
             yield from self._copy()
         begin_wanted(session)  # what had to wait for the stream
-        if is_past and not self._until_lsn:
-            note_reached(session, self._target, clock.micros)
+        if is_past and self._to_the_end:
+            note_reached(session, self._stream.target, clock.micros)
         yield self._finished()
-
-    def _catch_up(self) -> Iterator[SyncEvent]:
-        """Apply what the slot has up to now, to mirrors and to copies."""
-        session, until = self._session, self._until_lsn
-        now = datetime.now(UTC)
-        end = current_end(session.control)
-        self._target = min(end, until) if until else end
-        self._recorder.aims(self._target, now if self._target == end else None)
-        before = session.catalog
-        yield from self._refuse_altered(self._alive())
-        settled = plans_since(session, before)
-        alive = self._alive()
-        left_behind = frozenset(table for table in alive if session.checkpoints[table].error)
-        copied = frozenset(filter(session.is_copied_anew, alive)) if until else frozenset()
-        together, behind = groups(session, alive - copied, left_behind - copied)
-        yield from self._drain(together, self._target)
-        for group in (copied, *behind):
-            yield from self._drain(group, end if group is copied else self._target)
-        if self._target == end:
-            yield from self._evolve_quiet(settled)
-        for change in note_names(session, self._alive()):
-            self._tally.altered.add(change.table)
-            yield change
-
-    def _alive(self) -> frozenset[TableName]:
-        """Give the tables that the stream is applied to."""
-        session = self._session
-        return frozenset(
-            table
-            for table in self._tables
-            if table not in session.failed and table in session.checkpoints
-            if table not in self._mended
-            if not session.is_copied_anew(table) or (table, "") in session.copies
-        )
 
     def _to_copy(self) -> list[TableName]:
         """Find the tables whose copy this run begins, or goes on with."""
@@ -192,10 +120,10 @@ class _Run:
         left = session.copy_state.abandoned(_LEFT_SECONDS)
         found = []
         for table in session.config.table_names:
-            if table not in self._asked or table in session.failed:
+            if table not in self._stream.asked or table in session.failed:
                 continue
             copy = session.copies.get((table, ""))
-            if table in self._mended:
+            if table in self._stream.mended:
                 is_ours = True
             elif table not in session.checkpoints:
                 is_ours = session.config.table(table).backfill.first == "sync"
@@ -208,7 +136,7 @@ class _Run:
 
     def _widens(self) -> bool:
         """Whether a copy has met a value that does not fit, and begins anew with text for it."""
-        found = (self._mended.get(table) for table in self._to_copy())
+        found = (self._stream.mended.get(table) for table in self._to_copy())
         return any(isinstance(error, ValueConversionError) for error in found)
 
     def _copy(self) -> Iterator[SyncEvent]:
@@ -219,22 +147,24 @@ class _Run:
         lacking = lacking_standby(session.control, slot, current_end(session.control))
         if lacking:  # else each table would wait by itself
             for table in tables:
-                yield from self._fail(table, lagging_standby_error(table, lacking))
+                yield from self._stream.fail(table, lagging_standby_error(table, lacking))
             return
         with SnapshotReader(conninfo=session.conninfo, slot=slot) as reader:
             copies: _Copies = {}
             for table in tables:
                 yield from self._read(reader, table, copies)
-            for last in range(_ROUNDS):
-                yield from self._catch_up()
+            for last in range(ROUNDS):
+                yield from self._stream.catch_up()
                 # a source where such rows go on coming would keep a copy from its place for ever
-                yield from self._place(copies, with_gaps=last == _ROUNDS - 1)
+                yield from self._place(copies, with_gaps=last == ROUNDS - 1)
                 if not copies:
                     return
                 for table, copying in list(copies.items()):
                     yield from self._guarded(table, copies, copying.close_gaps)
         for table in copies:
-            self._note(f"the copy of {str(table)!r} is not in its place yet: the next run goes on")
+            self._stream.note(
+                f"the copy of {str(table)!r} is not in its place yet: the next run goes on"
+            )
 
     def _read(
         self,
@@ -259,22 +189,22 @@ class _Run:
             while not copying.copy.is_read and self._copy_seconds > 0:
                 started = time.monotonic()
                 for event in copying.chunks(min(TURN_SECONDS, self._copy_seconds)):
-                    self._tally.copied[table] += event.rows
+                    self._stream.tally.copied[table] += event.rows
                     yield event
                 copying.rest()
                 self._copy_seconds -= time.monotonic() - started
                 if not copying.copy.is_read:
-                    yield from self._catch_up()
+                    yield from self._stream.catch_up()
                     if self._is_left(table):
                         del copies[table]
                         return
         except TableError as error:
             copies.pop(table, None)
-            yield from self._fail(table, error)
+            yield from self._stream.fail(table, error)
 
     def _begin(self, reader: SnapshotReader, table: TableName) -> Iterator[SchemaChanged]:
         """Begin a table's copy, unless there is one to go on with."""
-        session, mended = self._session, self._mended.pop(table, None)
+        session, mended = self._session, self._stream.mended.pop(table, None)
         if mended is not None:
             yield note_copied_anew(session, table, mended)
         if mended is not None or (table, "") not in session.copies:
@@ -285,14 +215,14 @@ class _Run:
         """Read a table in one snapshot, however long that takes: another run would start over."""
         table = copying.copy.table
         if not copying.copy.is_read:
-            yield from self._catch_up()  # the rows stand where that has come to
+            yield from self._stream.catch_up()  # the rows stand where that has come to
         while not self._is_left(table) and not copying.copy.is_read:
             for event in copying.chunks(TURN_SECONDS):
-                self._tally.copied[table] += event.rows
+                self._stream.tally.copied[table] += event.rows
                 yield event
             copying.rest()
             if not copying.copy.is_read:
-                yield from self._catch_up()
+                yield from self._stream.catch_up()
 
     def _place(self, copies: _Copies, *, with_gaps: bool) -> Iterator[SyncEvent]:
         """Put in place what is as of its table's checkpoint."""
@@ -307,7 +237,7 @@ class _Run:
 
     def _is_left(self, table: TableName) -> bool:
         """Whether this run does not go on with a table, or with its copy as it was begun."""
-        return table in self._session.failed or table in self._mended
+        return table in self._session.failed or table in self._stream.mended
 
     def _guarded(
         self,
@@ -319,117 +249,32 @@ class _Run:
             step()
         except TableError as error:
             copies.pop(table, None)
-            yield from self._fail(table, error)
-
-    def _fail(self, table: TableName, error: CdcError) -> Iterator[TableFailed]:
-        """Leave a table behind, or copy it anew where that puts it right; once in a run."""
-        session = self._session
-        if isinstance(error, SchemaChangeError) and session.is_copied_anew(table):
-            with session.warehouse.transaction():
-                session.drop_copies(table)
-            if is_mended(session, table, error):
-                session.failed.pop(table, None)
-                self._note(f"{error.message}: the next run copies it anew")
-                return
-        elif table in session.checkpoints and is_mended(session, table, error):
-            session.failed.pop(table, None)
-            self._mended[table] = error
-            return
-        session.fail(table, error)
-        yield TableFailed(table, error)
-
-    def _drain(self, group: frozenset[TableName], target: LSN) -> Iterator[SyncEvent]:
-        """Drain to the target, and once more those tables that were read ahead of it.
-
-        Once, whatever is written meanwhile: rows that this second round reads anew stay ahead of
-        the others, under their fences, until the next run.
-        """
-        session = self._session
-        for _ in range(_ROUNDS):
-            if not group:
-                return
-            drain = Drain(session, group, target)
-            self._recorder.applies(min(session.checkpoints[table].lsn for table in group), target)
-            for event in drain.run():
-                match event:
-                    case WindowApplied():
-                        self._windows += 1
-                        yield self._of_asked(event)
-                    case SchemaChanged():
-                        self._tally.altered.add(event.table)
-                        yield event
-                    case TableFailed():
-                        yield from self._fail(event.table, event.error)
-            self._tally.add(drain.applied)
-            if drain.held_by:
-                self._note(f"stopped early after a wait for {drain.held_by}")
-                return
-            group, target = standing_fences(session, drain.tables)
-            yield from self._refuse_altered(group)
-            group -= session.failed.keys()
-        for table in sorted(group):
-            self._note(
-                f"rows of {str(table)!r} that were read anew are newer than its others: "
-                "the next run brings those there"
-            )
-
-    def _of_asked(self, event: WindowApplied) -> WindowApplied:
-        if self._asked == self._tables:
-            return event
-        counts = {table: of for table, of in event.tables.items() if table in self._asked}
-        return replace(event, tables=counts)
-
-    def _note(self, note: str) -> None:
-        if note not in self._notes:
-            self._notes.append(note)
-
-    def _refuse_altered(self, tables: frozenset[TableName]) -> Iterator[TableFailed]:
-        """Leave tables behind that were altered before the target, at their checkpoints."""
-        altered = find_altered(self._session, tables, evolves=True)
-        for table, error in sorted(altered.items()):
-            yield from self._fail(table, error)
-        for table, held_up in partner_errors(self._session, tables).items():
-            yield from self._fail(table, held_up)
-
-    def _evolve_quiet(self, plans: Mapping[TableName, Evolution]) -> Iterator[SchemaChanged]:
-        """Alter what is kept of tables that nobody has changed since they were altered.
-
-        They are at the target, and were altered before it.
-        """
-        session = self._session
-        for table in sorted(self._alive() & plans.keys()):
-            is_planned = session.evolutions.get(table) is plans[table]
-            if not is_planned or session.checkpoints[table].lsn < self._target:
-                continue
-            with session.warehouse.transaction():
-                change = evolve(session, table, session.checkpoints[table].lsn)
-            self._tally.altered.add(table)
-            yield change
+            yield from self._stream.fail(table, error)
 
     def _finished(self) -> SyncFinished:
         session = self._session
         end = current_end(session.control)
         confirmed = session.confirm()
-        asked = [table for table in session.config.table_names if table in self._asked]
+        asked = [table for table in session.config.table_names if table in self._stream.asked]
         for table in asked:
             if phase_of(session, table) == "waiting":
-                self._note(
+                self._stream.note(
                     f"table {str(table)!r} waits for its backfill: cdc-assets backfill {table}"
                 )
-        for table, error in sorted(self._mended.items()):
-            self._note(f"{error.message}: the next run copies {str(table)!r} anew")
+        for table, error in sorted(self._stream.mended.items()):
+            self._stream.note(f"{error.message}: the next run copies {str(table)!r} anew")
         published, problem = publish_copy(session.config, session.warehouse)
         if problem:
-            self._note(problem)
+            self._stream.note(problem)
         return SyncFinished(
             pipeline=session.config.name,
-            start_lsn=self._tally.slot_start,
+            start_lsn=self._stream.tally.slot_start,
             confirmed_lsn=confirmed,
-            target_lsn=self._target,
+            target_lsn=self._stream.target,
             lag_bytes=max(0, end - confirmed),
-            windows=self._windows,
+            windows=self._stream.windows,
             seconds=time.monotonic() - self._started,
-            tables=self._tally.results(session, asked, end),
-            notes=tuple(self._notes),
+            tables=self._stream.tally.results(session, asked, end),
+            notes=tuple(self._stream.notes),
             published=published,
         )

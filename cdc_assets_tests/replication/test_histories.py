@@ -257,7 +257,8 @@ def test_a_history_does_not_begin_without_rows_that_its_copy_lacks(
     database: ScratchDatabase, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, anew: str
 ) -> None:
     config = kept(create_docs(database, pipeline), ["mirror", "history"])
-    monkeypatch.setattr("cdc_assets.replication.sync._ROUNDS", 1)
+    monkeypatch.setattr("cdc_assets.replication.sync.ROUNDS", 1)
+    monkeypatch.setattr("cdc_assets.replication.catching_up.ROUNDS", 1)
     monkeypatch.setattr("cdc_assets.replication.backfill._MOST_ROUNDS", 1)
     if anew == "copied anew":
         sync_all(config)
