@@ -1,8 +1,8 @@
 """Random alterations between random changes, with Postgres as the oracle.
 
-Whatever is altered, however often between two syncs, rolled back or killed: the mirror has the
-source's columns with the source's values, the history's open versions are the mirror's rows, and a
-backfill of everything finds no difference.
+Whatever is altered, however often between two syncs, rolled back or killed, and whatever value does
+not fit its column: the mirror has the source's columns with the source's values or their text, the
+history's open versions are the mirror's rows, and a backfill of everything finds no difference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cdc_assets_tests.waiting import wait_until_unlocked
 
 TABLE = "public.t"
 KEEPS = (["mirror"], ["mirror", "changes"], ["mirror", "changes", "history"])
-TYPES = ("int", "bigint", "text", "varchar(9)", "numeric(6,2)", "bool")
+TYPES = ("int", "bigint", "text", "varchar(9)", "numeric(6,2)", "bool", "timestamp", "int[]")
 VALUES = {
     "int": "(random() * 99)::int",
     "bigint": "(random() * 99)::int",
@@ -35,6 +35,14 @@ VALUES = {
     "numeric(6,2)": "round((random() * 99)::numeric, 2)",
     "numeric(9,2)": "round((random() * 99)::numeric, 2)",
     "bool": "random() < 0.5",
+    "timestamp": "timestamp '2024-02-29' + random() * interval '1 day'",
+    "int[]": "ARRAY[(random() * 9)::int, NULL]",
+}
+UNFIT = {
+    "numeric(6,2)": "'NaN'",
+    "numeric(9,2)": "'NaN'",
+    "timestamp": "'294276-12-31 23:59:59.999999'",
+    "int[]": "'[0:1]={1,2}'",
 }
 WIDER = {
     "int": "bigint",
@@ -73,6 +81,10 @@ class _Table:
                 )
             case "update" if self.columns:
                 name, kind = self.random.choice(list(self.columns.items()))
+                if kind in UNFIT and self.random.random() < 0.4:
+                    return (
+                        f"UPDATE t SET {name} = {UNFIT[kind]} WHERE id BETWEEN {low} AND {low + 9}"
+                    )
                 return f"UPDATE t SET {name} = {VALUES[kind]} WHERE id BETWEEN {low} AND {low + 3}"
             case "key":
                 return (
@@ -157,7 +169,10 @@ def _check(
     database: ScratchDatabase, config: PipelineConfig, table: _Table, keep: list[str]
 ) -> None:
     names = ", ".join(["id", *table.columns])
-    wanted = database.execute(f"SELECT {names} FROM t ORDER BY id")
+    sql = "SELECT column_name FROM duckdb_columns() WHERE table_name = 't' AND data_type"
+    texts = {name for (name,) in query(config, f"{sql} = 'VARCHAR'")}
+    read = [f"{name}::text" if name in texts else name for name in table.columns]
+    wanted = database.execute(f"SELECT {', '.join(['id', *read])} FROM t ORDER BY id")
     assert query(config, f"SELECT {names} FROM {TABLE} ORDER BY id") == wanted
     if "history" in keep:
         now = f"SELECT {names} FROM {TABLE}__history WHERE _cdc_valid_to_lsn IS NULL ORDER BY id"
@@ -172,7 +187,7 @@ def test_a_mirror_follows_whatever_is_altered(
     keep = table.random.choice(KEEPS)
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a int, b text)")
     database.execute("INSERT INTO t SELECT i, i, 'b' || i FROM generate_series(1, 20) i")
-    config = kept(pipeline(TABLE), keep)
+    config = kept(pipeline(TABLE), keep, unfit_values="text")
     sync_all(config)
     for _ in range(12):
         _write(database, table)
