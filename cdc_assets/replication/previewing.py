@@ -21,7 +21,7 @@ from cdc_assets.changes.batch import ChangeBatch, Chosen, UnfitColumnError, type
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.tables import TableConfig
-from cdc_assets.errors import CdcError, TableError
+from cdc_assets.errors import CdcError, TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import StreamDecoder
@@ -30,11 +30,12 @@ from cdc_assets.replication.chunk_rows import no_truth, not_transformed, source_
 from cdc_assets.replication.journal import read_journal
 from cdc_assets.replication.session import recopy_hint
 from cdc_assets.replication.shaping import shaping_problems, shapings
+from cdc_assets.replication.unfit import may_be_text
 from cdc_assets.shaping.columns import Shaping
 from cdc_assets.shaping.functions import FunctionError
 from cdc_assets.shaping.masks import texts
 from cdc_assets.shaping.predicates import RowError
-from cdc_assets.source.catalog import SourceTable, read_catalog
+from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection, connect, translated
 from cdc_assets.source.reader import SlotReader
 from cdc_assets.source.renamed import with_renamed
@@ -120,24 +121,42 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
         source = catalog.tables[table]
         for problem in shaping_problems(config, source):
             raise problem
-        looked = _Look(config, table, source, shapings(config)[table], rows)
-        if enrich := config.table(table).enrich:
-            looked.found.notes.append(_not_shown(config.table(table)))
-            looked.found.taken |= {
-                name: one.partner for one in enrich for name in one.columns.values()
-            }
-        with _nothing_to_copy(table):
+        shaping = shapings(config)[table]
+        shape, notes = shaping.source(source.shape), list[str]()
+        while True:
+            looked = _Look(config, table, source, shaping, shape, rows)
+            looked.found.notes += notes
+            if enrich := config.table(table).enrich:
+                looked.found.notes.append(_not_shown(config.table(table)))
+                looked.found.taken |= {
+                    name: one.partner for one in enrich for name in one.columns.values()
+                }
             try:
-                looked.at_changes(control, conninfo)
-            except TableError:
-                raise
-            except CdcError as error:
-                looked.found.notes.append(f"no changes were looked at: {error.message}")
-            if len(looked.found.rows) < rows:
-                for unreadable in read_problems(catalog, table):
-                    raise unreadable
-                looked.at_rows(conninfo)
-    return looked.found
+                _look(looked, control, conninfo, catalog)
+            except ValueConversionError as error:
+                name = error.column
+                if not may_be_text(config, table, shaping, shape, name):
+                    raise
+                kind = shape.columns[shape.names.index(name)].type.name
+                notes.append(f"column {name!r} becomes text: a value does not fit {kind}")
+                shape = shape.widened(name)
+            else:
+                return looked.found
+
+
+def _look(looked: _Look, control: Connection, conninfo: str, catalog: Catalog) -> None:
+    table = looked.found.table
+    with _nothing_to_copy(table):
+        try:
+            looked.at_changes(control, conninfo)
+        except TableError:
+            raise
+        except CdcError as error:
+            looked.found.notes.append(f"no changes were looked at: {error.message}")
+        if not looked.is_enough:
+            for unreadable in read_problems(catalog, table):
+                raise unreadable
+            looked.at_rows(conninfo)
 
 
 @contextmanager
@@ -172,17 +191,19 @@ class _Look:
         table: TableName,
         source: SourceTable,
         shaping: Shaping,
+        shape: TableShape,
         rows: int,
     ) -> None:
         self._config, self._table, self._source, self._wanted = config, table, source, rows
-        self._shaping, self._shape = shaping, shaping.source(source.shape)
+        self._shaping, self._shape = shaping, shape
         self._kept = shaping.staged(self._shape)
         given = shaping.given(self._shape)
         here = zip(self._shape.names, given.names, strict=True)
         self.found = Preview(table, {name: kept for name, kept in here if kept in self._kept.names})
 
     @property
-    def _is_enough(self) -> bool:
+    def is_enough(self) -> bool:
+        """Whether there are as many rows as were asked for."""
         return len(self.found.rows) >= self._wanted
 
     def at_changes(self, control: Connection, conninfo: str) -> None:
@@ -209,7 +230,7 @@ class _Look:
                 for op, name in _OPS.items():
                     self.found.changes[name] += int((batch.ops == op).sum())
                 self._take(batch, LSN(batch.end_lsn[0]))
-                if self._is_enough:
+                if self.is_enough:
                     return
 
     def _batches(self, stream: WindowStream) -> Iterator[ChangeBatch]:
@@ -245,7 +266,7 @@ class _Look:
                     columns = rows.select(list(self._shape.names)).columns
                     batch = _as_inserts([one.combine_chunks() for one in columns])
                     self._take(batch, chunk.lsn, of=CURRENT)
-                    if self._is_enough:
+                    if self.is_enough:
                         return
 
     def _take(self, batch: ChangeBatch, lsn: LSN, *, of: str = "") -> None:

@@ -160,10 +160,10 @@ class Session:
         known, widens = self.checkpoints.get(table), self.config.table(table).widens
         if known is None or known.shape.oid != shape.oid:
             return shape
-        before = tuple(column for column in known.shape.columns if widens(column.name))
-        return replace(
-            shape.with_widened(replace(known.shape, columns=before)), called=known.shape.called
-        )
+        if known.shape.shaping == shape.shaping:
+            before = tuple(column for column in known.shape.columns if widens(column.name))
+            shape = shape.with_widened(replace(known.shape, columns=before))
+        return replace(shape, called=known.shape.called)
 
     @property
     def source_shapes(self) -> dict[TableName, TableShape]:

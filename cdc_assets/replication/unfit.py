@@ -10,24 +10,37 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cdc_assets.changes.shape import SourceColumn, TableShape
+from cdc_assets.changes.shape import TableShape
+from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.types import TEXT
 from cdc_assets.replication.session import Session
+from cdc_assets.shaping.columns import Shaping
 
 
-def may_be_text(session: Session, table: TableName, name: str) -> bool:
+def may_be_text(
+    config: PipelineConfig, table: TableName, shaping: Shaping, shape: TableShape, name: str
+) -> bool:
     """Whether a column becomes text, as the config says it, where a value does not fit its type.
 
     Args:
-        session: The run's.
-        table: One that has a checkpoint.
+        config: The pipeline.
+        table: One of its tables.
+        shaping: What the config makes of it.
+        shape: The source's columns as they are kept.
         name: The column's name on the source.
     """
-    column = _column(session, table, name)
-    if column is None or not session.config.table(table).widens(name):
+    column = next((one for one in shape.columns if one.name == name), None)
+    if column is None or column.type.arrow == TEXT or not config.table(table).widens(name):
         return False
-    return column.type.arrow != TEXT and not _is_used(session, table, name)
+    if name in shape.key or shape.names.index(name) in shaping.reads(shape):
+        return False
+    used = {own for one in config.table(table).enrich for own in one.on}
+    for other in config.links.dependents(table):
+        for one in config.table(other).enrich:
+            if one.name == table:
+                used |= {*one.on.values(), *one.columns}
+    return shaping.name(name) not in used
 
 
 def is_text_in_place(session: Session, table: TableName, name: str) -> bool:
@@ -38,11 +51,10 @@ def is_text_in_place(session: Session, table: TableName, name: str) -> bool:
         table: One that has a checkpoint.
         name: The column's name on the source.
     """
-    column = _column(session, table, name)
-    if column is None or not may_be_text(session, table, name):
+    if session.checkpoints[table].phase != "streaming" or not _may_be_text(session, table, name):
         return False
-    if session.checkpoints[table].phase != "streaming":
-        return False
+    shape = session.checkpoints[table].shape
+    column = shape.columns[shape.names.index(name)]
     own, kept = column.type.own, column.type.arrow
     is_told = own == kept or (pa.types.is_integer(own) and pa.types.is_integer(kept))
     return (
@@ -57,7 +69,7 @@ def may_be_copied_as_text(session: Session, table: TableName, name: str) -> bool
 
     Rows that were deleted on the source can't be read there again.
     """
-    if table in session.config.links.tables or not may_be_text(session, table, name):
+    if table in session.config.links.tables or not _may_be_text(session, table, name):
         return False
     return session.state.placed_shape(table) is None
 
@@ -72,19 +84,6 @@ def widened_notes(table: TableName, shape: TableShape) -> tuple[str, ...]:
     )
 
 
-def _column(session: Session, table: TableName, name: str) -> SourceColumn | None:
-    columns = session.checkpoints[table].shape.columns
-    return next((one for one in columns if one.name == name), None)
-
-
-def _is_used(session: Session, table: TableName, name: str) -> bool:
-    """Whether somebody needs a column's values as they are typed."""
-    shape, shaping = session.checkpoints[table].shape, session.shaping(table)
-    if name in shape.key or shape.names.index(name) in shaping.reads(shape):
-        return True
-    used = {own for one in shaping.enrich for own in one.on}
-    for other in session.config.links.dependents(table):
-        for one in session.shaping(other).enrich:
-            if one.partner == table:
-                used |= {*one.on.values(), *one.columns}
-    return shaping.name(name) in used
+def _may_be_text(session: Session, table: TableName, name: str) -> bool:
+    shape = session.checkpoints[table].shape
+    return may_be_text(session.config, table, session.shaping(table), shape, name)

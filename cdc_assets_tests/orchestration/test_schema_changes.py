@@ -38,3 +38,25 @@ def test_an_alteration_is_told_and_the_columns_shown_are_those_of_now(
         assert result.success
         told = [(key, found) for key, found in observed(result) if "cdc/schema_change" in found]
         assert told[0][1]["cdc/columns_after"]["total"] == "BIGINT"
+
+
+def test_a_column_that_became_text_for_a_value_is_told(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY, total numeric(6,2))")
+    database.execute("INSERT INTO orders VALUES (1, 2)")
+    defs = definitions(kept(pipeline("public.orders"), ["mirror"], unfit_values="text"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_sync(defs, instance).success
+        database.execute("INSERT INTO orders VALUES (2, 'NaN')")
+        result = run_sync(defs, instance)
+        assert result.success
+        ((key, found),) = [one for one in observed(result) if "cdc/schema_change" in one[1]]
+        assert key == ORDERS
+        assert "'total' is text, was numeric(6,2)" in found["cdc/schema_change"]
+        assert found["cdc/columns_before"]["total"] == "DECIMAL(6,2)"
+        shown = materialized(result)[ORDERS]["dagster/column_schema"].columns[1]
+        assert (shown.type, "text since a value did not fit" in shown.description) == (
+            "VARCHAR",
+            True,
+        )

@@ -16,6 +16,7 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.operations.checking import find_problems
 from cdc_assets.progress import BucketBackfilled, SchemaChanged
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.previewing import preview
 from cdc_assets.replication.rebuilding import rebuild
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.sync import sync
@@ -105,7 +106,7 @@ def widening(config: PipelineConfig, said: object = "text", **more: Any) -> Pipe
 
 def kinds(config: PipelineConfig, name: str = "t") -> dict[str, str]:
     sql = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name"
-    return {one: kind for one, kind in query(config, f"{sql} = '{name}'") if one[0] in "cfv"}
+    return dict(query(config, f"{sql} = '{name}'"))  # type: ignore[arg-type]
 
 
 def changes_of(config: PipelineConfig) -> list[SchemaChanged]:
@@ -128,6 +129,10 @@ def expect_text(database: ScratchDatabase, config: PipelineConfig, names: list[s
     if config.table(TABLE).keep == ALL:
         now = f"SELECT id, {listed} FROM public.t__history WHERE _cdc_valid_to IS NULL ORDER BY id"
         assert query(config, now) == wanted
+        at = "SELECT lsn FROM _cdc.checkpoints WHERE source_table = 'public.t'"
+        ((lsn,),) = query(config, at)
+        as_of = f"SELECT id, {listed} FROM public.t__as_of_lsn({lsn}) ORDER BY id"
+        assert query(config, as_of) == wanted
         list(rebuild(config, TABLE))
         assert query(config, mirror) == wanted
 
@@ -306,6 +311,14 @@ def test_an_alteration_and_a_value_at_once(
     database.execute("ALTER TABLE t ALTER w TYPE bigint; INSERT INTO t VALUES (5, 0.5, 3, 4)")
     assert [change.how for change in changes_of(config)] == ["copied anew"]
     expect_text(database, config, ["vv"])
+    database.execute("ALTER TABLE t ADD d timestamp DEFAULT '294276-12-31'")
+    assert [change.how for change in changes_of(config)] == ["copied anew"] * 2
+    expect_text(database, config, ["vv", "d"])
+    # another type of a person's choice
+    database.execute("UPDATE t SET vv = 1 WHERE vv = 'NaN'")
+    chosen = widening(config, columns={"types": {"vv": "decimal(20,4)"}})
+    list(backfill(chosen, TABLE))
+    assert [kinds(chosen)["vv"], kinds(chosen)["d"]] == ["DECIMAL(20,4)", "VARCHAR"]
 
 
 def test_rows_that_are_deleted_stay_with_their_text(
@@ -389,6 +402,18 @@ def test_what_is_said_of_it(database: ScratchDatabase, pipeline: MakePipeline) -
     assert "'v'" in note
     assert "cdc-assets backfill public.t" in note
     assert any("names a column 'z'" in note for note in notes)
+
+
+def test_a_preview_shows_it_as_text(database: ScratchDatabase, pipeline: MakePipeline) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, v numeric(6,2), w int[])")
+    database.execute("INSERT INTO t VALUES (1, 0.5, '{1}'), (2, 'NaN', '{{1}}')")
+    config = widening(pipeline("public.t"))
+    found = preview(config, TABLE, rows=5)
+    assert [row.shaped and row.shaped["v"] for row in found.rows] == ["0.50", "NaN"]
+    assert found.rows[1].shaped == {"id": "2", "v": "NaN", "w": "{{1}}"}
+    assert "column 'v' becomes text: a value does not fit numeric(6,2)" in found.notes
+    with pytest.raises(ValueConversionError):
+        preview(widening(config, {"v": "text"}), TABLE, rows=5)
 
 
 @pytest.mark.parametrize("said", ["null", {"v": "nan"}, ["v"]])
