@@ -90,6 +90,8 @@ def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
         return None
     if _attnums(before) != _attnums(after):
         return None
+    if any(one.has_other_parts(other) for one, other in found.pairs):
+        return None
     if any(one.attnum in known for one in found.added):
         return None  # it was there, and the stream did not bring it: older rows have values, too
     if any(now.get(one.attnum, _DROPPED) != _DROPPED for one in found.gone):

@@ -25,6 +25,8 @@ class SourceColumn:
         operators: Its <, <=, =, >= and > with their schemas, where they are not pg_catalog's.
         order_type: The type to cast it to when it is compared, or empty for its own.
         is_widened: Whether it is kept as text since a value did not fit its type.
+        parts: What its type is made of, each as `part:version`: a part with another version stands
+            for other texts of values that are there. Empty where nothing is known.
     """
 
     name: str
@@ -37,11 +39,17 @@ class SourceColumn:
     operators: tuple[str, ...] = ()
     order_type: str = ""
     is_widened: bool = False
+    parts: str = ""
 
     @property
     def widened(self) -> SourceColumn:
         """The same one, kept as its text since a value did not fit its type."""
         return replace(self, type=replace(self.type, kept="text"), is_widened=True)
+
+    def has_other_parts(self, later: SourceColumn) -> bool:
+        """Whether values that are there have other texts now; parts that came alter none."""
+        before, now = _pairs(self.parts), _pairs(later.parts)
+        return any(before[part] != now[part] for part in before.keys() & now.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,12 @@ class TableShape:
             return "it is another table of the same name"
         sides = [[*map(_identity, shape.columns)] for shape in (self, later)]
         reasons = [_difference(*sides)]
+        now = {column.attnum: column for column in later.columns}
+        reasons += [
+            f"the type of {now[column.attnum].name!r} was altered"
+            for column in self.columns
+            if column.attnum in now and column.has_other_parts(now[column.attnum])
+        ]
         if later.key != self.key:
             reasons.append(f"its key is ({', '.join(later.key)}), was ({', '.join(self.key)})")
         elif later.key_origin != self.key_origin:
@@ -225,8 +239,16 @@ class TableShape:
 
     def seen_as(self, later: TableShape) -> TableShape:
         """Take over from a later look at the catalog what a next one is compared with."""
+        parts = {column.attnum: column.parts for column in later.columns}
         return replace(
-            self, files=later.files, versions=later.versions, partitions=later.partitions
+            self,
+            columns=tuple(
+                replace(column, parts=parts.get(column.attnum, column.parts))
+                for column in self.columns
+            ),
+            files=later.files,
+            versions=later.versions,
+            partitions=later.partitions,
         )
 
     def rewritten_to(self, later: TableShape) -> bool:
@@ -245,8 +267,7 @@ class TableShape:
     @property
     def version_of(self) -> dict[int, str]:
         """Give the columns' versions by their attnum; none where these are not known."""
-        pairs = (entry.partition(":") for entry in self.versions.split())
-        return {int(attnum): version for attnum, found, version in pairs if found}
+        return {int(attnum): version for attnum, version in _pairs(self.versions).items()}
 
     def to_json(self) -> dict[str, Any]:
         """Give plain lists and strings."""
@@ -277,6 +298,11 @@ def _column(plain: dict[str, Any]) -> SourceColumn:
     if "kept" not in plain["type"]:  # by a version that kept intervals as text
         kind = intervals_as_text(kind)
     return SourceColumn(**{**plain, "type": kind, "operators": operators})
+
+
+def _pairs(entries: str) -> dict[str, str]:
+    pairs = (entry.partition(":") for entry in entries.split())
+    return {name: version for name, found, version in pairs if found}
 
 
 def _identity(column: SourceColumn) -> tuple[str, int, int, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cdc_assets.changes.shape import SourceColumn
 from cdc_assets.pgoutput.types import SourceType
 from cdc_assets.source.connection import Connection
+from cdc_assets.source.type_parts import read_type_parts
 
 _COLUMNS = """
 SELECT a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, a.atttypmod,
@@ -58,6 +59,7 @@ def read_columns(connection: Connection, oids: list[int]) -> dict[int, list[Decl
     """Read the columns of relations, in the order of their attnum."""
     rows = connection.execute(_COLUMNS, (oids,)).fetchall()
     types = _read_types(connection, {row[3] for row in rows})
+    parts = read_type_parts(connection, types)
     orders = {oid: tuple(names) for oid, names in connection.execute(_ORDERS, (sorted(types),))}
     columns: dict[int, list[DeclaredColumn]] = {oid: [] for oid in oids}
     for relation, name, attnum, type_oid, typmod, type_name, nullable, collation, generated in rows:
@@ -73,6 +75,7 @@ def read_columns(connection: Connection, oids: list[int]) -> dict[int, list[Decl
             operators=orders.get(base.oid, ()),
             # the operators of enums do not take a domain over one
             order_type=base.name if base.kind == "e" and base.oid != type_oid else "",
+            parts=parts.get(type_oid, ""),
         )
         columns[relation].append(DeclaredColumn(column, generated))
     return columns
