@@ -23,6 +23,7 @@ from cdc_assets.errors import CdcError
 from cdc_assets.source.setup import setup
 
 TRANSACTIONS_PER_SECOND = 20
+TRANSACTIONS_PER_ALTERATION = 900  # of one of two workers: some 90 seconds
 _LOCATION = "cdc_assets"  # as workspace.yaml names it
 _START_TIMEOUT_SECONDS = 180
 _LOOK_EVERY_SECONDS = 0.2
@@ -38,7 +39,9 @@ Dagster is on {address}
   {address}/automation                  {name}_sync_schedule: a sync starts at each full minute
   {address}/runs                        the syncs, each with its windows in the log; {first}
 
-The shop changes {rate} times a second. To look at it from another terminal:
+The shop changes {rate} times a second, and every 90 seconds somebody alters a table: the sync
+follows, and says so on {address}/assets/{name}/public/products
+To look at it from another terminal:
   cd {root} && . {environment} && .venv/bin/cdc-assets status
 The warehouse is {warehouse}: try, with DuckDB,
   FROM public.orders__as_of(now() - INTERVAL 2 MINUTE)
@@ -57,7 +60,12 @@ def run_live(
     setup(config)
     services = _services(config, home, port)
     address = f"http://127.0.0.1:{port}"
-    shop = Workload(dsn, seed=secrets.randbits(32), transactions_per_second=TRANSACTIONS_PER_SECOND)
+    shop = Workload(
+        dsn,
+        seed=secrets.randbits(32),
+        transactions_per_second=TRANSACTIONS_PER_SECOND,
+        transactions_per_alteration=TRANSACTIONS_PER_ALTERATION,
+    )
     with shop, running(services):
         print(f"Starting Dagster, its output is in {home / 'dagster'} ...", flush=True)
         if services[0].wait_for(f"{address}/server_info", stop, seconds=_START_TIMEOUT_SECONDS):

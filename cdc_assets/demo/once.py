@@ -1,10 +1,14 @@
-"""The demo without a UI: sync under load, then compare row by row."""
+"""The demo without a UI: sync under load, and alterations, then compare row by row."""
 
 from __future__ import annotations
 
+import random
 import secrets
 
+import psycopg
+
 from cdc_assets.config import PipelineConfig
+from cdc_assets.demo.alterations import alter
 from cdc_assets.demo.compare import Comparison, compare
 from cdc_assets.demo.workload import Workload
 from cdc_assets.operations.reporting import line
@@ -18,18 +22,22 @@ TRANSACTIONS_BETWEEN_SYNCS = 200
 
 
 def run_once(config: PipelineConfig, dsn: str) -> int:
-    """Sync a few times while the shop changes, once more when it rests, and compare.
+    """Sync a few times while the shop changes, and is altered, once more at rest, and compare.
 
     Returns:
         0 when every mirror equals its table, else 1.
     """
     setup(config)
-    with Workload(
-        dsn, seed=secrets.randbits(32), transactions_per_second=TRANSACTIONS_PER_SECOND
-    ) as workload:
+    seed = secrets.randbits(32)
+    with (
+        psycopg.connect(dsn, autocommit=True) as owner,
+        Workload(dsn, seed=seed, transactions_per_second=TRANSACTIONS_PER_SECOND) as workload,
+    ):
         failed = 0
         for turn in range(1, SYNCS_UNDER_LOAD + 1):
             failed += _sync(config, f"sync {turn} under load")
+            workload.wait_for(TRANSACTIONS_BETWEEN_SYNCS)
+            print(f"The shop's owner: {alter(owner, random.Random(seed + turn))}", flush=True)
             workload.wait_for(TRANSACTIONS_BETWEEN_SYNCS)
     counts = workload.counts
     print(f"The shop rests after {counts.committed:,} transactions", end="")

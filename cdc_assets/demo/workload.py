@@ -1,5 +1,7 @@
 """Customers who keep buying: a random but repeatable load on the shop.
 
+Now and then its owner alters a table meanwhile.
+
 Each worker is a thread with a session and a random generator of its own. What one worker does
 follows from its seed; how the workers' transactions interleave does not.
 """
@@ -17,6 +19,7 @@ from typing import Self
 import psycopg
 
 from cdc_assets.demo.actions import ACTIONS, WEIGHTS
+from cdc_assets.demo.alterations import alter
 
 _ROLLBACK_SHARE = 0.05
 _SAVEPOINT_SHARE = 0.10
@@ -26,11 +29,16 @@ _LOOK_EVERY_SECONDS = 0.02
 
 @dataclass(slots=True)
 class WorkloadCounts:
-    """Transactions so far; `refused` ones ran into a constraint or a deadlock of their own."""
+    """Transactions so far; `refused` ones ran into a constraint or a deadlock of their own.
+
+    Attributes:
+        altered: How many others altered a table.
+    """
 
     committed: int = 0
     rolled_back: int = 0
     refused: int = 0
+    altered: int = 0
 
 
 class Workload:
@@ -41,6 +49,8 @@ class Workload:
         seed: Makes what each worker does repeatable.
         workers: Sessions that work at the same time.
         transactions_per_second: Bound for all workers together; None for as fast as they can.
+        transactions_per_alteration: After how many of its transactions the first worker alters a
+            table; None for never.
     """
 
     def __init__(
@@ -50,9 +60,11 @@ class Workload:
         seed: int = 0,
         workers: int = 2,
         transactions_per_second: float | None = None,
+        transactions_per_alteration: int | None = None,
     ) -> None:
         self._dsn = dsn
         self._pause = workers / transactions_per_second if transactions_per_second else 0.0
+        self._alters_after = transactions_per_alteration
         self._stopping = threading.Event()
         self._failures: list[Exception] = []
         self._counts = [WorkloadCounts() for _ in range(workers)]
@@ -68,6 +80,7 @@ class Workload:
             committed=sum(counts.committed for counts in self._counts),
             rolled_back=sum(counts.rolled_back for counts in self._counts),
             refused=sum(counts.refused for counts in self._counts),
+            altered=sum(counts.altered for counts in self._counts),
         )
 
     def start(self) -> Self:
@@ -112,10 +125,18 @@ class Workload:
                 due = time.monotonic()
                 while not self._stopping.is_set():
                     run_transaction(session, rng, self._counts[number])
+                    if number == 0:
+                        self._alter_if_due(session, rng)
                     due = max(due + self._pause, time.monotonic() - 1)
                     self._stopping.wait(max(0.0, due - time.monotonic()))
         except Exception as error:  # raised again by stop(), in the thread that asked for the work
             self._failures.append(error)
+
+    def _alter_if_due(self, session: psycopg.Connection, rng: random.Random) -> None:
+        counts, after = self._counts[0], self._alters_after
+        if after is not None and counts.committed >= after * (counts.altered + 1):
+            alter(session, rng)
+            counts.altered += 1
 
 
 def run_transaction(

@@ -30,6 +30,9 @@ def test_the_demo_agrees_row_by_row_and_goes_on_where_it_was(tmp_path: Path):
         assert "as the last demo left it" in second
         assert "copied chunk" in first
         assert "copied chunk" not in second
+        for said in (first, second):
+            assert said.count("altered in place") == 4
+            assert "copied anew" not in said
     finally:
         EmbeddedPostgres(tmp_path / "once" / "postgres").remove()
 

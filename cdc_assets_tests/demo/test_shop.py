@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from cdc_assets.demo.actions import ACTIONS
+from cdc_assets.demo.alterations import alter
 from cdc_assets.demo.shop import TABLES, create_database, load
 from cdc_assets.demo.workload import Workload
 from cdc_assets_tests.database import ScratchDatabase
@@ -60,6 +61,36 @@ def test_workers_change_the_shop_until_they_are_stopped(shop: ScratchDatabase):
     assert counts.refused < counts.committed / 4
     after = digest(shop)
     assert digest(shop) == after
+
+
+def test_a_table_is_altered_again_and_again(shop: ScratchDatabase):
+    rng, seen = random.Random(1), []
+    columns = (
+        "SELECT array_agg(attname || ' ' || format_type(atttypid, atttypmod) ORDER BY attnum)"
+        " FROM pg_attribute WHERE attrelid = 'public.products'::regclass"
+        " AND attnum > 10 AND NOT attisdropped"
+    )
+    with psycopg.connect(shop.dsn, autocommit=True) as session:
+        for _ in range(12):
+            alter(session, rng)
+            ((found,),) = shop.execute(columns)
+            seen.append(found)
+    assert seen[:6] == [
+        ["rating numeric(4,2)"],
+        ["score numeric(4,2)"],
+        ["score numeric(8,2)"],
+        ["score numeric(8,2)", "supplier character varying(20)"],
+        ["score numeric(8,2)", "supplier character varying(60)"],
+        None,
+    ]
+    assert seen[6:] == seen[:6]
+
+
+def test_the_first_worker_alters_a_table_now_and_then(shop: ScratchDatabase):
+    workload = Workload(shop.dsn, seed=3, workers=2, transactions_per_alteration=40)
+    with workload:
+        workload.wait_for(400)
+    assert workload.counts.altered >= 2
 
 
 def test_a_worker_that_loses_its_session_fails_the_stop(shop: ScratchDatabase):
