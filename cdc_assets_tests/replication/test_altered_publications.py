@@ -15,6 +15,8 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import SchemaChangeError
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.removal import forget_tables
+from cdc_assets.progress import SchemaChanged
+from cdc_assets.replication.sync import sync
 from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import at_step
@@ -74,6 +76,40 @@ def alter(database: ScratchDatabase, config: PipelineConfig, what: str) -> None:
         if "{role}" in what:
             database.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
             database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# What is done to the publication, and what it shows of `t` then: columns and rows
+OTHERWISE = {
+    "a row filter": (["SET TABLE t WHERE (id < 5), u"], "id, v", "id < 5"),
+    "a column list": (["SET TABLE t (id), u"], "id", "true"),
+    "out and in": (["DROP TABLE t", "ADD TABLE t"], "id, v", "true"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_a_table_that_is_published_otherwise_is_copied_anew(
+    database: ScratchDatabase, pipeline: MakePipeline, what: str
+) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY);"
+        "INSERT INTO t SELECT n, 'row' FROM generate_series(1, 9) n"
+    )
+    config = pipeline("public.t", "public.u")
+    sync_all(config)
+    statements, columns, where = OTHERWISE[what]
+    there = f"SELECT {columns} FROM t WHERE {where} ORDER BY 1"
+    database.execute("UPDATE t SET v = 'before' WHERE id = 2")
+    alter(database, config, statements[0])
+    database.execute("INSERT INTO t VALUES (0, 'meanwhile')")
+    for statement in statements[1:]:
+        alter(database, config, statement)
+    database.execute("DELETE FROM t WHERE id = 3; INSERT INTO u VALUES (1)")
+    events = list(sync(config))
+    assert [one.how for one in events if isinstance(one, SchemaChanged)] == ["copied anew"]
+    assert mirror_rows(config, "public.t", columns) == database.execute(there)
+    database.execute("UPDATE t SET v = 'behind' WHERE id = 4")
+    sync_all(config)
+    assert mirror_rows(config, "public.t", columns) == database.execute(there)
 
 
 @pytest.mark.parametrize("what", HARMLESS)

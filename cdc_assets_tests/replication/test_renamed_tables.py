@@ -233,6 +233,29 @@ def blue_green(database: ScratchDatabase, config: PipelineConfig, swap: str) -> 
     database.execute("DELETE FROM t WHERE id = 3")
 
 
+def test_a_table_that_is_dropped_stops_until_it_is_made_again(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    keep = ["mirror", "changes", "history"]
+    config = kept(config, keep, schema_changes={"recreated_tables": "backfill"})
+    before = own_rows(config)
+    database.execute("UPDATE t SET a = 'lost'; DROP TABLE t; INSERT INTO other VALUES (1)")
+    (error,) = errors_of(sync_once(config)).values()
+    assert error.message == "table 'public.t' was dropped on the source"
+    assert "cdc-assets teardown --table public.t" in error.hint
+    assert error.message in [problem.message for problem in find_problems(config)]
+    assert mirror_rows(config, "public.other", "id") == [(1,)]
+    assert own_rows(config) == before
+
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, b int); INSERT INTO t VALUES (7, 1)")
+    assert run_command(config, "setup").code == 0
+    database.execute("INSERT INTO t VALUES (8, 2)")
+    assert [how for _, how in alterations(config)] == ["copied anew"]
+    database.execute("DELETE FROM t WHERE id = 7; INSERT INTO t VALUES (9, 3)")
+    converge(database, config)
+    assert find_problems(config) == []
+
+
 def test_a_name_that_is_anothers_of_the_config_is_not_followed(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
