@@ -21,6 +21,9 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
 def anchors(page: Path) -> Iterator[str]:
+    """Give what a link may lead to: a page's headings, a module's tests."""
+    if page.suffix == ".py":
+        yield from re.findall(r"^def (test_\w+)", page.read_text(), re.MULTILINE)
     for heading in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE):
         words = re.sub(r"[^\w\- ]", "", heading.lower())
         yield words.replace(" ", "-")
@@ -32,6 +35,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         linked = page.parent / target if target else page
         assert linked.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def test_every_row_of_the_schema_changes_is_linked_to_its_tests() -> None:
+    page = (PROJECT / "docs" / "schema-changes.md").read_text()
+    rows = re.findall(r"^\| .*", page.partition("| on the source |")[2], re.MULTILINE)
+    assert len(rows) > 15
+    for row in rows:
+        assert re.search(r"\(\.\./cdc_assets_tests/[\w/]+\.py#test_\w+\)", row), row
 
 
 def test_what_the_code_names_lies_where_the_package_is_installed() -> None:

@@ -93,6 +93,23 @@ def test_a_quiet_table_follows_as_well(
     assert_equal_to_source(database, config)
 
 
+def test_a_decimal_with_more_digits_follows(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, n numeric(6,2)); INSERT INTO t VALUES (1, 1234.56)"
+    )
+    config = kept(pipeline("public.t"), ["mirror", "changes", "history"])
+    converge(database, config)
+    database.execute("INSERT INTO t VALUES (2, 0.01); ALTER TABLE t ALTER n TYPE numeric(20,2)")
+    database.execute("INSERT INTO t VALUES (3, 123456789012345678.9); UPDATE t SET n = 7.5")
+    assert [event.how for event in events(config)] == ["in place"]
+    assert_equal_to_source(database, config)
+    database.execute("ALTER TABLE t ALTER n TYPE numeric(38,2)")
+    assert [event.how for event in events(config)] == ["in place"]
+    assert_equal_to_source(database, config)
+
+
 def test_an_alteration_within_a_transaction(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
