@@ -266,12 +266,12 @@ class PipelineConfig(Strict):
             raise ValueError("mask_key: missing, and a column is masked by hmac")
         return self
 
-    @property
+    @cached_property
     def table_names(self) -> tuple[TableName, ...]:
         """The source tables, in the config's order."""
         return tuple(table.name for table in self.tables)
 
-    @property
+    @cached_property
     def unmirrored(self) -> frozenset[TableName]:
         """The tables of which changes alone are kept."""
         return frozenset(table.name for table in self.tables if not table.keeps_mirror)
@@ -281,7 +281,7 @@ class PipelineConfig(Strict):
         # tables that take columns of each other go on together, or wait together
         return self.table(table).schema_changes.evolves and table not in self.links.tables
 
-    @property
+    @cached_property
     def links(self) -> Links:
         """Which tables take columns of which."""
         return links_of(self.tables)
@@ -326,7 +326,8 @@ class PipelineConfig(Strict):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy it, as pydantic does, without what was made of its tables."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("_by_name", None)
+        for made in ("_by_name", "table_names", "unmirrored", "links"):
+            copied.__dict__.pop(made, None)
         return copied
 
     def by_defaults(self, name: TableName) -> list[str]:

@@ -53,6 +53,8 @@ from cdc_assets.orchestration.specs import (
     source_spec,
 )
 
+_MADE_BY = f"cdc-assets {version('cdc-assets')}"
+
 # These were checked before Dagster resolves anything, and no template is rendered in them: the
 # command line reads the same file and knows no templates.
 _AS_WRITTEN = dg.Resolver(
@@ -316,7 +318,7 @@ def _placed(
     return spec.replace_attributes(deps=deps).merge_attributes(
         metadata={
             "cdc/warehouse": dg.MetadataValue.path(str(config.warehouse_path)),
-            "cdc/version": f"cdc-assets {version('cdc-assets')}",
+            "cdc/version": _MADE_BY,
         }
     )
 
