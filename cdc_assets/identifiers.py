@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_FOLDED = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _PART = r'(?:"(?:[^"]|"")+"|[^."]+)'
 _QUALIFIED = re.compile(rf"({_PART})\.({_PART})")
 
@@ -19,6 +21,11 @@ def quote(name: str) -> str:
 def quote_literal(text: str) -> str:
     """Quote a string literal for Postgres (standard_conforming_strings = on) and DuckDB."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def fold(name: str) -> str:
+    """Give what DuckDB compares of a name: A to Z and a to z are the same, nothing else is."""
+    return name.translate(_FOLDED)
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
@@ -60,7 +67,7 @@ class TableName:
     @property
     def folded(self) -> tuple[str, str]:
         """What a warehouse that ignores case compares."""
-        return self.schema.casefold(), self.name.casefold()
+        return fold(self.schema), fold(self.name)
 
 
 def record_table(table: TableName, keep: str) -> TableName:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from cdc_assets.config.shaping import RESERVED_PREFIX
 from cdc_assets.config.strict import Strict, key_on
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, fold
 
 
 def _table_name(text: str) -> str:
@@ -18,10 +18,10 @@ def _table_name(text: str) -> str:
 
 
 def _distinct(columns: dict[str, str]) -> dict[str, str]:
-    if len({name.casefold() for name in columns.values()}) < len(columns):
+    if len({fold(name) for name in columns.values()}) < len(columns):
         raise ValueError("two columns get one name")
     for name in columns.values():
-        if not name or name.casefold().startswith(RESERVED_PREFIX):
+        if not name or fold(name).startswith(RESERVED_PREFIX):
             raise ValueError(f"a column needs a name that does not start with {RESERVED_PREFIX!r}")
     return columns
 
@@ -185,7 +185,7 @@ def _problems(tables: Sequence[Enriched]) -> Iterator[str]:
     for table in tables:
         if table.enrich and (why := _unfit(table)):
             yield f"enrich of {table.source!r}: {why}"
-        names = [name.casefold() for one in table.enrich for name in one.columns.values()]
+        names = [fold(name) for one in table.enrich for name in one.columns.values()]
         if len(set(names)) < len(names):
             yield f"enrich of {table.source!r}: two columns get one name"
         if any(one.keep == "current" for one in table.enrich) and (why := _not_current(table)):

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from cdc_assets.config.strict import Strict, word_null
 from cdc_assets.config.types import column_type_name
+from cdc_assets.identifiers import fold
 
 MaskKind = Literal["sha256", "hmac", "redact", "null", "last4"]
 MaskWord = Annotated[
@@ -30,13 +31,13 @@ def _without_doubles(names: list[str]) -> list[str]:
 
 
 def _to_distinct_names(rename: dict[str, str]) -> dict[str, str]:
-    folded = [name.casefold() for name in rename.values()]
+    folded = [fold(name) for name in rename.values()]
     if len(set(folded)) < len(folded):
         raise ValueError("two columns get one name")
     for name in rename.values():
         if not name:
             raise ValueError("a column needs a name")
-        if name.casefold().startswith(RESERVED_PREFIX):
+        if fold(name).startswith(RESERVED_PREFIX):
             raise ValueError(f"{name!r} starts with {RESERVED_PREFIX!r}, which is reserved")
     return rename
 

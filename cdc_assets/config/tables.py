@@ -22,7 +22,7 @@ from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskWord, masked_c
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.transforms import TransformConfig, as_transform
 from cdc_assets.errors import ConfigError
-from cdc_assets.identifiers import TableName, record_table
+from cdc_assets.identifiers import TableName, fold, record_table
 
 DEFAULT_BUCKETS = 8
 
@@ -44,9 +44,9 @@ def _known_keeps(keep: list[str]) -> list[str]:
 
 def _table_name(text: str) -> str:
     name = TableName.parse(text)
-    if name.schema.casefold() in ("_cdc", "pg_catalog", "information_schema"):
+    if fold(name.schema) in ("_cdc", "pg_catalog", "information_schema"):
         raise ValueError(f"schema {name.schema!r} can't be replicated: the name is reserved")
-    if name.schema.casefold() == "main" and name.name.casefold().startswith("_cdc_"):
+    if fold(name.schema) == "main" and fold(name.name).startswith("_cdc_"):
         raise ValueError("a table of schema 'main' can't have a name that starts with '_cdc_'")
     return str(name)
 

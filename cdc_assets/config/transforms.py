@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from cdc_assets.config.shaping import RESERVED_PREFIX
 from cdc_assets.config.strict import Strict
 from cdc_assets.config.types import type_name
+from cdc_assets.identifiers import fold
 
 
 def _reference(text: str) -> str:
@@ -21,10 +22,10 @@ def _reference(text: str) -> str:
 
 def _declared(columns: dict[str, str]) -> dict[str, str]:
     for name, kind in columns.items():
-        if not name or name.casefold().startswith(RESERVED_PREFIX):
+        if not name or fold(name).startswith(RESERVED_PREFIX):
             raise ValueError(f"{name!r} can't be a column's name: {RESERVED_PREFIX!r} is reserved")
         type_name(kind)
-    if len({name.casefold() for name in columns}) < len(columns):
+    if len({fold(name) for name in columns}) < len(columns):
         raise ValueError("two columns get one name")
     return columns
 

@@ -21,7 +21,7 @@ from cdc_assets.errors import (
     SchemaChangeError,
     ValueConversionError,
 )
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, fold
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.progress import SchemaChanged
@@ -50,7 +50,7 @@ def plan_evolution(session: Session, table: TableName) -> Evolution | None:
     gone = tuple(map(shaping.kept_column, found.gone)) if wanted.dropped_columns == "keep" else ()
     after = replace(found.after, dropped=(*checkpoint.shape.dropped, *gone))
     found = replace(found, after=after, fills=fills)
-    names = [name.casefold() for name in shaping.kept(after).names]
+    names = [fold(name) for name in shaping.kept(after).names]
     return found if len(set(names)) == len(names) else None
 
 

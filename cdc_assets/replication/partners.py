@@ -17,7 +17,7 @@ from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.errors import TableError
-from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.identifiers import TableName, fold, nearest
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.shaping import (
     full_hint,
@@ -73,9 +73,9 @@ def _no_such_columns(
             f"enrich.on joins ({', '.join(one.on.values())}) of {partner!r}, whose key is ({key})",
             f"join the whole key, as the warehouse has it: ({key})",
         )
-    known = {name.casefold() for name in here.names}
+    known = {fold(name) for name in here.names}
     for name in one.columns.values():
-        if name.casefold() in known:
+        if fold(name) in known:
             yield refusal(
                 source,
                 f"it takes a column {name!r} of {partner!r}, and has one itself",

@@ -10,7 +10,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.tables import CHANGES, HISTORY, RECORDS
 from cdc_assets.errors import TableError
-from cdc_assets.identifiers import TableName, record_table
+from cdc_assets.identifiers import TableName, fold, record_table
 from cdc_assets.lsn import LSN
 from cdc_assets.replication.session import recopy_hint, reshaped_error
 from cdc_assets.replication.shaping import shapings
@@ -195,7 +195,7 @@ def _refuse_name(
         for one in config.tables
         for name in (one.name, *(record_table(one.name, keep) for keep in one.records))
     }
-    if into.folded in ours or into.schema.casefold() == "_cdc":
+    if into.folded in ours or fold(into.schema) == "_cdc":
         raise _refusal(
             table, f"{str(into)!r} is a table of the pipeline", "give another name behind --into"
         )

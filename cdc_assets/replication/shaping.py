@@ -14,7 +14,7 @@ from cdc_assets.config.enriching import EnrichConfig
 from cdc_assets.config.shaping import ONE_TO_ONE, names_in
 from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import TableError, TransformError
-from cdc_assets.identifiers import TableName, nearest
+from cdc_assets.identifiers import TableName, fold, nearest
 from cdc_assets.pages import page
 from cdc_assets.pgoutput.types import can_be_kept_as
 from cdc_assets.shaping.columns import Shaping
@@ -304,11 +304,9 @@ def _no_condition(config: TableConfig, source: SourceTable) -> str:
     """Say why a table's `where` is no condition over its rows; empty where it is one."""
     shaping = Shaping(columns=config.columns)
     shape = shaping.kept(shaping.source(source.shape))
-    known = {name.casefold(): name for name in shape.names}
+    known = {fold(name): name for name in shape.names}
     try:
-        unknown = sorted(
-            name for name in columns_of(config.where or "") if name.casefold() not in known
-        )
+        unknown = sorted(name for name in columns_of(config.where or "") if fold(name) not in known)
         if unknown:
             return "; ".join(_no_column(config, source, name, shape.names) for name in unknown)
         fields = zip(shape.names, shape.types, strict=True)
@@ -329,9 +327,9 @@ def _no_column(config: TableConfig, source: SourceTable, name: str, known: Seque
 
 def _same_names(config: TableConfig, source: SourceTable) -> Iterator[TableError]:
     kept = [column for column in source.shape.names if config.columns.keeps(column)]
-    named = {name.casefold(): name for name in kept if name not in config.columns.rename}
+    named = {fold(name): name for name in kept if name not in config.columns.rename}
     for old, new in config.columns.rename.items():
-        if (other := named.get(new.casefold())) is not None:
+        if (other := named.get(fold(new))) is not None:
             yield refusal(
                 source,
                 f"its column {old!r} is renamed to {new!r}, and there is a column {other!r}",

@@ -22,6 +22,7 @@ from cdc_assets.changes.batch import ChangeBatch, Chosen, Mask, Record
 from cdc_assets.changes.leaving import of_kept_rows
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import ColumnsConfig, Deletes, MaskKind
+from cdc_assets.identifiers import fold
 from cdc_assets.pgoutput.decode import RawChanges
 from cdc_assets.pgoutput.messages import INSERT, UPDATE
 from cdc_assets.pgoutput.types import SourceType
@@ -211,8 +212,8 @@ class Shaping:
     def _asked(self, source: TableShape) -> list[int]:
         if not self.where:
             return []
-        read = {name.casefold() for name in columns_of(self.where)}
-        return [at for at, name in enumerate(source.names) if self.name(name).casefold() in read]
+        read = {fold(name) for name in columns_of(self.where)}
+        return [at for at, name in enumerate(source.names) if fold(self.name(name)) in read]
 
     def batch(
         self, batch: ChangeBatch, source: TableShape, *, from_old_rows: bool = False

@@ -20,7 +20,7 @@ from typing import Any, Literal, assert_never
 import pyarrow as pa
 
 from cdc_assets.changes.shape import SourceColumn
-from cdc_assets.identifiers import quote, quote_literal
+from cdc_assets.identifiers import fold, quote, quote_literal
 from cdc_assets.shaping.predicates import PredicateError, expression_of, sql_of
 
 Value = bool | Decimal | str
@@ -107,7 +107,7 @@ def translated(predicate: str, columns: Mapping[str, SourceColumn]) -> Condition
     Raises:
         NotPushedError: It is not sure to be the same in Postgres.
     """
-    condition = _read(predicate, lambda name: columns.get(name.casefold()), stored=False)
+    condition = _read(predicate, lambda name: columns.get(fold(name)), stored=False)
     known = {column.name: column for column in columns.values()}
     if stored(sql(condition), known) != condition:
         raise NotPushedError("DuckDB reads its translation otherwise")

@@ -24,6 +24,7 @@ from cdc_assets.changes.compact import group_numbers
 from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.shaping import RESERVED_PREFIX
 from cdc_assets.config.types import type_name
+from cdc_assets.identifiers import fold
 from cdc_assets.pgoutput.messages import Ints
 from cdc_assets.pgoutput.types import SourceType, named_type
 from cdc_assets.shaping.equality import same_rows
@@ -177,19 +178,19 @@ def _nothing(kept: TableShape) -> Transformed:
 def _check_names(names: list[Any]) -> None:
     if odd := [name for name in names if not isinstance(name, str) or not name]:
         raise FunctionError(f"gave a column {odd[0]!r}", hint="a column's name is a text")
-    if reserved := [name for name in names if name.casefold().startswith(RESERVED_PREFIX)]:
+    if reserved := [name for name in names if fold(name).startswith(RESERVED_PREFIX)]:
         raise FunctionError(
             f"gave a column {reserved[0]!r}",
             hint=f"names that start with {RESERVED_PREFIX} are reserved",
         )
     seen: dict[str, str] = {}
     for name in names:
-        if name.casefold() in seen:
+        if fold(name) in seen:
             raise FunctionError(
-                f"gave columns {seen[name.casefold()]!r} and {name!r}, which are one name",
+                f"gave columns {seen[fold(name)]!r} and {name!r}, which are one name",
                 hint="a warehouse ignores case: give one of them another name",
             )
-        seen[name.casefold()] = name
+        seen[fold(name)] = name
 
 
 def _check_columns(found: pd.DataFrame, kept: TableShape) -> None:

@@ -22,7 +22,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.config.shaping import ONE_TO_ONE
 from cdc_assets.config.tables import TableConfig
 from cdc_assets.errors import TableError
-from cdc_assets.identifiers import TableName
+from cdc_assets.identifiers import TableName, fold
 from cdc_assets.shaping.pushdown import (
     Condition,
     NotPushedError,
@@ -171,7 +171,7 @@ def _filter(
     if not config.where:
         return None, ""
     renamed = config.columns.rename
-    named = {renamed.get(column.name, column.name).casefold(): column for column in table.columns}
+    named = {fold(renamed.get(column.name, column.name)): column for column in table.columns}
     try:
         condition = translated(config.where, named)
     except NotPushedError as error:

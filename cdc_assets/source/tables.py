@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator
 
 from cdc_assets.errors import TableError
-from cdc_assets.identifiers import TableName, nearest, quote
+from cdc_assets.identifiers import TableName, fold, nearest, quote
 from cdc_assets.pages import page
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection
@@ -305,14 +305,14 @@ def _column_problems(
 ) -> Iterator[TableError]:
     name, seen = str(table.name), dict[str, str]()
     for column in table.shape.names:
-        if column.casefold().startswith("_cdc_"):
+        if fold(column).startswith("_cdc_"):
             yield TableError(
                 f"column {column!r} of table {name!r} has a reserved name",
                 table=name,
                 hint="columns that start with _cdc_ are ours: "
                 + _without_column(catalog, table, column, names),
             )
-        other = seen.setdefault(column.casefold(), column)
+        other = seen.setdefault(fold(column), column)
         if other != column:
             yield TableError(
                 f"columns {other!r} and {column!r} of table {name!r} are one name in the warehouse",

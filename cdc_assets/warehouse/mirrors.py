@@ -130,10 +130,12 @@ class DuckDBMirrors:
     def _is(self, kind: str, table: TableName) -> bool:
         # information_schema.tables, which has both kinds, takes three times as long
         sql = (
-            f"SELECT 1 FROM duckdb_{kind}s() WHERE database_name = current_database()"
-            f" AND lower(schema_name) = lower(?) AND lower({kind}_name) = lower(?)"
+            f"SELECT schema_name, {kind}_name FROM duckdb_{kind}s()"
+            f" WHERE database_name = current_database() AND lower({kind}_name) = lower(?)"
         )
-        return bool(self.connection.execute(sql, (table.schema, table.name)).fetchall())
+        found = self.connection.execute(sql, (table.name,)).fetchall()
+        # its `lower` takes names for one that are two for it
+        return any(TableName(*name).folded == table.folded for name in found)
 
     def drop(self, table: TableName) -> None:
         """Drop a mirror, or the view that somebody put in its place, if it is there."""
