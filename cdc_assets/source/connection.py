@@ -26,6 +26,7 @@ from cdc_assets.source.refusals import (
     About,
     connection_refusal,
     first_line,
+    is_too_long,
     lack_of_resources,
     place,
     source_error,
@@ -210,12 +211,20 @@ def table_errors(table: TableName) -> Iterator[None]:
 
     Raises:
         TableError: SQLSTATE class 42 (syntax, access), 22 (data), 23 (a domain's check) or P0 (a
-            type's own function); the message of all but the first quotes data.
+            type's own function), the message of all but the first quotes data; or a row is too
+            long.
     """
     try:
         yield
     except Exception as error:
         state = getattr(error, "sqlstate", None) or ""
+        if is_too_long(state, str(error)):
+            raise TableError(
+                f"table {str(table)!r} has a row that is longer than the 1 GB that Postgres can "
+                f"give out ({state})",
+                table=str(table),
+                hint="leave its longest columns out with columns.exclude, or shorten the values",
+            ) from error
         if state[:2] not in ("22", "23", "42", "P0"):
             raise
         if state == "42P01":  # undefined_table: nothing else is read by name

@@ -150,6 +150,14 @@ def lack_of_resources(state: str | None, text: str, where: str) -> CdcError | No
     return None
 
 
+def is_too_long(state: str | None, text: str) -> bool:
+    """Whether the server refuses to put a row or a value together that takes more than 1 GB.
+
+    A buffer's limit has a code of its own, an allocation's has only its message, never translated.
+    """
+    return state == "54000" or (state == "XX000" and "memory alloc request size" in text)
+
+
 def source_error(state: str | None, text: str, slot: str, about: About) -> CdcError:
     """Name what an SQLSTATE means for a run on `slot`.
 
@@ -176,6 +184,15 @@ def source_error(state: str | None, text: str, slot: str, about: About) -> CdcEr
             return PreflightError(
                 f"{reason}, or did not exist yet when a change on the slot was made",
                 hint="the slot began before the publication, make both anew: "
+                f"SELECT pg_drop_replication_slot('{slot}'); {ALL_ANEW}",
+            )
+        case "54000" | "XX000" if about == "decoding" and is_too_long(state, text):
+            return ReplicationError(
+                f"a change on slot {slot!r} is longer than the 1 GB that Postgres can give out "
+                f"({state})",
+                hint="nothing behind it can be read; bytea takes twice its size. Leave the column "
+                "out where it is written, with columns.exclude and source.push_down: true, and run "
+                "'cdc-assets setup'; then begin behind that change: "
                 f"SELECT pg_drop_replication_slot('{slot}'); {ALL_ANEW}",
             )
         case "55000" if about:

@@ -28,6 +28,12 @@ import yaml
 from cdc_assets.config import COMPONENT_TYPE
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets_tests.bench.copies import COPY_HEADER, measure_copies
+from cdc_assets_tests.bench.large_rows import (
+    LARGE_ROWS,
+    LARGE_ROWS_HEADER,
+    LargeRow,
+    measure_large_row,
+)
 from cdc_assets_tests.bench.many_tables import (
     MANY_TABLES_HEADER,
     TABLES,
@@ -46,8 +52,8 @@ from cdc_assets_tests.bench.workloads import TABLE, WORKLOADS, Connection, Workl
 from cdc_assets_tests.interrupting import PROJECT
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
-_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES = "f", "g", "h", "i"
-_OTHERS = (_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES)
+_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES, _LARGE_ROWS = "f", "g", "h", "i", "j"
+_OTHERS = (_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES)  # j, which takes 6 GB, when it is asked for
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
 
@@ -137,6 +143,12 @@ class Bench:
         """Measure what does nothing for most of many tables; gives rows of a table."""
         with psycopg.connect(self._server.dsn(self._name), autocommit=True) as connection:
             return measure_many_tables(connection, self._cdc_assets, count=count, repeats=repeats)
+
+    def large_row(self, about: str, row: LargeRow) -> str:
+        """Measure a large row; gives a row of a table."""
+        self._warehouse.unlink(missing_ok=True)
+        with psycopg.connect(self._server.dsn(self._name), autocommit=True) as connection:
+            return measure_large_row(connection, self._cdc_assets, about, row)
 
     def _cdc_assets(self, command: str, *more: str) -> int:
         """Run one command as a process of its own, and give its peak of memory in bytes."""
@@ -236,13 +248,14 @@ def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     known = ", ".join([*WORKLOADS, *_OTHERS])
-    parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all")
+    more = f"{_LARGE_ROWS}, which takes 6 GB of memory"
+    parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all; and {more}")
     parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
     parser.add_argument("--rows", type=int, default=ROWS, help="of g; default: %(default)s")
     parser.add_argument("--tables", type=int, default=TABLES, help="of i; default: %(default)s")
     options = parser.parse_args()
     rows, copies, loads, shaped = list[str](), list[str](), list[str](), list[str]()
-    many = list[str]()
+    many, large = list[str](), list[str]()
     version = 0
     for name in options.workloads or [*WORKLOADS, *_OTHERS]:
         with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
@@ -251,6 +264,12 @@ def main() -> None:
                 tables = [str(LARGE), *([str(SMALL)] if name == _UNDER_LOAD else [])]
                 if name == _MANY_TABLES:
                     tables = [str(table) for table in many_tables(options.tables)]
+                if name == _LARGE_ROWS:
+                    for at, (about, row) in enumerate(LARGE_ROWS.items()):
+                        bench = Bench(server, f"{name}{at}", directory, tables)
+                        version = bench.version
+                        large.append(bench.large_row(about, row))
+                    continue
                 bench = Bench(server, name, directory, tables)
                 version = bench.version
                 if name == _COPIES:
@@ -275,6 +294,7 @@ def main() -> None:
     printed += [["", UNDER_LOAD_HEADER, *loads]] if loads else []
     printed += [["", SHAPED_HEADER, *shaped]] if shaped else []
     printed += [["", MANY_TABLES_HEADER, *many]] if many else []
+    printed += [["", LARGE_ROWS_HEADER, *large]] if large else []
     sys.stdout.write("\n".join([head, *(line for table in printed for line in table), ""]))
 
 
