@@ -4,7 +4,10 @@ What a row has in a column is provable where Postgres has not rewritten the tabl
 that was there is there still, and a column that was added shows one value for all older rows.
 Columns are told apart by their attnum; of what came and went between two looks at the catalog
 nothing is known, so that is not followed. Nor is what the stream can't tell: it announces names and
-types, and two shapes of which these are the same are one to it.
+types, and two shapes of which these are the same are one to it. A shape between the two looks that
+is announced like one of them is that one, where columns were only added or only dropped besides
+what was renamed: as many columns in the order of their attnum are the same ones. Where some were
+added and some dropped, an added one may have stood in for a dropped one, but only at the end.
 """
 
 from __future__ import annotations
@@ -96,14 +99,12 @@ def find_evolution(before: TableShape, after: TableShape) -> Evolution | None:
         return None  # it was there, and the stream did not bring it: older rows have values, too
     if any(now.get(one.attnum, _DROPPED) != _DROPPED for one in found.gone):
         return None
-    if any(now[attnum] == _DROPPED for attnum in now.keys() - known.keys()):
-        return None
-    altered = {one.attnum for one, _ in found.altered}
-    if altered and now.keys() != known.keys():
-        return None
-    if altered and any(now[at] == _DROPPED != version for at, version in known.items()):
-        return None
-    if not altered and any(known[one.attnum] != now[one.attnum] for one, _ in found.pairs):
+    shown = {column.attnum for column in (*before.columns, *after.columns)}
+    if any(known.get(at) != now.get(at) for at in (known.keys() | now.keys()) - shown):
+        return None  # came and went, or is not kept: it may have had a kept one's name for a while
+    if found.added and found.gone and (found.altered or before.columns[-1] in found.gone):
+        return None  # what was added may have had the name of what is gone
+    if not found.altered and any(known[one.attnum] != now[one.attnum] for one, _ in found.pairs):
         return None
     if not all(_holds(one, other) for one, other in found.altered):
         return None

@@ -44,6 +44,16 @@ IN_PLACE = {
     "several": ("ADD c int, ADD d bool DEFAULT true", "9, 'n', 1, 8, false", "c = 5, d = NULL"),
     "another name": ("RENAME b TO bb", "9, 'n', 1", "bb = 5"),
     "a longer text": ("ALTER a TYPE varchar(90)", "9, 'n', 1", "a = 'longer'"),
+    "another name and a column": (
+        "RENAME b TO bb; ALTER TABLE t ADD c int DEFAULT 7; ALTER TABLE t ALTER a TYPE varchar(90)",
+        "9, 'n', 1, 8",
+        "bb = 5, c = 4",
+    ),
+    "a name that is another's then": (
+        "ADD c int; ALTER TABLE t RENAME b TO x; ALTER TABLE t RENAME c TO b",
+        "9, 'n', 1, 2",
+        "b = 5, x = 6",
+    ),
 }
 
 
@@ -179,9 +189,15 @@ ANEW: dict[str, tuple[str, str]] = {
         "9, 'n', 1",
     ),
     "a column made anew": ("ALTER TABLE t DROP b; ALTER TABLE t ADD b int", "9, 'n', 1"),
-    "a swap of names": (
-        "ALTER TABLE t ADD c int; ALTER TABLE t RENAME b TO x; ALTER TABLE t RENAME c TO b",
-        "9, 'n', 1, 2",
+    "a column that had the name of one that is gone": (
+        "ALTER TABLE t DROP b; ALTER TABLE t ADD b int; UPDATE t SET b = 77 WHERE id = 5;"
+        " ALTER TABLE t RENAME b TO x",
+        "9, 'n', 1",
+    ),
+    "a column that is gone had the name of one that was added": (
+        "ALTER TABLE t RENAME b TO x; UPDATE t SET x = 77 WHERE id = 5; ALTER TABLE t DROP x;"
+        " ALTER TABLE t ADD x int",
+        "9, 'n', 1",
     ),
     "what came and went": ("ALTER TABLE t ADD c int; ALTER TABLE t DROP c, ADD d int", "9,'n',1,2"),
     "another key": ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, b)", "9, 'n', 1"),
@@ -213,6 +229,38 @@ def test_what_can_not_be_proven_is_copied_anew(
     assert [event.how for event in events(config)] == ["copied anew"]
     assert_equal_to_source(database, config)
     assert not events(config)
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    ["RENAME a TO aa; ALTER TABLE t DROP b", "DROP a; ALTER TABLE t ADD c int DEFAULT 7"],
+)
+def test_a_column_is_dropped_with_something_else(
+    database: ScratchDatabase, pipeline: MakePipeline, ddl: str
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    keep = ["mirror", "changes", "history"]
+    config = kept(pipeline("public.t"), keep, schema_changes={"dropped_columns": "drop"})
+    converge(database, config)
+    database.execute("INSERT INTO t VALUES (6, 'old', 1)")
+    database.execute(f"ALTER TABLE t {ddl}")
+    database.execute("DELETE FROM t WHERE id = 4; UPDATE t SET id = id + 10 WHERE id = 5")
+    assert [event.how for event in events(config)] == ["in place"]
+    assert_equal_to_source(database, config)
+
+
+def test_a_column_made_anew_is_another_one_whatever_comes_behind_it(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(f"{ROWS} FROM generate_series(1, 5) i")
+    made = pipeline("public.t")
+    config = kept(made, ["mirror"], schema_changes={"dropped_columns": "drop"})
+    converge(database, config)
+    database.execute("ALTER TABLE t DROP b; ALTER TABLE t ADD b int")
+    database.execute("UPDATE t SET b = 77 WHERE id = 5; ALTER TABLE t ADD c int")
+    database.execute("UPDATE t SET c = 1 WHERE id = 4")
+    assert [event.how for event in events(config)] == ["copied anew"]
+    assert_equal_to_source(database, config)
 
 
 def test_a_vacuum_or_a_comment_is_no_alteration(
