@@ -237,7 +237,8 @@ class _Run:
 
     def _is_left(self, table: TableName) -> bool:
         """Whether this run does not go on with a table, or with its copy as it was begun."""
-        return table in self._session.failed or table in self._stream.mended
+        is_dropped = (table, "") not in self._session.copies
+        return is_dropped or table in self._session.failed or table in self._stream.mended
 
     def _guarded(
         self,

@@ -61,7 +61,7 @@ STEPS = ("schema_evolved", "before_commit", "window_committed", "chunk_committed
 
 
 @dataclass
-class _Table:
+class RandomTable:
     """What the test knows of the table on the source: its columns besides the key."""
 
     random: random.Random
@@ -147,7 +147,7 @@ class _Table:
         return "VACUUM FULL t"
 
 
-def _write(database: ScratchDatabase, table: _Table) -> None:
+def write(database: ScratchDatabase, table: RandomTable) -> None:
     """Change and alter the table, now and then in one transaction, or in none in the end."""
     dice = table.random
     if dice.random() < 0.2:
@@ -165,9 +165,10 @@ def _write(database: ScratchDatabase, table: _Table) -> None:
         database.execute(table.alter() if dice.random() < 0.25 else table.change())
 
 
-def _check(
-    database: ScratchDatabase, config: PipelineConfig, table: _Table, keep: list[str]
+def assert_followed(
+    database: ScratchDatabase, config: PipelineConfig, table: RandomTable, keep: list[str]
 ) -> None:
+    """Fail where the mirror, or what is open in the history, is not what the source has."""
     names = ", ".join(["id", *table.columns])
     sql = "SELECT column_name FROM duckdb_columns() WHERE table_name = 't' AND data_type"
     texts = {name for (name,) in query(config, f"{sql} = 'VARCHAR'")}
@@ -183,22 +184,22 @@ def _check(
 def test_a_mirror_follows_whatever_is_altered(
     database: ScratchDatabase, pipeline: MakePipeline, seed: int
 ) -> None:
-    table = _Table(random.Random(seed))
+    table = RandomTable(random.Random(seed))
     keep = table.random.choice(KEEPS)
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a int, b text)")
     database.execute("INSERT INTO t SELECT i, i, 'b' || i FROM generate_series(1, 20) i")
     config = kept(pipeline(TABLE), keep, unfit_values="text")
     sync_all(config)
     for _ in range(12):
-        _write(database, table)
+        write(database, table)
         if table.random.random() < 0.3:
             kill_at(config, table.random.choice(STEPS), 1)
             wait_until_unlocked(database)
         sync_all(config)
-        _check(database, config, table, keep)
+        assert_followed(database, config, table, keep)
     for event in backfill(config, TableName.parse(TABLE)):
         if isinstance(event, BucketBackfilled):
             assert (event.rows_inserted, event.rows_changed, event.rows_removed) == (0, 0, 0)
     if "changes" in keep:
         list(rebuild(config, TableName.parse(TABLE)))
-        _check(database, config, table, keep)
+        assert_followed(database, config, table, keep)
