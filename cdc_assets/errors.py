@@ -178,14 +178,14 @@ class ValueConversionError(TableError):
         table: The source table as the config names it.
         lsn: end_lsn of the transaction that could not be applied, as `16/B374D848`, or empty.
         hint: What the reader can do about it.
-        column: The source's column, where text could keep its values.
+        attnum: Of the source's column, where text could keep its values.
     """
 
     def __init__(
-        self, message: str, *, table: str, lsn: str = "", hint: str = "", column: str = ""
+        self, message: str, *, table: str, lsn: str = "", hint: str = "", attnum: int = 0
     ) -> None:
         super().__init__(message, table=table, lsn=lsn, hint=hint)
-        self.column = column
+        self.attnum = attnum
 
 
 class WarehouseError(CdcError):

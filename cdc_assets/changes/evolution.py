@@ -59,6 +59,15 @@ class Evolution:
         """Columns that have another name or type, before and after."""
         return [pair for pair in self.pairs if _declared(pair[0]) != _declared(pair[1])]
 
+    def leads_to(self, other: Evolution) -> bool:
+        """Whether another one is of the same look at the catalog."""
+        before, now = other.after, self.after
+        return (before.declaration, before.versions, before.files) == (
+            now.declaration,
+            now.versions,
+            now.files,
+        )
+
     @property
     def said(self) -> str:
         """Say what was altered."""

@@ -221,9 +221,17 @@ class TableShape:
             ),
         )
 
-    def widened(self, name: str) -> TableShape:
+    def numbered(self, attnum: int) -> SourceColumn | None:
+        """Give the column of a number, if there is one."""
+        return next((one for one in self.columns if one.attnum == attnum), None)
+
+    def named(self, name: str) -> SourceColumn:
+        """Give the column of a name."""
+        return self.columns[self.names.index(name)]
+
+    def widened(self, attnum: int) -> TableShape:
         """Keep a column as text, of which a value does not fit its type."""
-        columns = tuple(one.widened if one.name == name else one for one in self.columns)
+        columns = tuple(one.widened if one.attnum == attnum else one for one in self.columns)
         return replace(self, columns=columns)
 
     @property

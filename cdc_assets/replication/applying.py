@@ -223,7 +223,8 @@ class WindowApplier:
                 )
             except UnfitColumnError as error:
                 lsn = LSN(error.end_lsn or transactions.end_lsn[raw.transactions[0]])
-                self._widen(unfit_value(table, error.column, error.wanted, lsn))
+                column = checkpoint.shape.named(error.column)
+                self._widen(unfit_value(table, column, error.wanted, lsn))
             except ValueConversionError as unfit:  # of a row that was read
                 self._widen(unfit)
 
@@ -233,7 +234,7 @@ class WindowApplier:
         Raises:
             ValueConversionError: The given one: what is kept of it can't become text as it is.
         """
-        if not is_text_in_place(self.session, TableName.parse(error.table), error.column):
+        if not is_text_in_place(self.session, error):
             raise error
         self.flush()
         self.evolved.append(widen(self.session, error))

@@ -165,12 +165,12 @@ class Beside:
             ValueConversionError: The given one: it may not be, or its rows can't become so.
         """
         table = self.table
-        if is_text_in_place(session, table, error.column):
+        if is_text_in_place(session, error):
             with session.warehouse.transaction():
                 change = widen(session, error)
         elif is_mended(session, table, error) and self._what == "backfill":
             change = note_copied_anew(session, table, error)
-            begin_anew(session, reader, table, "backfill", widened=error.column)
+            begin_anew(session, reader, table, "backfill", widened=error.attnum)
         else:
             raise error
         if self._whole is not None:

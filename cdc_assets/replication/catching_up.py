@@ -181,7 +181,8 @@ class CatchingUp:
         """
         session = self.session
         for table in sorted(self._alive() & plans.keys()):
-            is_planned = session.evolutions.get(table) is plans[table]
+            plan = session.evolutions.get(table)
+            is_planned = plan is not None and plan.leads_to(plans[table])
             if not is_planned or session.checkpoints[table].lsn < self.target:
                 continue
             with session.warehouse.transaction():

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_assets.changes.rows import with_added
-from cdc_assets.changes.shape import TableShape
+from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.errors import SchemaChangeError, TableError, TransformError, ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -64,7 +64,7 @@ def source_rows(batch: pa.RecordBatch, shape: TableShape, table: TableName, lsn:
         try:
             columns.append(decode_read(values, column.type.arrow))
         except UnfitValueError as error:
-            raise unfit_value(table, column.name, error.wanted, lsn) from error
+            raise unfit_value(table, column, error.wanted, lsn) from error
     return with_added(
         columns,
         shape,
@@ -97,16 +97,18 @@ def not_transformed(table: TableName, error: FunctionError, lsn: LSN) -> TableEr
     )
 
 
-def unfit_value(table: TableName, column: str, wanted: str, lsn: LSN) -> ValueConversionError:
+def unfit_value(
+    table: TableName, column: SourceColumn, wanted: str, lsn: LSN
+) -> ValueConversionError:
     """Say which column holds a value that can't be kept, without the value."""
     return ValueConversionError(
-        f"column {column!r} of table {str(table)!r} holds a value that does not fit {wanted}, "
+        f"column {column.name!r} of table {str(table)!r} holds a value that does not fit {wanted}, "
         f"at {lsn}",
         table=str(table),
         lsn=str(lsn),
         hint="let such a column become text (unfit_values: text); or correct the value on the "
-        f"source, or choose another type (columns.types: {{{column}: text}} takes any), then "
+        f"source, or choose another type (columns.types: {{{column.name}: text}} takes any), then "
         + recopy_hint(table)
         + f"; {page('types')} lists what each type can hold",
-        column=column,
+        attnum=column.attnum,
     )

@@ -62,7 +62,7 @@ def begin_anew(
     table: TableName,
     made_by: MadeBy,
     *,
-    widened: str = "",
+    widened: int = 0,
 ) -> None:
     """Begin a copy that will take the mirror's place; the mirror stands still from now on.
 
@@ -71,7 +71,7 @@ def begin_anew(
         reader: Asked for the table's places.
         table: Which.
         made_by: Who reads it.
-        widened: A column that is text from now on, if any.
+        widened: The number of a column that is text from now on; 0 for none.
 
     Raises:
         TableError: The table can't be copied.

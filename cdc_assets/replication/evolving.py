@@ -13,7 +13,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from cdc_assets.changes.evolution import Evolution, find_evolution
-from cdc_assets.changes.shape import TableShape
+from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config.tables import MIRROR
 from cdc_assets.errors import (
     CdcError,
@@ -103,19 +103,19 @@ def widen(session: Session, error: ValueConversionError) -> SchemaChanged:
         error: Names the column, for which `is_text_in_place` holds; everything that the table was
             given before is written.
     """
-    table, name = TableName.parse(error.table), error.column
+    table = TableName.parse(error.table)
     before, shaping = session.checkpoints[table].shape, session.shaping(table)
-    after = before.widened(name)
+    after = before.widened(error.attnum)
+    column = next(one for one in before.columns if one.attnum == error.attnum)
     kept = shaping.kept(after)
-    column = before.columns[before.names.index(name)]
     reshaping = Reshaping(
         table,
         kept,
         {one: one for one in kept.names},
         {},
-        texts={shaping.name(name): column.type.arrow},
+        texts={shaping.name(column.name): column.type.arrow},
     )
-    what = _said_of_widened(name, column.type.name)
+    what = _said_of_widened(column)
     change = _reshape(session, reshaping, after, what=what, lsn=LSN.parse(error.lsn))
     if (plan := session.evolutions.get(table)) is not None:
         session.evolutions[table] = replace(
@@ -125,8 +125,8 @@ def widen(session: Session, error: ValueConversionError) -> SchemaChanged:
     return change
 
 
-def _said_of_widened(name: str, kind: str) -> str:
-    return f"{name!r} is text, was {kind}: a value does not fit that"
+def _said_of_widened(column: SourceColumn) -> str:
+    return f"{column.name!r} is text, was {column.type.name}: a value does not fit that"
 
 
 def _reshape(
@@ -188,7 +188,7 @@ def _beside(kept: TableShape) -> set[str]:
 def is_mended(session: Session, table: TableName, error: CdcError) -> bool:
     """Whether a table that fails is copied anew without anybody's doing."""
     if isinstance(error, ValueConversionError) and table in session.checkpoints:
-        return may_be_copied_as_text(session, table, error.column)
+        return may_be_copied_as_text(session, table, error)
     if not session.config.copies_anew(table):
         return False
     if isinstance(error, SchemaChangeError):
@@ -215,10 +215,10 @@ def note_copied_anew(session: Session, table: TableName, error: CdcError) -> Sch
     """Note that a copy has begun that is to take the place of what was kept."""
     shape, lsn = session.source_shape(table), session.checkpoints[table].lsn
     what = (isinstance(error, SchemaChangeError) and error.what) or error.message
-    if isinstance(error, ValueConversionError) and error.column in shape.names:
-        column = shape.columns[shape.names.index(error.column)]
-        what, lsn = _said_of_widened(column.name, column.type.name), LSN.parse(error.lsn)
-        shape = shape.widened(column.name)
+    column = shape.numbered(error.attnum) if isinstance(error, ValueConversionError) else None
+    if isinstance(error, ValueConversionError) and column is not None:
+        what, lsn = _said_of_widened(column), LSN.parse(error.lsn)
+        shape = shape.widened(column.attnum)
     after = session.shaping(table).kept(shape)
     change = SchemaChanged(
         table,

@@ -134,12 +134,12 @@ def preview(config: PipelineConfig, table: TableName, *, rows: int) -> Preview:
             try:
                 _look(looked, control, conninfo, catalog)
             except ValueConversionError as error:
-                name = error.column
-                if not may_be_text(config, table, shaping, shape, name):
+                column = shape.numbered(error.attnum)
+                if column is None or not may_be_text(config, shaping, shape, column, of=table):
                     raise
-                kind = shape.columns[shape.names.index(name)].type.name
-                notes.append(f"column {name!r} becomes text: a value does not fit {kind}")
-                shape = shape.widened(name)
+                kind = column.type.name
+                notes.append(f"column {column.name!r} becomes text: a value does not fit {kind}")
+                shape = shape.widened(column.attnum)
             else:
                 return looked.found
 
@@ -248,7 +248,8 @@ class _Look:
                         yield type_changes(changes, piece.transactions, self._shape)
                     except UnfitColumnError as error:
                         lsn = LSN(error.end_lsn or window.upto_lsn)
-                        raise unfit_value(self._table, error.column, error.wanted, lsn) from error
+                        column = self._shape.named(error.column)
+                        raise unfit_value(self._table, column, error.wanted, lsn) from error
 
     def _note(self, line: str) -> None:
         if line not in self.found.notes:

@@ -208,7 +208,7 @@ class _Run:
         if mended is not None:
             yield note_copied_anew(session, table, mended)
         if mended is not None or (table, "") not in session.copies:
-            widened = mended.column if isinstance(mended, ValueConversionError) else ""
+            widened = mended.attnum if isinstance(mended, ValueConversionError) else 0
             begin_anew(session, reader, table, "sync", widened=widened)
 
     def _read_at_once(self, copying: Snapshotting) -> Iterator[SyncEvent]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cdc_assets.changes.shape import TableShape
+from cdc_assets.changes.shape import SourceColumn, TableShape
 from cdc_assets.config import PipelineConfig
+from cdc_assets.errors import ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.pgoutput.types import TEXT
 from cdc_assets.replication.session import Session
@@ -19,59 +20,72 @@ from cdc_assets.shaping.columns import Shaping
 
 
 def may_be_text(
-    config: PipelineConfig, table: TableName, shaping: Shaping, shape: TableShape, name: str
+    config: PipelineConfig,
+    shaping: Shaping,
+    shape: TableShape,
+    column: SourceColumn,
+    *,
+    of: TableName,
 ) -> bool:
     """Whether a column becomes text, as the config says it, where a value does not fit its type.
 
     Args:
         config: The pipeline.
-        table: One of its tables.
-        shaping: What the config makes of it.
+        shaping: What the config makes of the table.
         shape: The source's columns as they are kept.
-        name: The column's name on the source.
+        column: One of them.
+        of: The table.
     """
-    column = next((one for one in shape.columns if one.name == name), None)
-    if column is None or column.type.arrow == TEXT or not config.table(table).widens(name):
+    name = column.name
+    if column.type.arrow == TEXT or not config.table(of).widens(name):
         return False
     if name in shape.key or shape.names.index(name) in shaping.reads(shape):
         return False
-    used = {own for one in config.table(table).enrich for own in one.on}
-    for other in config.links.dependents(table):
+    used = {own for one in config.table(of).enrich for own in one.on}
+    for other in config.links.dependents(of):
         for one in config.table(other).enrich:
-            if one.name == table:
+            if one.name == of:
                 used |= {*one.on.values(), *one.columns}
     return shaping.name(name) not in used
 
 
-def is_text_in_place(session: Session, table: TableName, name: str) -> bool:
+def is_text_in_place(session: Session, error: ValueConversionError) -> bool:
     """Whether a column may become text where it is: what is kept of it tells the source's text.
 
     Args:
         session: The run's.
-        table: One that has a checkpoint.
-        name: The column's name on the source.
+        error: Names a table that has a checkpoint, and the column.
     """
-    if session.checkpoints[table].phase != "streaming" or not _may_be_text(session, table, name):
+    table = TableName.parse(error.table)
+    checkpoint, shaping = session.checkpoints[table], session.shaping(table)
+    column = checkpoint.shape.numbered(error.attnum)
+    if checkpoint.phase != "streaming" or column is None:
         return False
-    shape = session.checkpoints[table].shape
-    column = shape.columns[shape.names.index(name)]
     own, kept = column.type.own, column.type.arrow
     is_told = own == kept or (pa.types.is_integer(own) and pa.types.is_integer(kept))
     return (
         is_told
-        and name not in session.config.table(table).mask
+        and column.name not in session.config.table(table).mask
         and session.warehouse.evolutions.has_source_text(kept)
+        and may_be_text(session.config, shaping, checkpoint.shape, column, of=table)
     )
 
 
-def may_be_copied_as_text(session: Session, table: TableName, name: str) -> bool:
-    """Whether a table is copied anew with such a column as text.
+def may_be_copied_as_text(session: Session, table: TableName, error: ValueConversionError) -> bool:
+    """Whether a table is copied anew with such a column as text, under the name that it has now.
 
     Rows that were deleted on the source can't be read there again.
     """
-    if table in session.config.links.tables or not _may_be_text(session, table, name):
+    if table in session.config.links.tables or session.state.placed_shape(table) is not None:
         return False
-    return session.state.placed_shape(table) is None
+    shaping, shape = session.shaping(table), session.source_shape(table)
+    column = shape.numbered(error.attnum)
+    if column is None:  # dropped since
+        shape = session.checkpoints[table].shape
+        column = shape.numbered(error.attnum)
+    if column is None:
+        return False
+    return may_be_text(session.config, shaping, shape, column, of=table)
 
 
 def widened_notes(table: TableName, shape: TableShape) -> tuple[str, ...]:
@@ -82,8 +96,3 @@ def widened_notes(table: TableName, shape: TableShape) -> tuple[str, ...]:
         for column in shape.columns
         if column.is_widened
     )
-
-
-def _may_be_text(session: Session, table: TableName, name: str) -> bool:
-    shape = session.checkpoints[table].shape
-    return may_be_text(session.config, table, session.shaping(table), shape, name)

@@ -57,6 +57,7 @@ CONSTANTS = {
     "varchar(9)": "'c'",
     "numeric(6,2)": "1.5",
 }
+FIRST = {"a": "int", "b": "text", "n": "numeric(6,2)", "l": "int[]"}
 STEPS = ("schema_evolved", "before_commit", "window_committed", "chunk_committed", "copy_staged")
 
 
@@ -65,7 +66,7 @@ class RandomTable:
     """What the test knows of the table on the source: its columns besides the key."""
 
     random: random.Random
-    columns: dict[str, str] = field(default_factory=lambda: {"a": "int", "b": "text"})
+    columns: dict[str, str] = field(default_factory=lambda: dict(FIRST))
     made: int = 0
 
     def change(self) -> str:
@@ -186,8 +187,9 @@ def test_a_mirror_follows_whatever_is_altered(
 ) -> None:
     table = RandomTable(random.Random(seed))
     keep = table.random.choice(KEEPS)
-    database.execute("CREATE TABLE t (id int PRIMARY KEY, a int, b text)")
-    database.execute("INSERT INTO t SELECT i, i, 'b' || i FROM generate_series(1, 20) i")
+    columns = ", ".join(f"{name} {kind}" for name, kind in FIRST.items())
+    database.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+    database.execute("INSERT INTO t SELECT i, i, 'b' || i, i / 10.0 FROM generate_series(1, 20) i")
     config = kept(pipeline(TABLE), keep, unfit_values="text")
     sync_all(config)
     for _ in range(12):
