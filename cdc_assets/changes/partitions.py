@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_NO_FILE = "0"
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionsAltered:
@@ -19,26 +21,36 @@ class PartitionsAltered:
         returned: Gone in between, and there again.
         moved: Those whose rows lie in another file.
         new: Those that were not there.
+        stayed: Those whose rows lie where they lay.
     """
 
     gone: frozenset[int]
     returned: frozenset[int]
     moved: frozenset[int]
     new: frozenset[int]
+    stayed: frozenset[int]
+
+    @property
+    def are_all_moved(self) -> bool:
+        """Whether rows lie in other files and nothing else is altered of what was there."""
+        return bool(self.moved) and not (self.gone or self.returned or self.stayed)
 
 
 def compare_partitions(before: str, after: str) -> PartitionsAltered:
     """Compare two looks, by `TableShape.partitions`: nothing differs where one is not known."""
     known, now = _parsed(before), _parsed(after)
     if not known or not now:
-        return PartitionsAltered(*[frozenset()] * 4)
+        return PartitionsAltered(*[frozenset()] * 5)
     both = known.keys() & now.keys()
     returned = frozenset(oid for oid in both if known[oid][0] != now[oid][0])
+    moved = frozenset(oid for oid in both - returned if known[oid] != now[oid])
+    holding = frozenset(oid for oid in both if now[oid][1] != _NO_FILE)
     return PartitionsAltered(
         gone=frozenset(known.keys() - now.keys()),
         returned=returned,
-        moved=frozenset(oid for oid in both - returned if known[oid] != now[oid]),
+        moved=moved,
         new=frozenset(now.keys() - known.keys()),
+        stayed=holding - returned - moved,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from cdc_assets.changes.evolution import Evolution
+from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import CdcError, SchemaChangeError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
@@ -19,6 +20,7 @@ from cdc_assets.replication.session import Session, recopy_hint, shape_error
 from cdc_assets.replication.shaping import shaping_problems
 from cdc_assets.source.catalog import Catalog
 from cdc_assets.source.omissions import SlotRange, find_omissions
+from cdc_assets.source.partitions import truncated_by
 from cdc_assets.source.preflight import publication_problems
 from cdc_assets.source.slot import current_end
 from cdc_assets.source.tables import table_problems
@@ -66,6 +68,7 @@ def find_altered(
     found |= _left_out(session, [table for table in tables if table not in found])
     for table in tables:
         session.evolutions.pop(table, None)
+        session.emptied.pop(table, None)
     session.evolutions |= {table: plan for table, plan in planned.items() if table not in found}
     _take_over(session, [table for table in tables if table not in found])
     return found
@@ -127,13 +130,22 @@ def _left_out_error(session: Session, table: TableName, unknown: str) -> SchemaC
     )
 
 
+def _seen_as(session: Session, table: TableName, shape: TableShape, now: TableShape) -> TableShape:
+    """Take over what the catalog says, but for files of which the stream has to tell."""
+    if now.partitions and not shape.keeps_files(now):
+        if (by := truncated_by(session.control, shape, now)) is not None:
+            session.emptied[table] = by
+        now = replace(now, partitions=shape.partitions)
+    return shape.seen_as(now)
+
+
 def _take_over(session: Session, tables: Iterable[TableName]) -> None:
     changed = []
     for table in tables:
         checkpoint, now = session.checkpoints[table], session.source_table(table).shape
         shape = replace(checkpoint.shape, publication=now.publication)
         if checkpoint.phase == "streaming" and table not in session.evolutions:
-            shape = shape.seen_as(now)
+            shape = _seen_as(session, table, shape, now)
         if shape != checkpoint.shape:
             changed.append(replace(checkpoint, shape=shape))
     if changed:

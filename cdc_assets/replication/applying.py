@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,7 +16,7 @@ from cdc_assets.errors import ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.decode import RawChanges, StreamDecoder
-from cdc_assets.pgoutput.messages import Ints, Transactions
+from cdc_assets.pgoutput.messages import TRUNCATE, Ints, Transactions
 from cdc_assets.pgoutput.relations import Relation
 from cdc_assets.progress import ChangeCounts, SchemaChanged
 from cdc_assets.replication.chunk_rows import no_truth, not_transformed, unfit_value
@@ -170,6 +170,7 @@ class WindowApplier:
         raw = raw.keep(self._is_news(raw, transactions, checkpoint))
         if not len(raw.ops):
             return
+        self._note_emptied(raw, transactions)
         shaping = self.session.shaping(table)
         raw = shaping.changes(raw, checkpoint.shape.key)
         first_lsn = LSN(transactions.end_lsn[raw.transactions[0]])
@@ -238,6 +239,18 @@ class WindowApplier:
             raise error
         self.flush()
         self.evolved.append(widen(self.session, error))
+
+    def _note_emptied(self, raw: RawChanges, transactions: Transactions) -> None:
+        """Take over the files of a table's partitions that the stream says were truncated."""
+        session, table = self.session, raw.table
+        if table not in session.emptied:
+            return
+        truncated = transactions.xid[raw.transactions[raw.ops == TRUNCATE]]
+        if session.emptied[table] in truncated.tolist():
+            checkpoint, now = session.checkpoints[table], session.source_table(table).shape
+            shape = replace(checkpoint.shape, partitions=now.partitions)
+            session.put(replace(checkpoint, shape=shape))
+            del session.emptied[table]
 
     def _evolved(self, table: TableName, relation: Relation, lsn: LSN) -> Checkpoint:
         """Alter what is kept of a table where its changes have the columns of after."""

@@ -21,7 +21,8 @@ from cdc_assets.replication.evolving import evolve, is_mended, note_names
 from cdc_assets.replication.partners import groups, partner_errors
 from cdc_assets.replication.recorder import Recorder
 from cdc_assets.replication.results import Tally
-from cdc_assets.replication.session import Session
+from cdc_assets.replication.session import Session, shape_error
+from cdc_assets.source.catalog import Catalog
 from cdc_assets.source.slot import current_end
 
 # To the target, and to where the rows stand that were read anew on the way there
@@ -88,6 +89,7 @@ class CatchingUp:
             yield from self._drain(group, end if group is copied else self.target)
         if self.target == end:
             yield from self._evolve_quiet(settled)
+            yield from self._refuse_emptied(before)
         for change in note_names(session, self._alive()):
             self.tally.altered.add(change.table)
             yield change
@@ -173,6 +175,16 @@ class CatchingUp:
             yield from self.fail(table, error)
         for table, held_up in partner_errors(self.session, tables).items():
             yield from self.fail(table, held_up)
+
+    def _refuse_emptied(self, before: Catalog) -> Iterator[TableFailed]:
+        """Leave tables behind whose files were exchanged before the target, by no truncation."""
+        session = self.session
+        for table in sorted(self._alive() & session.emptied.keys() & before.tables.keys()):
+            known, now = before.tables[table].shape, session.source_table(table).shape
+            is_there = session.checkpoints[table].lsn >= self.target
+            if is_there and known.partitions == now.partitions:
+                error = shape_error(session, table, was_truncated=False)
+                yield from self.fail(table, error) if error else ()
 
     def _evolve_quiet(self, plans: Mapping[TableName, Evolution]) -> Iterator[SchemaChanged]:
         """Alter what is kept of tables that nobody has changed since they were altered.

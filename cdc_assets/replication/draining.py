@@ -159,9 +159,11 @@ class Drain:
         fences = {table: list(kept) for table, kept in session.fences.items()}
         copies, chunk_fences = dict(session.copies), dict(session.chunk_fences)
         checkpoints, evolutions = dict(session.checkpoints), dict(session.evolutions)
+        emptied = dict(session.emptied)
         try:
             yield fences
         except BaseException:
+            session.emptied = emptied
             session.fences, session.copies, session.chunk_fences = fences, copies, chunk_fences
             session.checkpoints, session.evolutions = checkpoints, evolutions
             raise

@@ -50,6 +50,8 @@ class Session:
         recorded: Tables whose own goes on, for each kind of record.
         evolutions: How tables were altered, up to where the catalog was read last, whose rows can
             follow as they are.
+        emptied: Partitioned tables all of whose files one transaction has exchanged, and which: the
+            stream is to say that it truncated them.
         failed: Tables that this run has left behind.
         notes: What has to be said of its beginning.
     """
@@ -70,6 +72,7 @@ class Session:
     chunk_fences: dict[tuple[TableName, str], list[ChunkFence]] = field(default_factory=dict)
     recorded: dict[str, set[TableName]] = field(default_factory=dict)
     evolutions: dict[TableName, Evolution] = field(default_factory=dict)
+    emptied: dict[TableName, int] = field(default_factory=dict)
     failed: dict[TableName, CdcError] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -267,8 +270,16 @@ def reshaped_error(table: TableName, before: str, now: str) -> TableError:
     )
 
 
-def shape_error(session: Session, table: TableName) -> TableError | None:
-    """Say whether the source's table has got another shape than its mirror, and how."""
+def shape_error(
+    session: Session, table: TableName, *, was_truncated: bool = True
+) -> TableError | None:
+    """Say whether the source's table has got another shape than its mirror, and how.
+
+    Args:
+        session: The run's.
+        table: Which.
+        was_truncated: Whether what may have been a truncation of the whole table is taken for one.
+    """
     mirror, source = session.checkpoints[table].shape, session.source_table(table)
     now = session.source_shape(table)
     if now.shaping != mirror.shaping:
@@ -278,7 +289,7 @@ def shape_error(session: Session, table: TableName) -> TableError | None:
         if mirror.rewritten_to(now):
             what = "its rows were rewritten by an ALTER, and may be other ones now"
         else:
-            what = moved = moved_rows(session.control, mirror, now)
+            what = moved = moved_rows(session.control, mirror, now, was_truncated=was_truncated)
     if not what:
         return None
     generated = sorted(set(mirror.names) & set(source.left_out))

@@ -4,6 +4,9 @@ A partition that is new is harmless where nothing can have been in it before it 
 root: it was created as a partition and has its first file, so every row came through the stream; or
 its file is empty, and its first one.
 
+A partition whose file is another one was truncated, or rewritten. Where one transaction has done so
+with all of them it may have truncated the whole table, which the stream says.
+
 *Created as a partition*: its columns are inherited as they were inserted, by the command that
 inserted its system columns. ATTACH and DETACH write the rows of all columns anew.
 """
@@ -44,16 +47,20 @@ SELECT c.oid::bigint, c.relkind = 'p', EXISTS (
 FROM pg_class c WHERE c.oid = ANY(%s::oid[])
 """
 _ARE_EMPTY = "SELECT bool_and(pg_relation_size(oid) = 0) FROM unnest(%s::oid[]) AS asked(oid)"
+_WRITERS = "SELECT DISTINCT xmin::text::bigint FROM pg_class WHERE oid = ANY(%s::oid[])"
 _LOCK_SECONDS = 0.5
 
 
-def moved_rows(connection: Connection, before: TableShape, after: TableShape) -> str:
+def moved_rows(
+    connection: Connection, before: TableShape, after: TableShape, *, was_truncated: bool = True
+) -> str:
     """Say what became of a table's partitions that changed its rows without a message on the slot.
 
     Args:
         connection: A session on the source.
         before: What is known of the table.
         after: A later look at it.
+        was_truncated: Whether what may have been a truncation of the whole table is taken for one.
 
     Returns:
         What is to be said; empty where its rows are what the stream says, as far as can be told.
@@ -63,11 +70,21 @@ def moved_rows(connection: Connection, before: TableShape, after: TableShape) ->
         return _said(connection, found.gone, "was detached or dropped")
     if found.returned:
         return _said(connection, found.returned, "was detached and attached again")
-    if found.moved:
+    is_told = was_truncated and truncated_by(connection, before, after) is not None
+    if found.moved and not is_told:
         return _said(connection, found.moved, "was truncated or rewritten")
     if found.new and not _are_harmless(connection, found.new):
         return _said(connection, found.new, "was attached, and may have had rows")
     return ""
+
+
+def truncated_by(connection: Connection, before: TableShape, after: TableShape) -> int | None:
+    """Give the transaction that may have truncated a whole partitioned table; None for none."""
+    found = compare_partitions(before.partitions, after.partitions)
+    if not found.are_all_moved:
+        return None
+    writers = connection.execute(_WRITERS, (list(found.moved),)).fetchall()
+    return int(writers[0][0]) if len(writers) == 1 else None
 
 
 def _are_harmless(connection: Connection, new: Collection[int]) -> bool:

@@ -9,8 +9,9 @@ import pytest
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.config import PipelineConfig
 from cdc_assets.errors import SchemaChangeError
+from cdc_assets.lsn import LSN
 from cdc_assets.operations.checking import find_problems
-from cdc_assets.progress import SchemaChanged
+from cdc_assets.progress import SchemaChanged, SyncFinished
 from cdc_assets.replication.sync import sync
 from cdc_assets.steps import Step
 from cdc_assets_tests.conftest import MakePipeline
@@ -71,6 +72,10 @@ SILENT = {
         "ALTER TABLE p1 SET UNLOGGED; UPDATE p SET a = 'lost' WHERE part = 1;"
         " ALTER TABLE p1 SET LOGGED",
         "its partition 'public.p1' was truncated or rewritten",
+    ),
+    "all of them by name": (
+        "TRUNCATE p0, p1, deep5",
+        "3 of its partitions: each was truncated or rewritten",
     ),
     "new, written and truncated": (
         "CREATE TABLE x PARTITION OF p FOR VALUES IN (3); COMMIT; INSERT INTO p VALUES (3, 3, 'x');"
@@ -160,6 +165,85 @@ def test_what_the_stream_says_is_not_copied(
     database.execute("INSERT INTO p VALUES (70, 0, 'n'); UPDATE p SET a = 'then'")
     assert not events(config)
     assert_equal_to_source(database, config)
+
+
+TRUNCATED = {
+    "whole": "TRUNCATE p",
+    "and written": "TRUNCATE p; INSERT INTO p VALUES (50, 0, 'n'), (51, 6, 'n')",
+    "beside a new one": "TRUNCATE p; COMMIT; CREATE TABLE x PARTITION OF p DEFAULT;"
+    " INSERT INTO p VALUES (50, 3, 'n')",
+    "twice": "TRUNCATE p; COMMIT; INSERT INTO p VALUES (50, 0, 'n'); COMMIT; TRUNCATE p",
+    "behind one of its partitions": "TRUNCATE p1; COMMIT; TRUNCATE p",
+}
+
+
+@pytest.mark.parametrize("case", TRUNCATED)
+@pytest.mark.parametrize("is_quiet", [True, False])
+def test_a_truncation_of_the_whole_table_is_on_the_stream(
+    database: ScratchDatabase, pipeline: MakePipeline, case: str, is_quiet: bool
+) -> None:
+    database.execute(f"{P}; CREATE TABLE deep6 PARTITION OF deep FOR VALUES IN (6)")
+    config = pipeline("public.p", schema_changes="stop")
+    converge(database, config)
+    if not is_quiet:
+        database.execute("UPDATE p SET a = 'before'; INSERT INTO p VALUES (90, 0, 'n')")
+    database.execute(TRUNCATED[case])
+    if not is_quiet:
+        database.execute("INSERT INTO p VALUES (91, 0, 'n'); UPDATE p SET a = 'then'")
+    assert not find_problems(config)
+    assert not events(config)
+    assert_equal_to_source(database, config)
+    assert not events(config)
+    database.execute("TRUNCATE p1")
+    assert "truncated" in str(errors_of(sync_once(config))["public.p"])
+
+
+@pytest.mark.parametrize("exchanged", ["TRUNCATE p0", "VACUUM FULL p"])
+def test_the_only_partition_has_another_file(
+    database: ScratchDatabase, pipeline: MakePipeline, exchanged: str
+) -> None:
+    """What was not truncated as a whole the stream does not say, and then it is copied."""
+    database.execute(
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE p0 PARTITION OF p DEFAULT; INSERT INTO p VALUES (1), (2)"
+    )
+    config = pipeline("public.p")
+    converge(database, config)
+    database.execute("INSERT INTO p VALUES (3)")
+    database.execute(exchanged)
+    assert [change.how for change in events(config)] == ["copied anew"]
+    assert_equal_to_source(database, config)
+    assert not events(config)
+
+
+def test_a_truncation_behind_a_runs_target_is_the_next_ones(
+    database: ScratchDatabase, pipeline: MakePipeline
+) -> None:
+    database.execute(P)
+    config = pipeline("public.p", schema_changes="stop")
+    converge(database, config)
+    database.execute("UPDATE p SET a = 'n'")
+    ((lsn,),) = database.execute("SELECT pg_current_wal_lsn()::text")
+    database.execute("TRUNCATE p; INSERT INTO p VALUES (60, 0, 'n')")
+    *_, finished = sync(config, until_lsn=LSN.parse(lsn))
+    assert isinstance(finished, SyncFinished) and not finished.failed
+    converge(database, config)
+    database.execute("UPDATE p SET a = 'm'")
+    with at_step("before_commit", 1, lambda: database.execute("TRUNCATE p")):
+        sync_all(config)
+    converge(database, config)
+
+
+@pytest.mark.parametrize("step", ["window_read", "before_commit", "window_committed"])
+def test_a_run_that_is_killed_at_a_truncation_is_made_good(
+    database: ScratchDatabase, pipeline: MakePipeline, step: Step
+) -> None:
+    database.execute(P)
+    config = pipeline("public.p", schema_changes="stop")
+    converge(database, config)
+    database.execute("UPDATE p SET a = 'n'; TRUNCATE p; INSERT INTO p VALUES (60, 0, 'n')")
+    assert kill_at(config, step, 1)
+    converge(database, config)
 
 
 def test_a_partition_that_is_detached_beside_its_readers(
