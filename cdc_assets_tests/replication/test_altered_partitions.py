@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from cdc_assets.operations.checking import find_problems
 from cdc_assets.progress import SchemaChanged, SyncFinished
 from cdc_assets.replication.sync import sync
 from cdc_assets.steps import Step
-from cdc_assets_tests.conftest import MakePipeline
+from cdc_assets_tests.conftest import MakePipeline, make_pipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.equality import assert_equal_to_source
 from cdc_assets_tests.hints import follow
@@ -244,6 +245,28 @@ def test_a_run_that_is_killed_at_a_truncation_is_made_good(
     database.execute("UPDATE p SET a = 'n'; TRUNCATE p; INSERT INTO p VALUES (60, 0, 'n')")
     assert kill_at(config, step, 1)
     converge(database, config)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        SILENT["attached as it was made"][0],
+        SILENT["detached and attached again"][0],
+        HARMLESS["new, with what is below"],
+        HARMLESS["attached as a tree without rows"],
+        TRUNCATED["and written"],
+    ],
+)
+def test_an_older_servers_catalog_says_as_much(
+    older_database: ScratchDatabase, tmp_path: Path, statements: str
+) -> None:
+    older_database.execute(P)
+    config = make_pipeline(older_database, tmp_path, "public.p")
+    converge(older_database, config)
+    older_database.execute(statements)
+    is_silent = statements in {silent for silent, _ in SILENT.values()}
+    assert [change.how for change in events(config)] == ["copied anew"] * is_silent
+    assert_equal_to_source(older_database, config)
 
 
 def test_a_partition_that_is_detached_beside_its_readers(
