@@ -53,7 +53,7 @@ from cdc_assets_tests.interrupting import PROJECT
 
 _SERVER = {"max_wal_size": "32GB", "checkpoint_timeout": "1h", "max_replication_slots": "10"}
 _COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES, _LARGE_ROWS = "f", "g", "h", "i", "j"
-_OTHERS = (_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES)  # j, which takes 6 GB, when it is asked for
+_OTHERS = (_COPIES, _UNDER_LOAD, _SHAPED, _MANY_TABLES)  # j, which takes 9 GB, when it is asked for
 _SLOT, _START = "bench", "bench_start"
 _OPTIONS = "'proto_version', '1', 'publication_names', 'bench'"
 
@@ -248,7 +248,7 @@ def main() -> None:
     """Measure what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     known = ", ".join([*WORKLOADS, *_OTHERS])
-    more = f"{_LARGE_ROWS}, which takes 6 GB of memory"
+    more = f"{_LARGE_ROWS}, which takes 9 GB of memory"
     parser.add_argument("workloads", nargs="*", help=f"of {known}; default: all; and {more}")
     parser.add_argument("--repeats", type=int, help="default: 3, and 1 for the large transactions")
     parser.add_argument("--rows", type=int, default=ROWS, help="of g; default: %(default)s")
