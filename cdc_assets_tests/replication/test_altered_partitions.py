@@ -254,7 +254,7 @@ def test_a_run_that_is_killed_at_a_truncation_is_made_good(
         SILENT["detached and attached again"][0],
         HARMLESS["new, with what is below"],
         HARMLESS["attached as a tree without rows"],
-        TRUNCATED["and written"],
+        TRUNCATED["twice"],
     ],
 )
 def test_an_older_servers_catalog_says_as_much(
