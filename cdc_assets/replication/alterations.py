@@ -61,7 +61,8 @@ def find_altered(
         if altered is None:
             continue
         found[table] = next(shaping_problems(session.config, catalog.tables[table]), altered)
-        plan = plan_evolution(session, table) if evolves and found[table] is altered else None
+        may_follow = evolves and found[table] is altered and altered.cause == "altered"
+        plan = plan_evolution(session, table) if may_follow else None
         if plan is not None:
             planned[table] = plan
             del found[table]

@@ -253,7 +253,7 @@ def refusals_of(table: TableName) -> Iterator[None]:
         ) from error
 
 
-def reshaped_error(table: TableName, before: str, now: str) -> TableError:
+def reshaped_error(table: TableName, before: str, now: str) -> SchemaChangeError:
     """Say that a table's rows in the warehouse are not shaped as the config says.
 
     Args:
@@ -272,7 +272,7 @@ def reshaped_error(table: TableName, before: str, now: str) -> TableError:
 
 def shape_error(
     session: Session, table: TableName, *, was_truncated: bool = True
-) -> TableError | None:
+) -> SchemaChangeError | None:
     """Say whether the source's table has got another shape than its mirror, and how.
 
     Args:
@@ -292,6 +292,15 @@ def shape_error(
             what = moved = moved_rows(session.control, mirror, now, was_truncated=was_truncated)
     if not what:
         return None
+    if now.oid == mirror.oid and (bared := _bared(session.shaping(table), mirror, now)):
+        return SchemaChangeError(
+            f"table {str(table)!r} was altered on the source: {bared}",
+            table=str(table),
+            lsn=str(session.checkpoints[table].lsn),
+            hint="name it in the config as well, where its values are not to be read here, then "
+            + recopy_hint(table),
+            cause="config",
+        )
     generated = sorted(set(mirror.names) & set(source.left_out))
     if generated:
         what = f"{generated[0]!r} is a generated column, which the stream does not bring"
@@ -303,3 +312,16 @@ def shape_error(
         what=what,
         cause="recreated" if now.oid != mirror.oid else "partitioned" if moved else "altered",
     )
+
+
+def _bared(shaping: Shaping, mirror: TableShape, now: TableShape) -> str:
+    """Say which column has got a name that keeps its values secret no more; empty for none."""
+    was = {column.attnum: column.name for column in mirror.columns}
+    is_narrowed = bool(shaping.columns.exclude) or shaping.columns.include is not None
+    for column in now.columns:
+        before = was.get(column.attnum, "")
+        if before in shaping.mask and column.name not in shaping.mask:
+            return f"{before!r}, which is masked, is called {column.name!r} now"
+        if is_narrowed and not before and mirror.version_of.get(column.attnum):
+            return f"{column.name!r} is a column that was left out until now"
+    return ""

@@ -377,6 +377,33 @@ def test_a_masked_column_that_gets_another_name_is_never_kept_without_its_mask(
     assert b"canary" not in config.warehouse_path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "shaped",
+    [{"mask": {"email": "sha256"}}, {"columns": {"exclude": ["email"]}}],
+    ids=["masked", "left out"],
+)
+@pytest.mark.parametrize("rewritten", ["", "; ALTER TABLE t ALTER b TYPE int USING b + 1"])
+def test_another_column_under_a_hidden_ones_name_does_not_bare_it(
+    database: ScratchDatabase, pipeline: MakePipeline, shaped: dict[str, Any], rewritten: str
+) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, email text, b int)")
+    database.execute("INSERT INTO t VALUES (1, 'canary-1', 1)")
+    config = kept(pipeline("public.t"), ["mirror", "changes"], **shaped)
+    sync_all(config)
+    database.execute(
+        "ALTER TABLE t RENAME email TO mail; ALTER TABLE t ADD email text;"
+        f"INSERT INTO t VALUES (2, 'canary-2', 2, ''){rewritten}"
+    )
+    assert "mail" in str(errors_of(sync_once(config))["public.t"])
+    assert b"canary" not in config.warehouse_path.read_bytes()
+    key, said = next(iter(shaped.items()))
+    hidden = {**said, "mail": "sha256"} if key == "mask" else {"exclude": ["email", "mail"]}
+    right = kept(config, ["mirror", "changes"], **{key: hidden})
+    list(backfill(right, TableName.parse("public.t")))
+    sync_all(right)
+    assert b"canary" not in config.warehouse_path.read_bytes()
+
+
 def test_a_table_made_again_is_copied_where_the_config_says_so(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
