@@ -133,7 +133,7 @@ def _left_out_error(session: Session, table: TableName, unknown: str) -> SchemaC
 
 def _seen_as(session: Session, table: TableName, shape: TableShape, now: TableShape) -> TableShape:
     """Take over what the catalog says, but for files of which the stream has to tell."""
-    if now.partitions and not shape.keeps_files(now):
+    if shape.partitions and not shape.keeps_files(now):
         if (by := truncated_by(session.control, shape, now)) is not None:
             session.emptied[table] = by
         now = replace(now, partitions=shape.partitions)
