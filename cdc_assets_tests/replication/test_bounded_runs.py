@@ -173,7 +173,7 @@ def test_a_copy_comes_to_its_place_while_rows_go_on_entering(
 def test_a_healthy_table_whose_rows_go_on_entering_ends_its_backfill(
     database: ScratchDatabase, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_assets.replication.backfill._MOST_ROUNDS", 3)
+    monkeypatch.setattr("cdc_assets.replication.beside_syncs._MOST_ROUNDS", 3)
     with written(database, open_and_close) as ended:
         with suppress(TableError):  # it comes to one moment, or says that it does not
             for _ in backfill(config, TableName.parse("public.t")):

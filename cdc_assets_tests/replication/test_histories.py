@@ -259,7 +259,7 @@ def test_a_history_does_not_begin_without_rows_that_its_copy_lacks(
     config = kept(create_docs(database, pipeline), ["mirror", "history"])
     monkeypatch.setattr("cdc_assets.replication.sync.ROUNDS", 1)
     monkeypatch.setattr("cdc_assets.replication.catching_up.ROUNDS", 1)
-    monkeypatch.setattr("cdc_assets.replication.backfill._MOST_ROUNDS", 1)
+    monkeypatch.setattr("cdc_assets.replication.beside_syncs._MOST_ROUNDS", 1)
     if anew == "copied anew":
         sync_all(config)
         database.execute("ALTER TABLE docs ADD more int")
