@@ -366,7 +366,7 @@ def test_an_owner_is_told_the_entries(any_database: ScratchDatabase, pushed: Mak
     try:
         with pytest.raises(TableError, match="push_down") as refused:
             setup(limited)
-        told = refused.value.hint.partition("as the owner: ")[2].partition("; then copy")[0]
+        told = refused.value.hint.partition("as the owner: ")[2].partition("; then ")[0]
         any_database.execute(told)
         assert setup(limited) == []
         assert entries(any_database)[0][3] is not None
