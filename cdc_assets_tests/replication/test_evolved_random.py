@@ -148,6 +148,15 @@ class RandomTable:
         return "VACUUM FULL t"
 
 
+def create(database: ScratchDatabase, rows: int) -> None:
+    """Create the table as a `RandomTable` begins."""
+    columns = ", ".join(f"{name} {kind}" for name, kind in FIRST.items())
+    database.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+    database.execute(
+        f"INSERT INTO t SELECT i, i, 'b' || i, i / 10.0 FROM generate_series(1, {rows}) i"
+    )
+
+
 def write(database: ScratchDatabase, table: RandomTable) -> None:
     """Change and alter the table, now and then in one transaction, or in none in the end."""
     dice = table.random
@@ -187,9 +196,7 @@ def test_a_mirror_follows_whatever_is_altered(
 ) -> None:
     table = RandomTable(random.Random(seed))
     keep = table.random.choice(KEEPS)
-    columns = ", ".join(f"{name} {kind}" for name, kind in FIRST.items())
-    database.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
-    database.execute("INSERT INTO t SELECT i, i, 'b' || i, i / 10.0 FROM generate_series(1, 20) i")
+    create(database, rows=20)
     config = kept(pipeline(TABLE), keep, unfit_values="text")
     sync_all(config)
     for _ in range(12):
