@@ -18,7 +18,7 @@ from cdc_assets.identifiers import quote, quote_literal
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import Connection, bounded_locks, fetch_one, table_errors
-from cdc_assets.source.published import below
+from cdc_assets.source.snapshot import parts_of, relation_of
 from cdc_assets.source.texts import text_of
 
 ALIAS = "source"
@@ -82,8 +82,7 @@ def plan_buckets(
 def _quantiles(connection: Connection, table: SourceTable, parts: int) -> list[KeyText]:
     """Give the keys with which all parts of a sample but the last one end, in their order."""
     shape = table.shape
-    # a plain table's children are tables of their own in a publication
-    relation = table.called.sql if table.is_partitioned else f"ONLY {table.called.sql}"
+    relation = relation_of(table)
     texts = ", ".join(
         f"{text_of(column, f'{ALIAS}.{quote(column.name)}')} AS k{at}"
         for at, column in enumerate(shape.key_columns)
@@ -107,15 +106,10 @@ def _sample(connection: Connection, table: SourceTable, relation: str) -> str:
     (blocks,) = fetch_one(
         connection,
         "SELECT coalesce(sum(pg_relation_size(relid) / current_setting('block_size')::int), 0)"
-        f"::bigint FROM {_parts(table)} AS part",
+        f"::bigint FROM {parts_of(table)} AS part",
     )
     share = min(SAMPLE_ROWS / max(1, rows), SAMPLE_BLOCKS / max(1, blocks))
     return f"TABLESAMPLE SYSTEM ({100 * share:.6f})" if share < 1 else ""
-
-
-def _parts(table: SourceTable) -> str:
-    oid = f"{table.shape.oid}::oid"
-    return below(oid) if table.is_partitioned else f"(SELECT {oid} AS relid)"
 
 
 def _fits(shape: TableShape, key: KeyText) -> bool:

@@ -8,6 +8,7 @@ from cdc_assets.identifiers import quote
 from cdc_assets.pgoutput.types import MAX_DECIMAL_PRECISION
 from cdc_assets.source.catalog import SourceTable
 from cdc_assets.source.connection import Connection, bounded_locks, fetch_one, table_errors
+from cdc_assets.source.snapshot import relation_of
 
 SAMPLE_ROWS = 10_000
 
@@ -38,7 +39,7 @@ def decimal_needs(
         f" bool_or({name} >= 'Infinity' OR {name} = '-Infinity')"
         for name in map(quote, names)
     )
-    relation = table.called.sql if table.is_partitioned else f"ONLY {table.called.sql}"
+    relation = relation_of(table)
     columns = ", ".join(map(quote, names))
     with bounded_locks(connection), table_errors(table.name):
         found = fetch_one(

@@ -18,8 +18,8 @@ from collections.abc import Collection
 from cdc_assets.changes.partitions import compare_partitions
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import SourceBusyError
-from cdc_assets.identifiers import TableName
 from cdc_assets.source.connection import Connection, bounded_locks
+from cdc_assets.source.names import names_of
 
 # Of pg_class c: the table itself, and what is below it that nobody is about to detach
 PARTITIONS = """CASE c.relkind WHEN 'p' THEN (
@@ -31,10 +31,6 @@ PARTITIONS = """CASE c.relkind WHEN 'p' THEN (
     ) SELECT string_agg(
         concat_ws(':', relid, since, coalesce(pg_relation_filenode(relid), 0)), ' ' ORDER BY relid
     ) FROM tree) END"""
-_NAMES = """
-SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY(%s::oid[])
-"""
 # xmax: of a row that a transaction has altered in vain, cmin is that one's
 _NEW = """
 SELECT c.oid::bigint, c.relkind = 'p', EXISTS (
@@ -70,8 +66,7 @@ def moved_rows(
         return _said(connection, found.gone, "was detached or dropped")
     if found.returned:
         return _said(connection, found.returned, "was detached and attached again")
-    is_told = was_truncated and truncated_by(connection, before, after) is not None
-    if found.moved and not is_told:
+    if found.moved and not (was_truncated and truncated_by(connection, before, after) is not None):
         return _said(connection, found.moved, "was truncated or rewritten")
     if found.new and not _are_harmless(connection, found.new):
         return _said(connection, found.new, "was attached, and may have had rows")
@@ -106,8 +101,7 @@ def _are_harmless(connection: Connection, new: Collection[int]) -> bool:
 
 
 def _said(connection: Connection, oids: Collection[int], what: str) -> str:
-    rows = connection.execute(_NAMES, (list(oids),)).fetchall()
-    names = sorted(str(TableName(schema, name)) for _, schema, name in rows)
     if len(oids) > 1:
         return f"{len(oids)} of its partitions: each {what}"
-    return f"its partition {names[0]!r} {what}" if names else f"a partition of it {what}"
+    names = [*names_of(connection, oids).values()]
+    return f"its partition {str(names[0])!r} {what}" if names else f"a partition of it {what}"

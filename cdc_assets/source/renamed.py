@@ -14,12 +14,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.source.catalog import Catalog, read_catalog
 from cdc_assets.source.connection import Connection
-
-_NAMES = """
-SELECT c.oid::bigint, n.nspname, c.relname
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY(%s::oid[]) AND c.relkind IN ('r', 'p')
-"""
+from cdc_assets.source.names import names_of
 
 
 def with_renamed(
@@ -42,8 +37,7 @@ def with_renamed(
     }
     if not lost:
         return catalog
-    found = connection.execute(_NAMES, (list(lost),)).fetchall()
-    called = {oid: TableName(schema, name) for oid, schema, name in found}
+    called = names_of(connection, lost)
     names = set(called.values()) - set(config.table_names)
     read = read_catalog(connection, config.source.publication, names).tables if names else {}
     renamed = {

@@ -104,7 +104,7 @@ class SnapshotReader:
                 files, blocks = self._session.row(
                     f"SELECT {_FILES}, coalesce(max(pg_relation_size(part.relid)"
                     " / current_setting('block_size')::bigint), 0)::bigint"
-                    f" FROM {_parts(table)} AS part"
+                    f" FROM {parts_of(table)} AS part"
                 )
             finally:
                 self._session.execute("ROLLBACK")
@@ -192,7 +192,7 @@ class SnapshotReader:
                 snapshot, lsn, declared, files = self._session.row(
                     "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
                     f"{_declared(table.called, shape)},"
-                    f" (SELECT {_FILES} FROM {_parts(table)} AS part)"
+                    f" (SELECT {_FILES} FROM {parts_of(table)} AS part)"
                 )
                 row_filter = self._row_filter(table)
                 chunk = Chunk(
@@ -284,7 +284,8 @@ def relation_of(table: SourceTable) -> str:
     return table.called.sql if table.is_partitioned else f"ONLY {table.called.sql}"
 
 
-def _parts(table: SourceTable) -> str:
+def parts_of(table: SourceTable) -> str:
+    """Write a relation of what holds its rows: `relid`, of each leaf or of the table itself."""
     oid = f"{table.shape.oid}::oid"
     return below(oid) if table.is_partitioned else f"(SELECT {oid} AS relid)"
 

@@ -16,6 +16,7 @@ from cdc_assets.pages import page
 from cdc_assets.source.catalog import Catalog, SourceTable, read_catalog
 from cdc_assets.source.connection import Connection
 from cdc_assets.source.identities import identity_notes, identity_problems
+from cdc_assets.source.names import names_of
 from cdc_assets.source.published import IS_PUBLISHED
 from cdc_assets.source.publishing import add_sql, entry, publish_sql, set_sql
 from cdc_assets.source.writers import Fault, find_fault
@@ -101,19 +102,14 @@ def gone_problem(
     """
     if name in catalog.tables or name in catalog.others:
         return None
-    row = connection.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.oid = %s::oid AND c.relkind IN ('r', 'p')",
-        (oid,),
-    ).fetchone()
+    now = names_of(connection, [oid]).get(oid)
     forget = f"cdc-assets teardown --table {shlex.quote(str(name))}"
-    if row is None:
+    if now is None:
         return TableError(
             f"table {str(name)!r} was dropped on the source",
             table=str(name),
             hint=f"{forget}; then {_LEAVE_OUT}",
         )
-    now = TableName(*row)
     back = []
     if now.schema != name.schema:
         back.append(f"ALTER TABLE {now.sql} SET SCHEMA {quote(name.schema)}")
