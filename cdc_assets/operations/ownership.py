@@ -92,14 +92,8 @@ def _take_over(config: PipelineConfig) -> list[str]:
             ]
             with warehouse.transaction():
                 for table in ended:
-                    warehouse.copies.drop(table)
-                    warehouse.rebuilds.drop(table)
-                    warehouse.moments.drop(table)
-                    for records in warehouse.records.values():
-                        records.drop(table)
-                    state.forget(table)
-                    if not is_unmirrored(points[table].shape):
-                        warehouse.mirrors.drop(table)
+                    is_mirrored = not is_unmirrored(points[table].shape)
+                    warehouse.drop(table, with_mirror=is_mirrored)
             own = state.warehouse_id()
             if served is None or served.warehouse != own:
                 mark_served(control, slot, own)

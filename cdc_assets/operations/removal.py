@@ -15,6 +15,7 @@ from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source import setup as source_setup
 from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.opening import wait_for_warehouse
+from cdc_assets.warehouse.values import Checkpoint
 
 _NAMED = 5  # tables by their names, before the rest is a number
 
@@ -129,6 +130,15 @@ def _opened_warehouse(config: PipelineConfig) -> Iterator[Warehouse | None]:
         warehouse.close()
 
 
+def _leave(warehouse: Warehouse, point: Checkpoint) -> None:
+    """Forget how far a table is, and leave what is kept of it."""
+    warehouse.copies.drop(point.table)
+    for records in warehouse.records.values():
+        if point.table in records.read():
+            records.end(point.table, point.known_moment)
+    warehouse.state.forget(point.table)
+
+
 def _forget(
     warehouse: Warehouse,
     config: PipelineConfig,
@@ -141,18 +151,10 @@ def _forget(
         for table, point in warehouse.state.read().items():
             if only is None or table in only:
                 kept = kept_names(warehouse, point) if drop else ""
-                warehouse.copies.drop(table)
                 if drop:
-                    warehouse.rebuilds.drop(table)
-                    warehouse.moments.drop(table)
-                for records in warehouse.records.values():
-                    if drop:
-                        records.drop(table)
-                    elif table in records.read():
-                        records.end(table, point.known_moment)
-                if drop and not is_unmirrored(point.shape):  # else it is somebody else's
-                    warehouse.mirrors.drop(table)
-                warehouse.state.forget(table)
+                    warehouse.drop(table, with_mirror=not is_unmirrored(point.shape))
+                else:
+                    _leave(warehouse, point)
                 done.append(f"dropped {kept}checkpoint of {str(table)!r}")
     forget_journal(config, None if only is None else {str(table) for table in only})
     return done

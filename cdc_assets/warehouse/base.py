@@ -341,6 +341,14 @@ class Warehouse(Protocol):
     def prepare(self) -> None:
         """Make what the state needs, if it is not there, and give it what earlier runs needed."""
 
+    def drop(self, table: TableName, *, with_mirror: bool) -> None:
+        """Drop all that is kept of a table, inside a transaction.
+
+        Args:
+            table: Which.
+            with_mirror: Whether a table of its name is its mirror, or somebody else's.
+        """
+
     def move(self, table: TableName, to: TableName) -> None:
         """Give all that is kept of a table another name, inside a transaction.
 

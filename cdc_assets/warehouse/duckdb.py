@@ -62,6 +62,17 @@ class DuckDBWarehouse:
         with self._file.transaction():
             yield
 
+    def drop(self, table: TableName, *, with_mirror: bool) -> None:
+        """Drop all that is kept of a table, inside a transaction."""
+        self.copies.drop(table)
+        self.rebuilds.drop(table)
+        self.moments.drop(table)
+        for records in self.records.values():
+            records.drop(table)
+        if with_mirror:
+            self.mirrors.drop(table)
+        self.state.forget(table)
+
     def move(self, table: TableName, to: TableName) -> None:
         """Give all that is kept of a table another name, inside a transaction."""
         self.copies.drop(table)
