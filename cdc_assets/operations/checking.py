@@ -224,8 +224,9 @@ def _problems_of_both(config: PipelineConfig, note: Callable[[str], None]) -> li
         with look_at_both_ends(config) as session:
             for line in left_notes(config, session.warehouse, session.shapings):
                 note(line)
+            known = session.warehouse.state.read()
             for before, name in new_names(
-                config, session.catalog, session.warehouse, session.identity
+                config, session.catalog, session.warehouse, session.identity, known
             ).items():
                 note(f"what is kept as {str(before)!r} is {str(name)!r} from the next sync on")
             return [

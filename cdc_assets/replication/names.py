@@ -6,6 +6,8 @@ on with what there is of it, instead of a new copy beside a mirror that nobody f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cdc_assets.config import PipelineConfig
 from cdc_assets.config.tables import RECORDS
 from cdc_assets.identifiers import TableName, record_table
@@ -15,10 +17,15 @@ from cdc_assets.replication.shaping import shapings
 from cdc_assets.source.catalog import Catalog
 from cdc_assets.steps import reached
 from cdc_assets.warehouse.base import Warehouse
+from cdc_assets.warehouse.values import Checkpoint
 
 
 def new_names(
-    config: PipelineConfig, catalog: Catalog, warehouse: Warehouse, identity: WalIdentity
+    config: PipelineConfig,
+    catalog: Catalog,
+    warehouse: Warehouse,
+    identity: WalIdentity,
+    known: Mapping[TableName, Checkpoint],
 ) -> dict[TableName, TableName]:
     """Find the tables of the warehouse that the config names otherwise now, and how.
 
@@ -29,8 +36,8 @@ def new_names(
         catalog: The source's.
         warehouse: The pipeline's.
         identity: The source.
+        known: All that the warehouse has.
     """
-    known = warehouse.state.read()
     left = {
         point.shape.oid: name
         for name, point in known.items()
@@ -54,6 +61,7 @@ def take_names(
     catalog: Catalog,
     warehouse: Warehouse,
     identity: WalIdentity,
+    known: Mapping[TableName, Checkpoint],
     run: RunMark,
 ) -> list[str]:
     """Give what is kept of tables the names that the config has for them now, all at once.
@@ -61,11 +69,11 @@ def take_names(
     Returns:
         What was done, a line each.
     """
-    names = new_names(config, catalog, warehouse, identity)
+    names = new_names(config, catalog, warehouse, identity, known)
     if not names:
         return []
     warehouse.prepare()
-    points = {names.get(table, table): point for table, point in warehouse.state.read().items()}
+    points = {names.get(table, table): point for table, point in known.items()}
     shapes = {table: point.shape for table, point in points.items()}
     shaped = shapings(config, catalog.tables, shapes)
     with warehouse.transaction():

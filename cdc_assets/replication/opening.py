@@ -195,8 +195,10 @@ def _compared(
     identity = read_identity(control, slot)
     refuse_other_warehouse(config, served, state.warehouse_id())
     state.refuse_other_owners(config.table_names)
-    notes = take_names(config, catalog, warehouse, identity, run) if takes_names else []
     known = state.read()
+    notes = take_names(config, catalog, warehouse, identity, known, run) if takes_names else []
+    if notes:
+        known = state.read()
     oids = {name: point.shape.oid for name, point in known.items()}
     catalog = with_renamed(control, catalog, config, oids)
     session = Session(

@@ -136,8 +136,11 @@ class _Run:
 
     def _widens(self) -> bool:
         """Whether a copy has met a value that does not fit, and begins anew with text for it."""
-        found = (self._stream.mended.get(table) for table in self._to_copy())
-        return any(isinstance(error, ValueConversionError) for error in found)
+        going_on = self._stream.asked - self._session.failed.keys()
+        return any(
+            isinstance(error, ValueConversionError) and table in going_on
+            for table, error in self._stream.mended.items()
+        )
 
     def _copy(self) -> Iterator[SyncEvent]:
         session, tables = self._session, self._to_copy()
