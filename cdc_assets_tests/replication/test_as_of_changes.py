@@ -22,6 +22,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import make_small
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
+from cdc_assets_tests.notes import filtered_notes
 from cdc_assets_tests.syncs import converge, kept, query, sync_all
 
 BOTH = ["mirror", "changes"]
@@ -237,16 +238,7 @@ def test_a_time_is_not_reached_while_one_who_may_have_taken_it_is_open(
 def test_rows_that_were_read_by_themselves_are_shown_from_then_on(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
-    database.execute(
-        "CREATE TABLE notes (id int PRIMARY KEY, body text);"
-        "ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;"
-        "INSERT INTO notes SELECT n, repeat(n::text, 9000) FROM generate_series(501, 510) n"
-    )
-    config = pipeline("public.notes")
-    database.execute(
-        f'ALTER PUBLICATION "{config.source.publication}" SET TABLE notes WHERE (id < 100)'
-    )
-    config = kept(config, BOTH)
+    config = kept(filtered_notes(database, pipeline), BOTH)
     sync_all(config)
     for n in (1, 2, 3):
         database.execute(f"UPDATE notes SET id = {n} WHERE id = 500 + {n}")

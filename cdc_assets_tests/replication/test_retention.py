@@ -22,6 +22,7 @@ from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
 from cdc_assets_tests.interrupting import kill_at
 from cdc_assets_tests.ledger import TABLES, Writer, create_ledger
+from cdc_assets_tests.notes import filtered_notes
 from cdc_assets_tests.syncs import converge, kept, sync_all
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -252,16 +253,7 @@ def test_a_history_keeps_what_it_has_and_that_is_said(
 def test_rows_that_are_not_known_yet_keep_their_changes(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
-    database.execute(
-        "CREATE TABLE notes (id int PRIMARY KEY, body text);"
-        "ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;"
-        "INSERT INTO notes SELECT n, repeat(n::text, 9000) FROM generate_series(501, 510) n"
-    )
-    config = pipeline("public.notes")
-    database.execute(
-        f'ALTER PUBLICATION "{config.source.publication}" SET TABLE notes WHERE (id < 100)'
-    )
-    config = limited(config, ["mirror", "changes"])
+    config = limited(filtered_notes(database, pipeline), ["mirror", "changes"])
     sync_all(config)
     database.execute("UPDATE notes SET id = 1 WHERE id = 501")
     sync_all(config)
