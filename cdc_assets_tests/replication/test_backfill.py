@@ -14,7 +14,7 @@ from cdc_assets.errors import ConfigError
 from cdc_assets.identifiers import TableName
 from cdc_assets.operations.removal import forget_tables
 from cdc_assets.progress import BucketBackfilled
-from cdc_assets.replication import backfill as backfilling
+from cdc_assets.replication import beside_syncs
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.steps import Step, observers
 from cdc_assets_tests.conftest import MakePipeline
@@ -32,7 +32,7 @@ BUCKETS = tuple(f"{at:02}" for at in range(8))
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch.setattr)
     if request.param == "between chunks":
-        monkeypatch.setattr(backfilling, "TURN_SECONDS", 0)
+        monkeypatch.setattr(beside_syncs, "TURN_SECONDS", 0)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import BucketBackfilled, TableCompared
-from cdc_assets.replication import backfill as backfilling
+from cdc_assets.replication import beside_syncs
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.steps import Step, observers
@@ -34,7 +34,7 @@ def config(
     monkeypatch: pytest.MonkeyPatch,
 ) -> PipelineConfig:
     make_small(monkeypatch.setattr)
-    monkeypatch.setattr(backfilling, "TURN_SECONDS", 0)
+    monkeypatch.setattr(beside_syncs, "TURN_SECONDS", 0)
     database.execute(
         "CREATE TABLE p (id int, part int, a text, PRIMARY KEY (id, part))"
         " PARTITION BY LIST (part);"

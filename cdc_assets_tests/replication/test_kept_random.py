@@ -19,8 +19,7 @@ import pytest
 from cdc_assets.config import PipelineConfig, load_config
 from cdc_assets.errors import CdcError
 from cdc_assets.progress import TableCompared
-from cdc_assets.replication import backfill as backfilling
-from cdc_assets.replication import copying
+from cdc_assets.replication import beside_syncs, copying
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.replication.resync import resync
@@ -72,7 +71,7 @@ def test_what_is_kept_is_what_the_source_showed(
     monkeypatch.setattr(copying, "CHUNK_ROWS", 15)
     pick = random.Random(seed)
     if pick.random() < 0.5:
-        monkeypatch.setattr(backfilling, "TURN_SECONDS", 0)
+        monkeypatch.setattr(beside_syncs, "TURN_SECONDS", 0)
     with closing(database.connect()) as connection:
         docs = Documents(database, connection, pick)
         world = World(connection, docs, pipeline(str(DOCS)), pick)

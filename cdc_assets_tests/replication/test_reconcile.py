@@ -10,7 +10,7 @@ import pytest
 from cdc_assets.config import PipelineConfig
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import TableCompared
-from cdc_assets.replication import backfill as backfilling
+from cdc_assets.replication import beside_syncs
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.copying import Copying
 from cdc_assets.replication.reconcile import reconcile
@@ -141,7 +141,7 @@ def test_a_rate_holds_for_reconciles(
             super().__init__(session, reader, table, part=part, rows_per_second=rows_per_second)
             rates.append(rows_per_second)
 
-    monkeypatch.setattr(backfilling, "Copying", Observed)
+    monkeypatch.setattr(beside_syncs, "Copying", Observed)
     (table,) = config.tables
     limited = table.backfill.model_copy(update={"max_rows_per_second": 4000})
     slow = config.model_copy(update={"tables": [table.model_copy(update={"backfill": limited})]})
@@ -294,7 +294,7 @@ def test_under_load_nothing_is_called_different_that_is_not(
 ) -> None:
     make_small(monkeypatch.setattr)
     if seed % 2:
-        monkeypatch.setattr(backfilling, "TURN_SECONDS", 0)
+        monkeypatch.setattr(beside_syncs, "TURN_SECONDS", 0)
     create_ledger(database)
     config = pipeline(*TABLES, schema_changes="stop")
     sync_once(config)

@@ -18,7 +18,7 @@ from cdc_assets.config import PipelineConfig
 from cdc_assets.demo.postgres import EmbeddedPostgres
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import TableCompared
-from cdc_assets.replication import backfill as backfilling
+from cdc_assets.replication import beside_syncs
 from cdc_assets.replication.backfill import backfill
 from cdc_assets.replication.reconcile import reconcile
 from cdc_assets.steps import Step, observers
@@ -125,7 +125,7 @@ def test_no_load_makes_a_false_alarm_and_no_damage_stays_hidden(
     make_small(monkeypatch.setattr)
     monkeypatch.setattr("cdc_assets.source.window._VISIBLE_TIMEOUT_SECONDS", 0.1)
     if seed % 2:
-        monkeypatch.setattr(backfilling, "TURN_SECONDS", 0)
+        monkeypatch.setattr(beside_syncs, "TURN_SECONDS", 0)
     create_ledger(source)
     config = make_pipeline(source, tmp_path, *TABLES)
     sync_once(config)
