@@ -127,20 +127,23 @@ class Checkpoints:
         Raises:
             CheckpointConflictError: A checkpoint is not where this run left it.
         """
+        # By name: DuckDB 1.5 counts the parameters of FROM before those of SET
         rows = self._mirrors.connection.execute(
-            f"UPDATE {self._schema}.checkpoints AS point SET lsn = ?, lsn_text = ?, error = '',"
-            " updated_at = now(), last_transaction = coalesce(?, last_transaction)"
-            " FROM (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::UBIGINT[]) AS lsn) AS was"
-            " WHERE pipeline = ? AND source_table = was.name AND point.lsn = was.lsn"
+            f"UPDATE {self._schema}.checkpoints AS point SET lsn = $lsn, lsn_text = $lsn_text,"
+            " error = '', updated_at = now(),"
+            " last_transaction = coalesce($last, last_transaction)"
+            " FROM (SELECT unnest($names::VARCHAR[]) AS name, unnest($lsns::UBIGINT[]) AS lsn)"
+            " AS was"
+            " WHERE pipeline = $pipeline AND source_table = was.name AND point.lsn = was.lsn"
             " RETURNING source_table",
-            (
-                int(lsn),
-                str(lsn),
-                json.dumps(asdict(last)) if last else None,
-                [str(checkpoint.table) for checkpoint in before],
-                [int(checkpoint.lsn) for checkpoint in before],
-                self._pipeline,
-            ),
+            {
+                "lsn": int(lsn),
+                "lsn_text": str(lsn),
+                "last": json.dumps(asdict(last)) if last else None,
+                "names": [str(checkpoint.table) for checkpoint in before],
+                "lsns": [int(checkpoint.lsn) for checkpoint in before],
+                "pipeline": self._pipeline,
+            },
         ).fetchall()
         moved = Counter(name for (name,) in rows)
         for checkpoint in before:
