@@ -21,7 +21,8 @@ test: lint ## Everything that CI runs
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=15
 
 # What touches every dependency: values through all of it, commands, config, Dagster's definitions
-OLDEST := shaping replication/test_values.py warehouse/test_negative_zeros.py cli/test_commands.py config \
+OLDEST := shaping config warehouse replication/test_values.py replication/test_server_failures.py \
+	replication/test_evolved_tables.py cli/test_commands.py cli/test_reconcile.py \
 	orchestration/test_assets.py
 
 oldest: $(VENV)-oldest/dev.stamp ## Some of the tests with the oldest versions that are allowed

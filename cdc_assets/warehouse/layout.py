@@ -2,7 +2,10 @@
 
 Whoever may write the file may alter a mirror. Its columns are written by their order, so an added,
 dropped, retyped or moved one stops its table, and a view in its place. Views and indexes beside
-it, comments and defaults do no harm; a constraint does where a row breaks it, and only then.
+it, comments and defaults do no harm; a constraint does where a row breaks it, and only then. Before
+version 2.0 DuckDB refuses a key of a unique index that is deleted and inserted in one transaction,
+some of them at its commit, when nothing tells which table it was: there such an index stops its
+table before anything is written.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.warehouse.types import column_type
 
+KEEPS_UNIQUE_INDEXES = not duckdb.__version__.startswith("1.")
 Columns = Sequence[tuple[str, str]]  # names and types, in their order
 
 _STORED = """
@@ -24,6 +28,10 @@ SELECT schema_name, table_name, list((column_name, data_type) ORDER BY column_in
     (schema_name, table_name) IN (
         SELECT (schema_name, view_name) FROM duckdb_views()
         WHERE database_name = current_database()
+    ),
+    (schema_name, table_name) IN (
+        SELECT (schema_name, table_name) FROM duckdb_indexes()
+        WHERE database_name = current_database() AND is_unique
     )
 FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal
 GROUP BY ALL
@@ -36,6 +44,7 @@ class Stored:
 
     columns: tuple[tuple[str, str], ...]
     is_view: bool
+    has_unique_index: bool
 
 
 def mirror_columns(shape: TableShape) -> Columns:
@@ -50,8 +59,8 @@ def read_stored(connection: duckdb.DuckDBPyConnection) -> Mapping[tuple[str, str
     """Read all tables and views, by their folded names."""
     rows = connection.execute(_STORED).fetchall()
     return {
-        TableName(schema, name).folded: Stored(tuple(columns), bool(is_view))
-        for schema, name, columns, is_view in rows
+        TableName(schema, name).folded: Stored(tuple(columns), bool(is_view), bool(is_unique))
+        for schema, name, columns, is_view, is_unique in rows
     }
 
 
@@ -66,6 +75,8 @@ def difference(stored: Stored | None, expected: Columns) -> str:
         return "is not in the warehouse any more"
     if stored.is_view:
         return "is a view in the warehouse"
+    if stored.has_unique_index and not KEEPS_UNIQUE_INDEXES:
+        return f"has a unique index, which DuckDB {duckdb.__version__} can't keep: 2.0 can"
     before, after = dict(expected), dict(stored.columns)
     if list(before.items()) == list(after.items()):
         return ""

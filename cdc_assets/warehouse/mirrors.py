@@ -348,17 +348,19 @@ class DuckDBMirrors:
         """Give a table that somebody else made the columns that a mirror has besides its own."""
         stored = read_stored(self.connection).get(table.folded)
         known = dict(stored.columns) if stored is not None else {}
-        first = {LSN_COLUMN: str(int(lsn)), DELETED_COLUMN: "false"}
-        for added in added_columns(shape):
-            if added.name in known:
-                continue
-            name = quote(added.name)
+        lacking = [added for added in added_columns(shape) if added.name not in known]
+        for added in lacking:
             self.connection.execute(
-                f"ALTER TABLE {self.name(table)} ADD COLUMN {name} {column_type(added.type)}"
+                f"ALTER TABLE {self.name(table)} ADD COLUMN {quote(added.name)}"
+                f" {column_type(added.type)}"
             )
+        # Behind them all: DuckDB 1.5 alters no table whose rows the transaction has written
+        first = {LSN_COLUMN: str(int(lsn)), DELETED_COLUMN: "false"}
+        for added in lacking:
             if added.name in first:
-                value = first[added.name]
-                self.connection.execute(f"UPDATE {self.name(table)} SET {name} = {value}")
+                self.connection.execute(
+                    f"UPDATE {self.name(table)} SET {quote(added.name)} = {first[added.name]}"
+                )
 
     def rename(self, table: TableName, to: TableName) -> None:
         """Give a table of the same schema another name."""
