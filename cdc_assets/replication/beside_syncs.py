@@ -19,14 +19,9 @@ from cdc_assets.errors import CdcError, SchemaChangeError, TableError, ValueConv
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import BackfillEvent, BucketBackfilled, SchemaChanged
 from cdc_assets.replication.alterations import find_altered
+from cdc_assets.replication.beginning import begin_anew, begin_beside
 from cdc_assets.replication.begun import is_begun_anew, mirror_goes_on
-from cdc_assets.replication.copying import (
-    TURN_SECONDS,
-    WHERE,
-    Copying,
-    begin_anew,
-    begin_beside,
-)
+from cdc_assets.replication.copying import TURN_SECONDS, WHERE, Copying
 from cdc_assets.replication.draining import Drain, standing_fences
 from cdc_assets.replication.evolving import is_mended, note_copied_anew, way_on, widen
 from cdc_assets.replication.journal import Turn, now

@@ -27,8 +27,8 @@ from cdc_assets.progress import (
 )
 from cdc_assets.replication.allocator import return_freed_memory
 from cdc_assets.replication.backfill import backfill
+from cdc_assets.replication.beginning import begin_beside
 from cdc_assets.replication.beside_syncs import Beside
-from cdc_assets.replication.copying import begin_beside
 from cdc_assets.replication.evolving import way_on
 from cdc_assets.replication.noting import note_well
 from cdc_assets.replication.opening import in_sessions

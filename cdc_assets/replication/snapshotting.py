@@ -28,8 +28,9 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import ChunkCopied
 from cdc_assets.replication import copying
+from cdc_assets.replication.beginning import put_up
 from cdc_assets.replication.chunk_rows import shaped
-from cdc_assets.replication.copying import put_up, refuse_altered
+from cdc_assets.replication.copying import refuse_altered
 from cdc_assets.replication.session import Session
 from cdc_assets.source.ahead import read_ahead
 from cdc_assets.source.slot import wait_until_flushed

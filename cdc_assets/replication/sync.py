@@ -22,9 +22,10 @@ from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
 from cdc_assets.progress import RunMark, SchemaChanged, SyncEvent, SyncFinished, TableFailed
 from cdc_assets.replication.allocator import return_freed_memory
+from cdc_assets.replication.beginning import begin_anew
 from cdc_assets.replication.begun import drop_stale_copies
 from cdc_assets.replication.catching_up import ROUNDS, CatchingUp
-from cdc_assets.replication.copying import TURN_SECONDS, Copying, begin_anew
+from cdc_assets.replication.copying import TURN_SECONDS, Copying
 from cdc_assets.replication.evolving import note_copied_anew
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import is_settled, put_in_place
