@@ -59,6 +59,14 @@ class Evolution:
         """Columns that have another name or type, before and after."""
         return [pair for pair in self.pairs if _declared(pair[0]) != _declared(pair[1])]
 
+    @property
+    def has_moved_names(self) -> bool:
+        """Whether a name is another column's now than it was."""
+        after = {column.name: column.attnum for column in self.after.columns}
+        return any(
+            after.get(column.name, column.attnum) != column.attnum for column in self.before.columns
+        )
+
     def leads_to(self, other: Evolution) -> bool:
         """Whether another one is of the same look at the catalog."""
         before, now = other.after, self.after

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from cdc_assets.changes.buckets import Bucket
 from cdc_assets.changes.shape import TableShape
-from cdc_assets.errors import TableError
+from cdc_assets.errors import CdcError, TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
+from cdc_assets.progress import SchemaChanged
+from cdc_assets.replication.evolving import copied_anew
 from cdc_assets.replication.session import Session
 from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source.slot import wait_for_unpublished_changes
@@ -29,8 +31,8 @@ def begin_anew(
     table: TableName,
     made_by: MadeBy,
     *,
-    widened: int = 0,
-) -> None:
+    because: CdcError | None = None,
+) -> list[SchemaChanged]:
     """Begin a copy that will take the mirror's place; the mirror stands still from now on.
 
     Args:
@@ -38,7 +40,11 @@ def begin_anew(
         reader: Asked for the table's places.
         table: Which.
         made_by: Who reads it.
-        widened: The number of a column that is text from now on; 0 for none.
+        because: Why, where it was found altered; a value that does not fit its column makes that
+            text from now on.
+
+    Returns:
+        What was altered, if anything; it is noted with the copy.
 
     Raises:
         TableError: The table can't be copied.
@@ -49,7 +55,9 @@ def begin_anew(
     before = session.checkpoints.get(table)
     if before is not None and shape.keeps_deleted and before.shape.shaping == shape.shaping:
         shape = shape.with_types_of(before.shape)  # deleted rows can't be read again
-    shape = shape.widened(widened)
+    if isinstance(because, ValueConversionError):
+        shape = shape.widened(because.attnum)
+    altered = copied_anew(session, table, shape, because)
     copy = _surveyed(session, reader, table, made_by)
     checkpoint = Checkpoint(
         table=table,
@@ -72,7 +80,10 @@ def begin_anew(
         session.state.drop_fences(table)
         session.put(checkpoint)
         put_up(session, copy)
+        if altered is not None:
+            session.warehouse.evolutions.note(altered, session.run.id)
     session.fences.pop(table, None)
+    return [altered] if altered is not None else []
 
 
 def _records_go_on(session: Session, table: TableName, shape: TableShape) -> bool:

@@ -7,7 +7,7 @@ sessions. All that it knows from one to the next is in the warehouse.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,7 +23,7 @@ from cdc_assets.replication.beginning import begin_anew, begin_beside
 from cdc_assets.replication.begun import is_begun_anew, mirror_goes_on
 from cdc_assets.replication.copying import TURN_SECONDS, WHERE, Copying
 from cdc_assets.replication.draining import Drain, standing_fences
-from cdc_assets.replication.evolving import is_mended, note_copied_anew, way_on, widen
+from cdc_assets.replication.evolving import is_mended, way_on, widen
 from cdc_assets.replication.journal import Turn, now
 from cdc_assets.replication.left_records import hiding_notes
 from cdc_assets.replication.noting import note_under_way, note_well
@@ -76,15 +76,15 @@ class Beside:
         self._refuse_unfit(session)
         with self._reader(session) as reader:
             while self.parts:
-                if session.is_mirrored(self.table):
-                    part = self._begun(session, reader)
-                else:
-                    part = self._begun_whole(session, reader)
+                is_mirrored = session.is_mirrored(self.table)
+                begin = self._begin if is_mirrored else self._begin_whole
+                yield from begin(session, reader)
                 is_anew = session.is_copied_anew(self.table)
+                part = self.parts[0] if is_mirrored and not is_anew else ""
                 try:
                     is_done = yield from self._copy(session, reader, part)
                 except ValueConversionError as error:
-                    yield self._widened(session, reader, error)
+                    yield from self._widened(session, reader, error)
                     continue
                 if (self.table, part) in session.copies or self.table in session.failed:
                     return  # it is another one's turn, or the whole table has to be copied
@@ -98,7 +98,7 @@ class Beside:
 
     def _widened(
         self, session: Session, reader: SnapshotReader, error: ValueConversionError
-    ) -> SchemaChanged:
+    ) -> Sequence[SchemaChanged]:
         """Go on with a column as text that can't hold a value.
 
         Raises:
@@ -107,16 +107,15 @@ class Beside:
         table = self.table
         if is_text_in_place(session, error):
             with session.warehouse.transaction():
-                change = widen(session, error)
+                changes = [widen(session, error)]
         elif is_mended(session, table, error) and self._what == "backfill":
-            change = note_copied_anew(session, table, error)
-            begin_anew(session, reader, table, "backfill", widened=error.attnum)
+            changes = begin_anew(session, reader, table, "backfill", because=error)
         else:
             raise error
         if self._whole is not None:
             self._whole.close()
             self._whole = None
-        return change
+        return changes
 
     def _reader(self, session: Session) -> AbstractContextManager[SnapshotReader]:
         slot = session.config.source.slot
@@ -127,26 +126,27 @@ class Beside:
             self._kept_reader = self.held.enter_context(reader)
         return nullcontext(self._kept_reader)
 
-    def _begun_whole(self, session: Session, reader: SnapshotReader) -> str:
+    def _begin_whole(self, session: Session, reader: SnapshotReader) -> Sequence[SchemaChanged]:
         """Begin a change table anew, unless this backfill has, or another one has read all rows."""
         table, whole = self.table, self._whole
         fits = mirror_goes_on(session, table) or is_begun_anew(session, table)
         if whole is not None and whole.goes_on_in(session) and fits:
-            return ""
+            return ()
         if whole is not None:
             whole.close()
         kept = session.copies.get((table, ""))
+        changes: Sequence[SchemaChanged] = ()
         if kept is None or not kept.is_read or not fits:
             if mirror_goes_on(session, table):
                 begin_beside(session, reader, table)
             else:
-                begin_anew(session, reader, table, "backfill")
+                changes = begin_anew(session, reader, table, "backfill")
         session.failed.pop(table, None)
         rate = session.config.table(table).backfill.max_rows_per_second
         self._whole = self.held.enter_context(
             Snapshotting(session, reader, table, rows_per_second=rate)
         )
-        return ""
+        return changes
 
     def _refuse_unfit(self, session: Session) -> None:
         """Check what a copy can't cure.
@@ -169,14 +169,14 @@ class Beside:
         if self.where:
             check_predicate(session.control, session.source_table(self.table), self.where)
 
-    def _begun(self, session: Session, reader: SnapshotReader) -> str:
-        """Begin the next part, unless it has begun, and name it as it is kept."""
-        table = self.table
+    def _begin(self, session: Session, reader: SnapshotReader) -> Sequence[SchemaChanged]:
+        """Begin the next part, unless it has begun, or the whole table where that has to be."""
+        table, changes = self.table, list[SchemaChanged]()
         if not mirror_goes_on(session, table) or self._has_other_types(session):
             if not is_begun_anew(session, table):
-                begin_anew(session, reader, table, "backfill")
+                changes = begin_anew(session, reader, table, "backfill")
             session.failed.pop(table, None)
-            return ""
+            return changes
         part = self.parts[0]
         kept = session.copies.get((table, part))
         if (
@@ -192,7 +192,7 @@ class Beside:
                 bucket=self._bucket(session, part),
                 predicate=self.where,
             )
-        return part
+        return changes
 
     def _has_other_types(self, session: Session) -> bool:
         """Whether the whole of a mirror is to be what this version keeps in other types."""

@@ -44,6 +44,8 @@ def plan_evolution(session: Session, table: TableName) -> Evolution | None:
     found = find_evolution(checkpoint.shape, now)
     if found is None or moved_rows(session.control, found.before, found.after):
         return None
+    if _is_computed(session, table) and found.has_moved_names:
+        return None  # rows that are there were masked, chosen or joined by another column's values
     fills = _fills(session, found)
     if fills is None:
         return None
@@ -52,6 +54,13 @@ def plan_evolution(session: Session, table: TableName) -> Evolution | None:
     found = replace(found, after=after, fills=fills)
     names = [fold(name) for name in shaping.kept(after).names]
     return found if len(set(names)) == len(names) else None
+
+
+def _is_computed(session: Session, table: TableName) -> bool:
+    """Whether what is kept, here or of another table, depends on what is in columns of a name."""
+    shaping = session.shaping(table)
+    is_linked = table in session.config.links.tables
+    return bool(shaping.mask or shaping.where) or is_linked
 
 
 def _fills(session: Session, found: Evolution) -> Mapping[str, pa.Array] | None:
@@ -153,6 +162,7 @@ def _reshape(
         _columns(session, reshaping.shape),
     )
     evolutions.note(change, session.run.id)
+    session.state.renew_stamp()
     return change
 
 
@@ -170,6 +180,7 @@ def note_names(session: Session, tables: Iterable[TableName]) -> Iterator[Schema
             session.put(replace(checkpoint, shape=replace(checkpoint.shape, called=now)))
             if now != was:
                 session.warehouse.evolutions.note(change, session.run.id)
+                session.state.renew_stamp()
         if now != was:
             yield change
 
@@ -211,23 +222,32 @@ def way_on(session: Session, table: TableName, error: CdcError) -> str:
     return recopy_hint(table)
 
 
-def note_copied_anew(session: Session, table: TableName, error: CdcError) -> SchemaChanged:
-    """Note that a copy has begun that is to take the place of what was kept."""
-    shape, lsn = session.source_shape(table), session.checkpoints[table].lsn
-    what = (isinstance(error, SchemaChangeError) and error.what) or error.message
-    column = shape.numbered(error.attnum) if isinstance(error, ValueConversionError) else None
-    if isinstance(error, ValueConversionError) and column is not None:
-        what, lsn = _said_of_widened(column), LSN.parse(error.lsn)
-        shape = shape.widened(column.attnum)
-    after = session.shaping(table).kept(shape)
-    change = SchemaChanged(
-        table,
-        lsn,
-        what,
-        "copied anew",
-        _columns(session, session.kept_shape(table)),
-        _columns(session, after),
-    )
-    with session.warehouse.transaction():
-        session.warehouse.evolutions.note(change, session.run.id)
-    return change
+def copied_anew(
+    session: Session, table: TableName, shape: TableShape, because: CdcError | None
+) -> SchemaChanged | None:
+    """Say what it means for a table's columns that it is copied anew.
+
+    Args:
+        session: The run's, which has the table as it was.
+        table: Which.
+        shape: What it is from now on.
+        because: Why, where it was found altered.
+
+    Returns:
+        None where it is not altered, or where nothing is known of it as it was.
+    """
+    point = session.checkpoints.get(table)
+    if point is None or point.shape.shaping != shape.shaping:
+        return None
+    before = _columns(session, session.kept_shape(table))
+    after = _columns(session, session.shaping(table).kept(shape))
+    if because is None and list(before.items()) == list(after.items()):
+        return None
+    what, lsn = Evolution(point.shape, shape).said, point.lsn
+    if isinstance(because, ValueConversionError):
+        column = point.shape.numbered(because.attnum)
+        if column is not None:
+            what, lsn = _said_of_widened(column), LSN.parse(because.lsn)
+    elif not what and because is not None:
+        what = (isinstance(because, SchemaChangeError) and because.what) or because.message
+    return SchemaChanged(table, lsn, what or "has other types", "copied anew", before, after)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -23,6 +23,7 @@ from cdc_assets.progress import (
     BucketCompared,
     ReconcileEvent,
     RunMark,
+    SchemaChanged,
     TableCompared,
 )
 from cdc_assets.replication.allocator import return_freed_memory
@@ -135,7 +136,7 @@ class _Comparison(Beside):
     keys: list[tuple[str, ...]] = field(default_factory=list)
     has_failed: bool = False  # the stream did not fit the mirror while it was compared
 
-    def _begun(self, session: Session, reader: SnapshotReader) -> str:
+    def _begin(self, session: Session, reader: SnapshotReader) -> Sequence[SchemaChanged]:
         """Begin the next part, unless it has begun.
 
         Raises:
@@ -145,7 +146,7 @@ class _Comparison(Beside):
         part = self.parts[0]
         if (self.table, part) not in session.copies:
             begin_beside(session, reader, self.table, part=part, bucket=self._bucket(session, part))
-        return part
+        return ()
 
     def _refuse_standing(self, session: Session) -> None:
         checkpoint = session.checkpoints.get(self.table)

@@ -320,8 +320,9 @@ def _bared(shaping: Shaping, mirror: TableShape, now: TableShape) -> str:
     is_narrowed = bool(shaping.columns.exclude) or shaping.columns.include is not None
     for column in now.columns:
         before = was.get(column.attnum, "")
-        if before in shaping.mask and column.name not in shaping.mask:
-            return f"{before!r}, which is masked, is called {column.name!r} now"
+        mask = shaping.mask.get(before)
+        if mask is not None and shaping.mask.get(column.name) != mask:
+            return f"{before!r}, which is masked by {mask}, is called {column.name!r} now"
         if is_narrowed and not before and mirror.version_of.get(column.attnum):
             return f"{column.name!r} is a column that was left out until now"
     return ""

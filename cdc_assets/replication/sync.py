@@ -26,7 +26,6 @@ from cdc_assets.replication.beginning import begin_anew
 from cdc_assets.replication.begun import drop_stale_copies
 from cdc_assets.replication.catching_up import ROUNDS, CatchingUp
 from cdc_assets.replication.copying import TURN_SECONDS, Copying
-from cdc_assets.replication.evolving import note_copied_anew
 from cdc_assets.replication.opening import in_sessions
 from cdc_assets.replication.placing import is_settled, put_in_place
 from cdc_assets.replication.publishing import publish_copy
@@ -208,12 +207,9 @@ class _Run:
 
     def _begin(self, reader: SnapshotReader, table: TableName) -> Iterator[SchemaChanged]:
         """Begin a table's copy, unless there is one to go on with."""
-        session, mended = self._session, self._stream.mended.pop(table, None)
-        if mended is not None:
-            yield note_copied_anew(session, table, mended)
-        if mended is not None or (table, "") not in session.copies:
-            widened = mended.attnum if isinstance(mended, ValueConversionError) else 0
-            begin_anew(session, reader, table, "sync", widened=widened)
+        session, altered = self._session, self._stream.mended.pop(table, None)
+        if altered is not None or (table, "") not in session.copies:
+            yield from begin_anew(session, reader, table, "sync", because=altered)
 
     def _read_at_once(self, copying: Snapshotting) -> Iterator[SyncEvent]:
         """Read a table in one snapshot, however long that takes: another run would start over."""

@@ -108,10 +108,11 @@ class Evolutions:
             for name, kind in zip(reshaping.shape.names, reshaping.shape.types, strict=True)
         )
         named = _renamed(reshaping, "name")
+        kept = ", ".join(map(quote_literal, reshaping.was.values()))
         parts = {
             **_as_they_are(added),
-            UNCHANGED_COLUMN: f"list_transform(old.{quote(UNCHANGED_COLUMN)},"
-            f" lambda name: {named})",
+            UNCHANGED_COLUMN: f"list_transform(list_filter(old.{quote(UNCHANGED_COLUMN)},"
+            f" lambda name: list_contains([{kept}]::VARCHAR[], name)), lambda name: {named})",
             BEFORE_COLUMN: f"CASE WHEN old.{quote(BEFORE_COLUMN)} IS NOT NULL"
             f" THEN struct_pack({before}) END",
         }

@@ -102,6 +102,18 @@ def test_a_copy_is_published_when_something_changed_and_only_then(
     assert rows(copy) == [(1,), (2,)]
 
 
+def test_a_copy_has_the_columns_of_a_quiet_table_that_was_altered(
+    database: ScratchDatabase, config: PipelineConfig
+) -> None:
+    sync_all(config)
+    database.execute("ALTER TABLE transfers ADD note text DEFAULT 'none'")
+
+    assert sync_all(config).published
+
+    with duckdb.connect(str(copy_of(config)), read_only=True) as copy:
+        assert copy.execute("SELECT n, note FROM public.transfers").fetchall() == [(1, "none")]
+
+
 def test_a_copy_is_for_reading(config: PipelineConfig) -> None:
     done = run_command(config, "sync")
     assert f"published to {copy_of(config)}\n" in done.out
