@@ -106,8 +106,9 @@ def unfit_value(
         f"at {lsn}",
         table=str(table),
         lsn=str(lsn),
-        hint="let such a column become text (unfit_values: text); or correct the value on the "
-        f"source, or choose another type (columns.types: {{{column.name}: text}} takes any), then "
+        hint="let such a column become text (unfit_values: text, where nothing is computed of it "
+        "and its rows can be read again); or correct the value on the source, or choose another "
+        f"type (columns.types: {{{column.name}: text}} takes any), then "
         + recopy_hint(table)
         + f"; {page('types')} lists what each type can hold",
         attnum=column.attnum,
