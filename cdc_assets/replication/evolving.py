@@ -248,6 +248,6 @@ def copied_anew(
         column = point.shape.numbered(because.attnum)
         if column is not None:
             what, lsn = _said_of_widened(column), LSN.parse(because.lsn)
-    elif not what and because is not None:
+    elif because is not None:
         what = (isinstance(because, SchemaChangeError) and because.what) or because.message
     return SchemaChanged(table, lsn, what or "has other types", "copied anew", before, after)
