@@ -12,7 +12,7 @@ from cdc_assets.changes.shape import TableShape
 from cdc_assets.errors import CdcError, TableError, ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.progress import SchemaChanged
-from cdc_assets.replication.evolving import copied_anew
+from cdc_assets.replication.evolving import copied_anew, note
 from cdc_assets.replication.session import Session
 from cdc_assets.shaping.declarations import is_unmirrored
 from cdc_assets.source.slot import wait_for_unpublished_changes
@@ -81,7 +81,7 @@ def begin_anew(
         session.put(checkpoint)
         put_up(session, copy)
         if altered is not None:
-            session.warehouse.evolutions.note(altered, session.run.id)
+            note(session.warehouse, altered, session.run)
     session.fences.pop(table, None)
     return [altered] if altered is not None else []
 

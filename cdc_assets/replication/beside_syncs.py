@@ -171,10 +171,10 @@ class Beside:
 
     def _begin(self, session: Session, reader: SnapshotReader) -> Sequence[SchemaChanged]:
         """Begin the next part, unless it has begun, or the whole table where that has to be."""
-        table, changes = self.table, list[SchemaChanged]()
+        table = self.table
         if not mirror_goes_on(session, table) or self._has_other_types(session):
-            if not is_begun_anew(session, table):
-                changes = begin_anew(session, reader, table, "backfill")
+            is_begun = is_begun_anew(session, table)
+            changes = () if is_begun else begin_anew(session, reader, table, "backfill")
             session.failed.pop(table, None)
             return changes
         part = self.parts[0]
@@ -192,7 +192,7 @@ class Beside:
                 bucket=self._bucket(session, part),
                 predicate=self.where,
             )
-        return changes
+        return ()
 
     def _has_other_types(self, session: Session) -> bool:
         """Whether the whole of a mirror is to be what this version keeps in other types."""

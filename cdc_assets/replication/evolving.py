@@ -24,13 +24,14 @@ from cdc_assets.errors import (
 from cdc_assets.identifiers import TableName, fold
 from cdc_assets.lsn import LSN
 from cdc_assets.pgoutput.values import UnfitValueError, decode_text
-from cdc_assets.progress import SchemaChanged
+from cdc_assets.progress import RunMark, SchemaChanged
 from cdc_assets.replication.session import Session, recopy_hint
 from cdc_assets.replication.tracing import note_lineage
 from cdc_assets.replication.unfit import may_be_copied_as_text
 from cdc_assets.source.added import read_added
 from cdc_assets.source.partitions import moved_rows
 from cdc_assets.steps import reached
+from cdc_assets.warehouse.base import Warehouse
 from cdc_assets.warehouse.values import Reshaping
 
 
@@ -142,12 +143,12 @@ def _reshape(
     session: Session, reshaping: Reshaping, shape: TableShape, *, what: str, lsn: LSN
 ) -> SchemaChanged:
     """Alter what is kept of a table; `shape` is that of the source's columns."""
-    table, evolutions = reshaping.table, session.warehouse.evolutions
+    table = reshaping.table
     before = session.kept_shape(table)
     keeps = [*([MIRROR] if session.is_mirrored(table) else ()), *session.records_of(table)]
     for copy in session.copies_of(table):  # of the columns of before
         session.drop_copy(copy)
-    evolutions.reshape(reshaping, keeps)
+    session.warehouse.evolutions.reshape(reshaping, keeps)
     if session.is_mirrored(table):
         session.warehouse.moments.show(table, reshaping.shape)
     session.put(replace(session.checkpoints[table], shape=shape))
@@ -161,9 +162,14 @@ def _reshape(
         _columns(session, before),
         _columns(session, reshaping.shape),
     )
-    evolutions.note(change, session.run.id)
-    session.state.renew_stamp()
+    note(session.warehouse, change, session.run)
     return change
+
+
+def note(warehouse: Warehouse, change: SchemaChanged, run: RunMark) -> None:
+    """Note what was altered, inside its transaction; the published copy is older from then on."""
+    warehouse.evolutions.note(change, run.id)
+    warehouse.state.renew_stamp()
 
 
 def note_names(session: Session, tables: Iterable[TableName]) -> Iterator[SchemaChanged]:
@@ -179,8 +185,7 @@ def note_names(session: Session, tables: Iterable[TableName]) -> Iterator[Schema
         with session.warehouse.transaction():
             session.put(replace(checkpoint, shape=replace(checkpoint.shape, called=now)))
             if now != was:
-                session.warehouse.evolutions.note(change, session.run.id)
-                session.state.renew_stamp()
+                note(session.warehouse, change, session.run)
         if now != was:
             yield change
 
@@ -243,11 +248,12 @@ def copied_anew(
     after = _columns(session, session.shaping(table).kept(shape))
     if because is None and list(before.items()) == list(after.items()):
         return None
-    what, lsn = Evolution(point.shape, shape).said, point.lsn
-    if isinstance(because, ValueConversionError):
-        column = point.shape.numbered(because.attnum)
-        if column is not None:
-            what, lsn = _said_of_widened(column), LSN.parse(because.lsn)
-    elif because is not None:
+    lsn = point.lsn
+    if because is None:
+        what = Evolution(point.shape, shape).said or "has other types"
+    else:
         what = (isinstance(because, SchemaChangeError) and because.what) or because.message
-    return SchemaChanged(table, lsn, what or "has other types", "copied anew", before, after)
+    column = shape.numbered(because.attnum) if isinstance(because, ValueConversionError) else None
+    if isinstance(because, ValueConversionError) and column is not None:
+        what, lsn = _said_of_widened(column), LSN.parse(because.lsn)
+    return SchemaChanged(table, lsn, what, "copied anew", before, after)

@@ -13,6 +13,7 @@ from cdc_assets.config.tables import RECORDS
 from cdc_assets.identifiers import TableName, record_table
 from cdc_assets.lsn import WalIdentity
 from cdc_assets.progress import RunMark, SchemaChanged
+from cdc_assets.replication.evolving import note
 from cdc_assets.replication.shaping import shapings
 from cdc_assets.source.catalog import Catalog
 from cdc_assets.steps import reached
@@ -83,7 +84,6 @@ def take_names(
                 warehouse.moments.show(name, shaped[name].kept(shapes[name]))
             what = f"was kept as {str(before)!r}"
             change = SchemaChanged(name, points[name].lsn, what, "as it is", {}, {})
-            warehouse.evolutions.note(change, run.id)
-        warehouse.state.renew_stamp()
+            note(warehouse, change, run)
         reached("names_taken")
     return [f"what was kept as {str(was)!r} is {str(name)!r} now" for was, name in names.items()]

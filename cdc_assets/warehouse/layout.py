@@ -19,8 +19,9 @@ from cdc_assets.changes.rows import added_columns
 from cdc_assets.changes.shape import TableShape
 from cdc_assets.identifiers import TableName
 from cdc_assets.warehouse.types import column_type
+from cdc_assets.warehouse.versions import MAJOR
 
-KEEPS_UNIQUE_INDEXES = not duckdb.__version__.startswith("1.")
+KEEPS_UNIQUE_INDEXES = MAJOR >= 2
 Columns = Sequence[tuple[str, str]]  # names and types, in their order
 
 _STORED = """

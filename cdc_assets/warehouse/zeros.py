@@ -14,8 +14,9 @@ from cdc_assets.changes.rows import LSN_COLUMN
 from cdc_assets.errors import ValueConversionError
 from cdc_assets.identifiers import TableName
 from cdc_assets.lsn import LSN
+from cdc_assets.warehouse.versions import MAJOR
 
-KEPT = int(duckdb.__version__.partition(".")[0]) >= 2
+KEPT = MAJOR >= 2
 
 
 def refuse_lost_zeros(table: TableName, rows: pa.Table) -> None:

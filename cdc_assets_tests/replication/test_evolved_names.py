@@ -22,6 +22,10 @@ SWAP = (
     "ALTER TABLE t RENAME {0} TO x; ALTER TABLE t RENAME {1} TO {0};ALTER TABLE t RENAME x TO {1}"
 )
 T = TableName("public", "t")
+NUMBERS = (
+    "CREATE TABLE t (id int PRIMARY KEY, b int, c int);"
+    "INSERT INTO t SELECT i, i, 10 - i FROM generate_series(1, 8) i"
+)
 
 
 def ways(events: list[SyncEvent]) -> list[str]:
@@ -78,8 +82,7 @@ def test_masks_that_are_swapped_stop_the_table(
 def test_rows_are_chosen_by_the_column_that_has_the_name(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
-    database.execute("CREATE TABLE t (id int PRIMARY KEY, b int, c int)")
-    database.execute("INSERT INTO t SELECT i, i, 10 - i FROM generate_series(1, 8) i")
+    database.execute(NUMBERS)
     config = kept(pipeline("public.t"), ["mirror"], where="b < 4")
     sync_all(config)
     database.execute(SWAP.format("b", "c"))
@@ -92,8 +95,7 @@ def test_rows_are_chosen_by_the_column_that_has_the_name(
 def test_names_that_nothing_is_computed_of_are_swapped_in_place(
     database: ScratchDatabase, pipeline: MakePipeline
 ) -> None:
-    database.execute("CREATE TABLE t (id int PRIMARY KEY, b int, c int)")
-    database.execute("INSERT INTO t SELECT i, i, 10 - i FROM generate_series(1, 8) i")
+    database.execute(NUMBERS)
     config = kept(pipeline("public.t"), ["mirror", "changes"])
     sync_all(config)
     database.execute(f"{SWAP.format('b', 'c')}; INSERT INTO t VALUES (9, 0, 0)")
