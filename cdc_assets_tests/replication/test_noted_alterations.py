@@ -14,9 +14,12 @@ from cdc_assets.replication import backfill as backfilling
 from cdc_assets.replication import sync as syncing
 from cdc_assets.replication.resync import resync
 from cdc_assets.source import snapshot
+from cdc_assets.steps import Step
 from cdc_assets_tests.conftest import MakePipeline
 from cdc_assets_tests.database import ScratchDatabase
+from cdc_assets_tests.interrupting import kill_at
 from cdc_assets_tests.syncs import converge, errors_of, kept, query, sync_all, sync_once
+from cdc_assets_tests.waiting import wait_until_unlocked
 
 T = TableName("public", "t")
 
@@ -79,3 +82,16 @@ def test_a_copy_that_can_not_begin_says_nothing_yet(
 
     assert [how for _, how in noted(config)] == ["copied anew"]
     converge(database, config)
+
+
+@pytest.mark.parametrize("step", ["chunk_read", "chunk_staged", "chunk_committed", "before_commit"])
+def test_a_copy_that_is_killed_is_noted_once(
+    database: ScratchDatabase, config: PipelineConfig, step: Step
+) -> None:
+    database.execute("ALTER TABLE t ALTER b TYPE bigint; INSERT INTO t VALUES (2, 5000000000)")
+    assert kill_at(config, step, 1)
+    wait_until_unlocked(database)
+
+    converge(database, config)
+
+    assert [how for _, how in noted(config)] == ["copied anew"]
